@@ -1,0 +1,1 @@
+"""Chatterbox Turbo text-to-speech with voice cloning, without PyTorch."""

@@ -1,0 +1,63 @@
+"""The error tree. Every message names the stage, file or argument, what was expected and what was found."""
+
+from __future__ import annotations
+
+
+class ChatterboxError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class CheckpointError(ChatterboxError):
+    """A checkpoint file is missing, damaged or does not fit the configuration."""
+
+
+class ConfigError(CheckpointError):
+    """A model configuration is not valid."""
+
+
+class DownloadError(CheckpointError):
+    """A model could not be downloaded."""
+
+
+class VoiceError(ChatterboxError):
+    """A voice file is damaged or does not fit the model."""
+
+
+class AudioError(ChatterboxError, ValueError):
+    """A reference clip cannot be used."""
+
+
+class TextError(ChatterboxError, ValueError):
+    """A text cannot be used."""
+
+
+class ArgumentError(ChatterboxError, ValueError):
+    """An argument has the wrong type, shape or range."""
+
+
+class BackendError(ChatterboxError):
+    """An implementation was asked for by name and cannot run, or a stage key is unknown."""
+
+
+class DeviceError(ChatterboxError):
+    """The device is unknown or cannot be used."""
+
+
+class WatermarkError(ChatterboxError):
+    """The watermark cannot be applied or detected: its weights are missing or damaged."""
+
+
+class FileError(ChatterboxError, OSError):
+    """Reading or writing a file failed."""
+
+
+class CancelledError(ChatterboxError):
+    """The caller stopped the work."""
+
+
+class InternalError(ChatterboxError, RuntimeError):
+    """A defect of this package."""
+
+
+class TruncationWarning(UserWarning):
+    """A text was longer than the model's limit, and only its beginning is spoken."""

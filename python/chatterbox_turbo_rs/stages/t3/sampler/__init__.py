@@ -1,0 +1,1 @@
+"""Contract of stage `t3.sampler`."""

@@ -1,0 +1,1 @@
+"""Contract of stage `voice_encoder.mel`."""

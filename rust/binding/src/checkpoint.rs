@@ -1,0 +1,47 @@
+//! The checkpoint handle that the network stages are loaded from.
+
+use chatterbox_turbo::{Checkpoint as Core, Config, Device};
+use pyo3::prelude::*;
+
+use crate::door::{error, map, run};
+
+/// An opened checkpoint directory (`_core.Checkpoint(directory, config_json)`); immutable.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct Checkpoint {
+    pub core: Core,
+}
+
+#[pymethods]
+impl Checkpoint {
+    #[new]
+    fn new(py: Python<'_>, directory: std::path::PathBuf, config_json: &str) -> PyResult<Self> {
+        let config = Config::parse(config_json, "config").map_err(map)?;
+        Ok(Self { core: run(py, None, |_| Core::open(&directory, config))? })
+    }
+
+    #[getter]
+    fn directory(&self) -> std::path::PathBuf {
+        self.core.directory().to_path_buf()
+    }
+}
+
+/// The device called `name` (`"cpu"`, `"cuda"`, `"cuda:1"`, `"metal"`).
+pub fn device(name: &str) -> PyResult<Device> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+    let index: usize = index
+        .parse()
+        .map_err(|_| error("DeviceError", format!("device: expected a number after the colon, got {name:?}")))?;
+    match kind {
+        "cpu" => Ok(Device::Cpu),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::new_cuda(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
+        #[cfg(feature = "metal")]
+        "metal" => Device::new_metal(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
+        "cuda" | "metal" => Err(error("DeviceError", format!("device {name} (number {index}): this build has no {kind} support; use device=\"cpu\""))),
+        _ => Err(error("DeviceError", format!("device: expected cpu, cuda or metal, got {name:?}"))),
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Checkpoint>()
+}

@@ -1,0 +1,34 @@
+//! `chatterbox_turbo_rs._core`: the Rust side of every stage, one file a stage.
+
+#![allow(missing_docs, reason = "the Python-facing text stands in _core.pyi and in the stage contracts")]
+
+mod arrays;
+mod checkpoint;
+mod door;
+mod stages;
+
+use pyo3::prelude::*;
+
+/// What this build can do: `{"version", "features", "target"}`.
+#[pyfunction]
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
+    let info = pyo3::types::PyDict::new(py);
+    let mut features = Vec::new();
+    for (name, on) in [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal")), ("accelerate", cfg!(feature = "accelerate"))] {
+        if on {
+            features.push(name);
+        }
+    }
+    info.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    info.set_item("features", features)?;
+    info.set_item("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
+    info.set_item("threads", chatterbox_turbo::kernels::threads())?;
+    Ok(info)
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(build_info, module)?)?;
+    checkpoint::register(module)?;
+    stages::register(module)
+}

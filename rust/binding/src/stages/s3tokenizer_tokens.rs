@@ -1,0 +1,7 @@
+//! Binding of `s3tokenizer_tokens`: to be written.
+
+use pyo3::prelude::*;
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

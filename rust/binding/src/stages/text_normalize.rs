@@ -1,0 +1,7 @@
+//! Binding of `text_normalize`: to be written.
+
+use pyo3::prelude::*;
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

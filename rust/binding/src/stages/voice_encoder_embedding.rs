@@ -1,0 +1,7 @@
+//! Binding of `voice_encoder_embedding`: to be written.
+
+use pyo3::prelude::*;
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Model hyper-parameters: one JSON schema, read by Rust and by Python (`python/chatterbox_turbo_rs/config/*.json`).
+//!
+//! Unknown and missing keys are errors, so that a file can never say something that a stage does not do.
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $ty:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $ty,)* }
+    };
+}
+
+section!(
+    /// Everything that describes one checkpoint.
+    Config {
+        format: u32,
+        name: String,
+        /// Repository id on the hub, `None` for models that are not downloaded.
+        repository: Option<String>,
+        /// Pinned commit of the repository.
+        revision: Option<String>,
+        files: Files,
+        text: Text,
+        t3: T3,
+        voice_encoder: VoiceEncoder,
+        s3tokenizer: S3Tokenizer,
+        speaker_encoder: SpeakerEncoder,
+        s3gen: S3Gen,
+    }
+);
+section!(
+    /// Names of the weight files inside the checkpoint directory.
+    Files { t3: String, s3gen: String, voice_encoder: String, }
+);
+section!(
+    /// Text tokenizer.
+    Text { vocab_size: usize, max_tokens: usize, }
+);
+section!(
+    /// T3, the GPT-2 speech-token decoder.
+    T3 {
+        hidden_size: usize,
+        layers: usize,
+        heads: usize,
+        ffn_size: usize,
+        positions: usize,
+        norm_eps: f64,
+        speech_vocab: usize,
+        start_token: u32,
+        stop_token: u32,
+        prompt_tokens: usize,
+    }
+);
+section!(
+    /// The LSTM voice encoder.
+    VoiceEncoder {
+        mels: usize,
+        hidden_size: usize,
+        layers: usize,
+        embedding_size: usize,
+        partial_frames: usize,
+        partials_per_second: f64,
+        min_coverage: f64,
+    }
+);
+section!(
+    /// S3Tokenizer v2 (25 tokens a second).
+    S3Tokenizer {
+        mels: usize,
+        hidden_size: usize,
+        heads: usize,
+        layers: usize,
+        fsmn_kernel: usize,
+        rope_theta: f64,
+        attn_norm_eps: f64,
+        mlp_norm_eps: f64,
+        fsq_dims: usize,
+    }
+);
+section!(
+    /// CAMPPlus speaker encoder.
+    SpeakerEncoder {
+        mels: usize,
+        embedding_size: usize,
+        head_channels: usize,
+        init_channels: usize,
+        growth: usize,
+        bottleneck: usize,
+        layers: Vec<usize>,
+        dilations: Vec<usize>,
+        kernel: usize,
+        segment: usize,
+        norm_eps: f64,
+    }
+);
+section!(
+    /// S3Gen: speech tokens to waveform.
+    S3Gen { vocab: usize, silence_token: u32, mels: usize, encoder: FlowEncoder, estimator: Estimator, vocoder: Vocoder, }
+);
+section!(
+    /// The upsampling conformer.
+    FlowEncoder {
+        hidden_size: usize,
+        heads: usize,
+        ffn_size: usize,
+        layers: usize,
+        up_layers: usize,
+        lookahead: usize,
+        layer_norm_eps: f64,
+        norm_eps: f64,
+    }
+);
+section!(
+    /// The meanflow U-Net.
+    Estimator { channels: usize, heads: usize, head_size: usize, blocks: usize, mid_blocks: usize, norm_eps: f64, steps: usize, }
+);
+section!(
+    /// The HiFT vocoder.
+    Vocoder {
+        base_channels: usize,
+        upsample_rates: Vec<usize>,
+        upsample_kernels: Vec<usize>,
+        istft_size: usize,
+        istft_hop: usize,
+        resblock_kernels: Vec<usize>,
+        resblock_dilations: Vec<usize>,
+        source_resblock_kernels: Vec<usize>,
+        harmonics: usize,
+        sine_amplitude: f64,
+        noise_std: f64,
+        voiced_threshold: f64,
+        leaky_slope: f64,
+        magnitude_limit: f64,
+        audio_limit: f64,
+        f0_channels: usize,
+    }
+);
+
+impl Config {
+    /// Parses and checks a configuration. `origin` names the text in errors (a file, or a built-in name).
+    pub fn parse(json: &str, origin: &str) -> Result<Self> {
+        let config: Self = serde_json::from_str(json).map_err(|e| Error::Config(format!("{origin}: {e}")))?;
+        config.check(origin)?;
+        Ok(config)
+    }
+
+    /// A configuration that comes with the crate: `"turbo"`, `"nano"` or `"demo"`.
+    pub fn builtin(name: &str) -> Result<Self> {
+        let json = match name {
+            "turbo" => include_str!("../../../python/chatterbox_turbo_rs/config/turbo.json"),
+            "nano" => include_str!("../../../python/chatterbox_turbo_rs/config/nano.json"),
+            "demo" => include_str!("../../../python/chatterbox_turbo_rs/config/demo.json"),
+            other => return Err(Error::Config(format!("unknown name {other:?}; expected turbo, nano or demo"))),
+        };
+        Self::parse(json, name)
+    }
+
+    fn check(&self, origin: &str) -> Result<()> {
+        let fail = |what: String| Err(Error::Config(format!("{origin}: {what}")));
+        if self.format != 1 {
+            return fail(format!("format: expected 1, found {}", self.format));
+        }
+        for (what, size, parts) in [
+            ("t3.hidden_size by t3.heads", self.t3.hidden_size, self.t3.heads),
+            ("s3tokenizer.hidden_size by s3tokenizer.heads", self.s3tokenizer.hidden_size, self.s3tokenizer.heads),
+            ("s3gen.encoder.hidden_size by s3gen.encoder.heads", self.s3gen.encoder.hidden_size, self.s3gen.encoder.heads),
+        ] {
+            if parts == 0 || size == 0 || size % parts != 0 {
+                return fail(format!("{what}: {size} is not divisible by {parts}"));
+            }
+        }
+        let codes = 3usize.checked_pow(self.s3tokenizer.fsq_dims as u32);
+        if codes != Some(self.s3gen.vocab) {
+            return fail(format!("s3gen.vocab: expected 3^fsq_dims = {codes:?}, found {}", self.s3gen.vocab));
+        }
+        for (what, token) in [("start_token", self.t3.start_token), ("stop_token", self.t3.stop_token)] {
+            if token as usize >= self.t3.speech_vocab {
+                return fail(format!("t3.{what}: {token} is outside speech_vocab {}", self.t3.speech_vocab));
+            }
+        }
+        let v = &self.s3gen.vocoder;
+        if v.upsample_rates.len() != v.upsample_kernels.len() || v.upsample_rates.len() != v.source_resblock_kernels.len() {
+            return fail("s3gen.vocoder: upsample_rates, upsample_kernels and source_resblock_kernels differ in length".into());
+        }
+        let hop = v.upsample_rates.iter().product::<usize>() * v.istft_hop;
+        if hop != 480 {
+            return fail(format!("s3gen.vocoder: product of upsample_rates and istft_hop must be 480 samples a frame, found {hop}"));
+        }
+        if self.speaker_encoder.layers.len() != self.speaker_encoder.dilations.len() {
+            return fail("speaker_encoder: layers and dilations differ in length".into());
+        }
+        if self.s3gen.estimator.steps == 0 {
+            return fail("s3gen.estimator.steps: expected at least 1, found 0".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builtin_configurations_are_valid() -> Result<()> {
+        for name in ["turbo", "nano", "demo"] {
+            assert_eq!(Config::builtin(name)?.name, name);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_and_wrong_values_are_refused() {
+        let good = include_str!("../../../python/chatterbox_turbo_rs/config/demo.json");
+        for (from, to, says) in [
+            ("\"format\": 1", "\"format\": 1, \"colour\": 2", "colour"),
+            ("\"format\": 1", "\"format\": 2", "expected 1, found 2"),
+            ("\"upsample_rates\": [8, 5, 3]", "\"upsample_rates\": [8, 5, 4]", "480"),
+            ("\"vocab\": 6561", "\"vocab\": 6560", "6561"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            let error = Config::parse(&text, "x.json").map(|_| ()).map_err(|e| e.to_string());
+            assert!(error.as_ref().is_err_and(|e| e.contains(says) && e.contains("x.json")), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The x-vector of S3Gen (CAMPPlus).
+
+pub mod fbank;
+pub mod xvector;

@@ -1,0 +1,4 @@
+//! Text to token ids.
+
+pub mod normalize;
+pub mod tokenize;

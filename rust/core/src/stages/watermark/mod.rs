@@ -1,0 +1,4 @@
+//! Perth, the implicit watermark.
+
+pub mod archive;
+pub mod perth;
