@@ -28,16 +28,18 @@ impl Checkpoint {
 /// The device called `name` (`"cpu"`, `"cuda"`, `"cuda:1"`, `"metal"`).
 pub fn device(name: &str) -> PyResult<Device> {
     let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index: usize = index
-        .parse()
-        .map_err(|_| error("DeviceError", format!("device: expected a number after the colon, got {name:?}")))?;
+    let index: usize =
+        index.parse().map_err(|_| error("DeviceError", format!("device: expected a number after the colon, got {name:?}")))?;
     match kind {
         "cpu" => Ok(Device::Cpu),
         #[cfg(feature = "cuda")]
         "cuda" => Device::new_cuda(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
         #[cfg(feature = "metal")]
         "metal" => Device::new_metal(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
-        "cuda" | "metal" => Err(error("DeviceError", format!("device {name} (number {index}): this build has no {kind} support; use device=\"cpu\""))),
+        "cuda" | "metal" => Err(error(
+            "DeviceError",
+            format!("device {name} (number {index}): this build has no {kind} support; use device=\"cpu\""),
+        )),
         _ => Err(error("DeviceError", format!("device: expected cpu, cuda or metal, got {name:?}"))),
     }
 }

@@ -68,7 +68,11 @@ impl Observer for Control {
 
 /// Runs `work` without the GIL. `callback` is `None` or a callable `(stage, done, total)`; what it raises stops the work
 /// and is raised here, as is `KeyboardInterrupt`. A panic becomes `InternalError`; the process never aborts.
-pub fn run<T: Send>(py: Python<'_>, callback: Option<Py<PyAny>>, work: impl FnOnce(&dyn Observer) -> Result<T> + Send) -> PyResult<T> {
+pub fn run<T: Send>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    work: impl FnOnce(&dyn Observer) -> Result<T> + Send,
+) -> PyResult<T> {
     let (outcome, raised) = py.detach(move || {
         let control = Control { callback, last: Cell::new(None), raised: RefCell::new(None) };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&control)));

@@ -14,7 +14,9 @@ use pyo3::prelude::*;
 fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     let info = pyo3::types::PyDict::new(py);
     let mut features = Vec::new();
-    for (name, on) in [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal")), ("accelerate", cfg!(feature = "accelerate"))] {
+    for (name, on) in
+        [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal")), ("accelerate", cfg!(feature = "accelerate"))]
+    {
         if on {
             features.push(name);
         }

@@ -68,7 +68,10 @@ impl TensorFile {
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let info = self.info(name)?;
         if info.shape != shape {
-            return Err(Error::checkpoint(&self.path, format!("tensor {name}: expected shape {shape:?}, found {:?}", info.shape)));
+            return Err(Error::checkpoint(
+                &self.path,
+                format!("tensor {name}: expected shape {shape:?}, found {:?}", info.shape),
+            ));
         }
         let (start, end) = info.data_offsets;
         let bytes = self.map.get(self.data_start + start..self.data_start + end).unwrap_or_default();
@@ -77,12 +80,18 @@ impl TensorFile {
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             other => {
-                return Err(Error::checkpoint(&self.path, format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}")));
+                return Err(Error::checkpoint(
+                    &self.path,
+                    format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}"),
+                ));
             }
         };
         self.release(self.data_start + start, end - start);
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::checkpoint(&self.path, format!("tensor {name}: value {at} is {}, expected finite numbers", values[at])));
+            return Err(Error::checkpoint(
+                &self.path,
+                format!("tensor {name}: value {at} is {}, expected finite numbers", values[at]),
+            ));
         }
         Ok(values)
     }
@@ -150,7 +159,10 @@ impl Weights {
         }
         let info = self.file.info(&full)?;
         if info.shape != shape {
-            return Err(Error::checkpoint(&self.file.path, format!("tensor {full}: expected shape {shape:?}, found {:?}", info.shape)));
+            return Err(Error::checkpoint(
+                &self.file.path,
+                format!("tensor {full}: expected shape {shape:?}, found {:?}", info.shape),
+            ));
         }
         self.used.borrow_mut().insert(full);
         Ok(())
@@ -191,7 +203,8 @@ impl Checkpoint {
     pub fn open(directory: impl AsRef<Path>, config: Config) -> Result<Self> {
         let directory = directory.as_ref().to_path_buf();
         let open = |name: &str| TensorFile::open(directory.join(name)).map(Arc::new);
-        let (t3, s3gen, voice_encoder) = (open(&config.files.t3)?, open(&config.files.s3gen)?, open(&config.files.voice_encoder)?);
+        let (t3, s3gen, voice_encoder) =
+            (open(&config.files.t3)?, open(&config.files.s3gen)?, open(&config.files.voice_encoder)?);
         Ok(Self { directory, config: Arc::new(config), t3, s3gen, voice_encoder })
     }
 

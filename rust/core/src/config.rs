@@ -190,7 +190,9 @@ impl Config {
         }
         let hop = v.upsample_rates.iter().product::<usize>() * v.istft_hop;
         if hop != 480 {
-            return fail(format!("s3gen.vocoder: product of upsample_rates and istft_hop must be 480 samples a frame, found {hop}"));
+            return fail(format!(
+                "s3gen.vocoder: product of upsample_rates and istft_hop must be 480 samples a frame, found {hop}"
+            ));
         }
         if self.speaker_encoder.layers.len() != self.speaker_encoder.dilations.len() {
             return fail("speaker_encoder: layers and dilations differ in length".into());

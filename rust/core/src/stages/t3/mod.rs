@@ -1,5 +1,5 @@
 //! T3: text to speech tokens (GPT-2 backbone).
 
 pub mod decoder;
-pub mod sampler;
 pub mod generate;
+pub mod sampler;

@@ -1,4 +1,4 @@
 //! The speaker embedding of T3 (LSTM voice encoder).
 
-pub mod mel;
 pub mod embedding;
+pub mod mel;
