@@ -1,4 +1,17 @@
-//! CPU kernels, one operation a file.
+//! CPU kernels, one operation a file. They work on plain float32 slices; `nn` alone calls them.
+//!
+//! Every kernel splits its work in the same pieces whatever the number of threads, and adds in the same order inside a
+//! piece, so that results are the same to the bit on one thread and on many.
+
+pub mod attention;
+pub mod conv1d;
+pub mod conv_transpose1d;
+pub mod elementwise;
+pub mod maths;
+pub mod matmul;
+pub mod norm;
+mod pointer;
+pub(crate) mod simd;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {

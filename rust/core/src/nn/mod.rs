@@ -1,1 +1,43 @@
-//! Layers.
+//! Layers shared by the stages. Activations are channels-last `[B, T, C]`.
+//!
+//! Only this folder knows which device it runs on: on the CPU a layer calls a kernel of [`crate::kernels`], elsewhere it is
+//! composed of Candle operations. Those compositions are also the kernels' plain twins in the tests.
+
+mod activation;
+mod attention;
+mod conv1d;
+mod conv_transpose1d;
+mod embedding;
+mod kv_cache;
+mod linear;
+mod norm;
+mod weight_norm;
+
+pub use activation::{Activation, Snake};
+pub use attention::{Attention, attention};
+pub use conv_transpose1d::ConvTranspose1d;
+pub use conv1d::{Conv1d, Conv1dOptions};
+pub use embedding::Embedding;
+pub use kv_cache::KvCache;
+pub use linear::Linear;
+pub use norm::{LayerNorm, softmax};
+pub use weight_norm::weight_norm;
+
+use candle_core::{Storage, Tensor};
+
+use crate::{Error, Result};
+
+/// Calls `f` with the values of a float32 CPU tensor (copied first when it is not contiguous).
+pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(cpu), Some((start, end))) => Ok(f(&cpu.as_slice::<f32>()?[start..end])),
+        _ => Err(Error::Device("a CPU kernel was given a tensor of another device".into())),
+    }
+}
+
+/// The values of a float32 CPU tensor.
+pub(crate) fn to_vec(x: &Tensor) -> Result<Vec<f32>> {
+    with_slice(x, <[f32]>::to_vec)
+}

@@ -1,0 +1,109 @@
+//! ConvTranspose1d over channels-last `[T, C]`: one product per phase of the stride.
+//!
+//! Output row o reads the input rows i with o + padding = i·stride + j, 0 <= j < k: the outputs of one residue
+//! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
+
+use super::matmul::{Rows, matmul};
+
+/// Weights of one transposed convolution, dealt into phases.
+#[derive(Clone, Debug)]
+pub struct Phases {
+    input: usize,
+    output: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    /// Per phase `[output, taps, input]`, taps from the oldest input row to the newest.
+    weights: Vec<Vec<f32>>,
+}
+
+impl Phases {
+    /// Deals PyTorch's `[input, output, kernel]` weight into phases.
+    pub fn new(weight: &[f32], input: usize, output: usize, kernel: usize, stride: usize, padding: usize) -> Self {
+        assert_eq!(weight.len(), input * output * kernel, "conv_transpose1d: weight size");
+        let weights = (0..stride)
+            .map(|phase| {
+                let taps = kernel.saturating_sub(phase).div_ceil(stride);
+                let mut dealt = vec![0.0; output * taps * input];
+                for n in 0..output {
+                    for tap in 0..taps {
+                        let j = phase + (taps - 1 - tap) * stride;
+                        for c in 0..input {
+                            dealt[(n * taps + tap) * input + c] = weight[(c * output + n) * kernel + j];
+                        }
+                    }
+                }
+                dealt
+            })
+            .collect();
+        Self { input, output, kernel, stride, padding, weights }
+    }
+
+    /// Output rows for `t` input rows.
+    pub fn rows(&self, t: usize) -> usize {
+        ((t.max(1) - 1) * self.stride + self.kernel).saturating_sub(2 * self.padding)
+    }
+
+    /// Convolves `x` `[t, input]`; returns `[rows(t), output]`.
+    pub fn apply(&self, x: &[f32], t: usize, bias: Option<&[f32]>) -> Vec<f32> {
+        let (c, n, s) = (self.input, self.output, self.stride);
+        assert_eq!(x.len(), t * c, "conv_transpose1d: input size");
+        let rows = self.rows(t);
+        let most = self.kernel.div_ceil(s);
+        // zero rows on both sides, so that every window lies inside
+        let mut padded = vec![0.0; (t + 2 * most) * c];
+        padded[most * c..(most + t) * c].copy_from_slice(x);
+        let mut out = vec![0.0; rows * n];
+        for (phase, weight) in self.weights.iter().enumerate() {
+            let first = (phase + s - self.padding % s) % s;
+            if first >= rows {
+                continue;
+            }
+            let taps = weight.len() / (n * c);
+            let count = (rows - first).div_ceil(s);
+            // newest input row of the first output
+            let newest = (first + self.padding) / s;
+            let offset = (newest + most + 1 - taps) * c;
+            matmul(count, n, taps * c, Rows { data: &padded, offset, stride: c }, weight, bias, &mut out, first * n, s * n);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_geometry_agrees_with_the_definition() {
+        for (kernel, stride, padding) in [(16, 8, 4), (11, 5, 3), (7, 3, 2), (4, 4, 0), (3, 1, 1), (2, 5, 0)] {
+            for t in [1, 2, 9] {
+                let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+                let w: Vec<f32> = (0..3 * 2 * kernel).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+                let phases = Phases::new(&w, 3, 2, kernel, stride, padding);
+                let rows = phases.rows(t);
+                let mut truth = vec![[0.25f64, -1.0]; rows];
+                for i in 0..t {
+                    for j in 0..kernel {
+                        let o = (i * stride + j).wrapping_sub(padding);
+                        if o < rows {
+                            for n in 0..2 {
+                                truth[o][n] +=
+                                    (0..3).map(|c| f64::from(x[i * 3 + c]) * f64::from(w[(c * 2 + n) * kernel + j])).sum::<f64>();
+                            }
+                        }
+                    }
+                }
+                let out = phases.apply(&x, t, Some(&[0.25, -1.0]));
+                for o in 0..rows {
+                    for n in 0..2 {
+                        assert!(
+                            (f64::from(out[o * 2 + n]) - truth[o][n]).abs() < 1e-4,
+                            "k {kernel} s {stride} p {padding} t {t} at {o},{n}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

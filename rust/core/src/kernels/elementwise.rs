@@ -1,0 +1,154 @@
+//! Element-wise operations on float32 slices, in place, in parallel over fixed pieces.
+
+use rayon::prelude::*;
+
+use super::maths;
+use super::simd::dispatch;
+
+/// Elements a task handles.
+const PIECE: usize = 1 << 14;
+
+/// A function applied to every element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// max(x, 0)
+    Relu,
+    /// x, or `slope * x` below zero
+    LeakyRelu(f32),
+    /// x, or e^x - 1 below zero
+    Elu,
+    /// x / (1 + e^-x)
+    Silu,
+    /// 1 / (1 + e^-x)
+    Sigmoid,
+    /// tanh x
+    Tanh,
+    /// x tanh(ln(1 + e^x))
+    Mish,
+    /// 0.5 x (1 + erf(x / √2))
+    GeluErf,
+    /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), GPT-2's `gelu_new`
+    GeluTanh,
+}
+
+dispatch!(
+    fn piece(function: Function, x: &mut [f32]);
+    fma => {
+        match function {
+            Function::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
+            Function::LeakyRelu(slope) => x.iter_mut().for_each(|v| *v = if *v < 0.0 { *v * slope } else { *v }),
+            Function::Elu => x.iter_mut().for_each(|v| *v = if *v < 0.0 { v.exp_m1() } else { *v }),
+            Function::Silu => x.iter_mut().for_each(|v| *v /= 1.0 + maths::exp(fma, -*v)),
+            Function::Sigmoid => x.iter_mut().for_each(|v| *v = 1.0 / (1.0 + maths::exp(fma, -*v))),
+            Function::Tanh => x.iter_mut().for_each(|v| *v = maths::tanh(fma, *v)),
+            Function::Mish => x.iter_mut().for_each(|v| {
+                // tanh(ln(1 + e)) = (e² + 2e) / (e² + 2e + 2); 1 to float precision above 15
+                let e = maths::exp(fma, v.min(15.0));
+                let n = e * (e + 2.0);
+                *v *= n / (n + 2.0);
+            }),
+            Function::GeluErf => x.iter_mut().for_each(|v| {
+                *v = 0.5 * *v * (1.0 + maths::erf(fma, *v * std::f32::consts::FRAC_1_SQRT_2));
+            }),
+            Function::GeluTanh => x.iter_mut().for_each(|v| {
+                let inner = 0.797_884_6 * fma(0.044_715 * *v * *v, *v, *v);
+                *v = 0.5 * *v * (1.0 + maths::tanh(fma, inner));
+            }),
+        }
+    }
+);
+
+dispatch!(
+    fn snake_rows(x: &mut [f32], alpha: &[f32], inverse: &[f32]);
+    fma => {
+        for row in x.chunks_exact_mut(alpha.len()) {
+            for ((v, a), i) in row.iter_mut().zip(alpha).zip(inverse) {
+                *v = fma(maths::sin_squared(fma, *v * a), *i, *v);
+            }
+        }
+    }
+);
+
+dispatch!(
+    fn add_piece(x: &mut [f32], y: &[f32]);
+    fma => {
+        for (a, b) in x.iter_mut().zip(y) {
+            *a += b;
+        }
+    }
+);
+
+/// `x = function(x)`.
+pub fn apply(function: Function, x: &mut [f32]) {
+    x.par_chunks_mut(PIECE).for_each(|x| piece(function, x));
+}
+
+/// Snake with one `alpha` a channel over `[T, C]`: `x + sin²(αx) / (α + 1e-9)` (arXiv:2006.08195).
+pub fn snake(x: &mut [f32], alpha: &[f32]) {
+    let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
+    let rows = (PIECE / alpha.len()).max(1) * alpha.len();
+    x.par_chunks_mut(rows).for_each(|x| snake_rows(x, alpha, &inverse));
+}
+
+/// `x += y`.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    x.par_chunks_mut(PIECE).zip(y.par_chunks(PIECE)).for_each(|(x, y)| add_piece(x, y));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_agree_with_float64() {
+        let xs: Vec<f32> = (-4000..=4000).map(|i| i as f32 / 200.0).collect();
+        let softplus = |x: f64| if x > 30.0 { x } else { x.exp().ln_1p() };
+        type Truth<'a> = &'a dyn Fn(f64) -> f64;
+        let cases: [(Function, Truth<'_>); 8] = [
+            (Function::Relu, &|x| x.max(0.0)),
+            (Function::LeakyRelu(0.1), &|x| if x < 0.0 { x * f64::from(0.1f32) } else { x }),
+            (Function::Elu, &|x| if x < 0.0 { x.exp_m1() } else { x }),
+            (Function::Silu, &|x| x / (1.0 + (-x).exp())),
+            (Function::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
+            (Function::Tanh, &f64::tanh),
+            (Function::Mish, &|x| x * softplus(x).tanh()),
+            (Function::GeluTanh, &|x| {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+            }),
+        ];
+        for (function, truth) in cases {
+            let mut ys = xs.clone();
+            apply(function, &mut ys);
+            for (x, y) in xs.iter().zip(&ys) {
+                let t = truth(f64::from(*x));
+                assert!((f64::from(*y) - t).abs() < 4e-7 * t.abs().max(1.0), "{function:?}({x}) = {y}, expected {t}");
+            }
+        }
+    }
+
+    #[test]
+    fn exact_gelu_at_known_points() {
+        // x Φ(x), Φ from a table of the normal distribution (15 digits)
+        for (x, t) in [
+            (1.0f32, 0.841_344_746_068_543),
+            (2.0, 1.954_499_736_103_642),
+            (-1.0, -0.158_655_253_931_457),
+            (0.5, 0.345_731_230_637_007),
+        ] {
+            let mut y = [x];
+            apply(Function::GeluErf, &mut y);
+            assert!((f64::from(y[0]) - t).abs() < 2e-7, "{x}: {}", y[0]);
+        }
+    }
+
+    #[test]
+    fn snake_uses_the_channel_of_each_column() {
+        let mut x = vec![0.5f32, 0.5, -1.0, 2.0];
+        snake(&mut x, &[1.0, 3.0]);
+        let truth = |x: f64, a: f64| x + (a * x).sin().powi(2) / a;
+        for (y, t) in x.iter().zip([truth(0.5, 1.0), truth(0.5, 3.0), truth(-1.0, 1.0), truth(2.0, 3.0)]) {
+            assert!((f64::from(*y) - t).abs() < 1e-6);
+        }
+    }
+}

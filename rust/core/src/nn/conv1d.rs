@@ -1,0 +1,180 @@
+//! Conv1d over `[B, T, C]`.
+
+use candle_core::Tensor;
+
+use super::{weight_norm, with_slice};
+use crate::kernels::conv1d::{Geometry, conv1d};
+use crate::{Result, Weights};
+
+/// How a convolution walks over time. The default is stride 1, dilation 1, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv1dOptions {
+    /// Step between outputs.
+    pub stride: usize,
+    /// Distance between taps.
+    pub dilation: usize,
+    /// Zero rows before the input.
+    pub left: usize,
+    /// Zero rows after the input.
+    pub right: usize,
+}
+
+impl Default for Conv1dOptions {
+    fn default() -> Self {
+        Self { stride: 1, dilation: 1, left: 0, right: 0 }
+    }
+}
+
+impl Conv1dOptions {
+    /// The same padding on both sides.
+    pub fn padded(padding: usize) -> Self {
+        Self { left: padding, right: padding, ..Self::default() }
+    }
+
+    /// All padding on the left: output t sees inputs up to t.
+    pub fn causal(kernel: usize) -> Self {
+        Self { left: kernel - 1, ..Self::default() }
+    }
+}
+
+/// A one-dimensional convolution.
+#[derive(Clone, Debug)]
+pub struct Conv1d {
+    /// `[out, kernel * in]`, taps first.
+    weight: Tensor,
+    bias: Option<Tensor>,
+    geometry: Geometry,
+}
+
+impl Conv1d {
+    /// From PyTorch's weight values `[output, input, kernel]`.
+    pub fn new(
+        values: &[f32],
+        bias: Option<Tensor>,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        options: Conv1dOptions,
+        device: &candle_core::Device,
+    ) -> Result<Self> {
+        let mut dealt = vec![0.0; output * kernel * input];
+        for n in 0..output {
+            for c in 0..input {
+                for k in 0..kernel {
+                    dealt[(n * kernel + k) * input + c] = values[(n * input + c) * kernel + k];
+                }
+            }
+        }
+        let Conv1dOptions { stride, dilation, left, right } = options;
+        let geometry = Geometry { input, output, kernel, stride, dilation, left, right };
+        Ok(Self { weight: Tensor::from_vec(dealt, (output, kernel * input), device)?, bias, geometry })
+    }
+
+    /// Reads `weight` `[output, input, kernel]` and, with `bias`, `bias` `[output]`.
+    pub fn load(
+        weights: &Weights,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        options: Conv1dOptions,
+        bias: bool,
+    ) -> Result<Self> {
+        let values = weights.values("weight", &[output, input, kernel])?;
+        let bias = if bias { Some(weights.tensor("bias", &[output])?) } else { None };
+        Self::new(&values, bias, input, output, kernel, options, weights.device())
+    }
+
+    /// Reads a weight-normed convolution (`parametrizations.weight.original0/1` and `bias`), folded.
+    pub fn load_weight_norm(
+        weights: &Weights,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        options: Conv1dOptions,
+    ) -> Result<Self> {
+        let values = weight_norm(weights, &[output, input, kernel])?;
+        Self::new(&values, Some(weights.tensor("bias", &[output])?), input, output, kernel, options, weights.device())
+    }
+
+    /// `x` `[B, T, in]` → `[B, T', out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, t, c) = x.dims3()?;
+        let g = self.geometry;
+        if !x.device().is_cpu() || c != g.input {
+            return self.plain(x);
+        }
+        let rows = g.rows(t);
+        let mut out = Vec::with_capacity(b * rows * g.output);
+        with_slice(x, |x| {
+            with_slice(&self.weight, |w| {
+                let mut run = |bias: Option<&[f32]>| {
+                    for item in x.chunks_exact((t * c).max(1)) {
+                        let y = conv1d(item, t, w, bias, g);
+                        if b == 1 { out = y } else { out.extend_from_slice(&y) }
+                    }
+                };
+                match &self.bias {
+                    Some(bias) => with_slice(bias, |bias| run(Some(bias))),
+                    None => {
+                        run(None);
+                        Ok(())
+                    }
+                }
+            })
+        })???;
+        Ok(Tensor::from_vec(out, (b, rows, g.output), x.device())?)
+    }
+
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, t, c) = x.dims3()?;
+        let g = self.geometry;
+        let rows = g.rows(t);
+        let x = x.pad_with_zeros(1, g.left, g.right)?;
+        let mut sum: Option<Tensor> = None;
+        for k in 0..g.kernel {
+            let w = self.weight.narrow(1, k * g.input, g.input)?.t()?.contiguous()?;
+            let span = (rows - 1) * g.stride + 1;
+            let mut tap = x.narrow(1, k * g.dilation, span)?;
+            if g.stride > 1 {
+                let padded = tap.pad_with_zeros(1, 0, g.stride - 1)?;
+                tap = padded.reshape((b, rows, g.stride, c))?.narrow(2, 0, 1)?.squeeze(2)?;
+            }
+            let product = tap.contiguous()?.reshape((b * rows, c))?.matmul(&w)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + product)?,
+                None => product,
+            });
+        }
+        let y = sum.ok_or_else(|| crate::Error::argument("convolution without taps"))?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        Ok(y.reshape((b, rows, g.output))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn kernel_agrees_with_candle() -> Result<()> {
+        for (kernel, options) in [
+            (3, Conv1dOptions::causal(3)),
+            (7, Conv1dOptions { dilation: 3, ..Conv1dOptions::padded(9) }),
+            (6, Conv1dOptions { stride: 3, ..Conv1dOptions::padded(1) }),
+        ] {
+            let values: Vec<f32> = Tensor::randn(0f32, 1.0, 5 * 4 * kernel, &Device::Cpu)?.to_vec1()?;
+            let bias = Tensor::randn(0f32, 1.0, 5, &Device::Cpu)?;
+            let layer = Conv1d::new(&values, Some(bias), 4, 5, kernel, options, &Device::Cpu)?;
+            let x = Tensor::randn(0f32, 1.0, (2, 30, 4), &Device::Cpu)?;
+            let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
+            assert_eq!(a.dims(), b.dims());
+            assert!((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-4, "{options:?}");
+        }
+        Ok(())
+    }
+}

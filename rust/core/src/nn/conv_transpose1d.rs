@@ -1,0 +1,107 @@
+//! ConvTranspose1d over `[B, T, C]`.
+
+use candle_core::Tensor;
+
+use super::{weight_norm, with_slice};
+use crate::kernels::conv_transpose1d::Phases;
+use crate::{Result, Weights};
+
+/// A transposed convolution.
+#[derive(Clone, Debug)]
+pub struct ConvTranspose1d {
+    /// PyTorch's `[in, out, kernel]`, kept for devices other than the CPU.
+    weight: Option<Tensor>,
+    phases: Option<Phases>,
+    bias: Tensor,
+    output: usize,
+    stride: usize,
+    padding: usize,
+}
+
+impl ConvTranspose1d {
+    /// Reads a weight-normed transposed convolution (`[input, output, kernel]`), folded.
+    pub fn load_weight_norm(
+        weights: &Weights,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Self> {
+        let values = weight_norm(weights, &[input, output, kernel])?;
+        Self::new(values, weights.tensor("bias", &[output])?, input, output, kernel, stride, padding)
+    }
+
+    /// From PyTorch's weight values `[input, output, kernel]`; the device is the bias's.
+    pub fn new(
+        values: Vec<f32>,
+        bias: Tensor,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Self> {
+        let device = bias.device().clone();
+        let (weight, phases) = if device.is_cpu() {
+            (None, Some(Phases::new(&values, input, output, kernel, stride, padding)))
+        } else {
+            (Some(Tensor::from_vec(values, (input, output, kernel), &device)?), None)
+        };
+        Ok(Self { weight, phases, bias, output, stride, padding })
+    }
+
+    /// `x` `[B, T, in]` → `[B, (T - 1) * stride - 2 * padding + kernel, out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, t, c) = x.dims3()?;
+        if let Some(weight) = &self.weight {
+            return plain(x, weight, &self.bias, self.stride, self.padding);
+        }
+        let Some(phases) = &self.phases else {
+            return Err(crate::Error::argument("transposed convolution without weights"));
+        };
+        let rows = phases.rows(t);
+        let mut out = Vec::with_capacity(b * rows * self.output);
+        with_slice(x, |x| {
+            with_slice(&self.bias, |bias| {
+                for item in x.chunks_exact((t * c).max(1)) {
+                    out.extend_from_slice(&phases.apply(item, t, Some(bias)));
+                }
+            })
+        })??;
+        Ok(Tensor::from_vec(out, (b, rows, self.output), x.device())?)
+    }
+}
+
+fn plain(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    let x = x.transpose(1, 2)?.contiguous()?;
+    // Candle's fast path needs padding 0 (the crop is the same thing) and is wrong from the second item of a batch on (0.11.1).
+    let items: Vec<Tensor> = (0..x.dim(0)?)
+        .map(|b| x.narrow(0, b, 1)?.contiguous()?.conv_transpose1d(weight, 0, 0, stride, 1, 1))
+        .collect::<candle_core::Result<_>>()?;
+    let y = Tensor::cat(&items, 0)?;
+    let y = y.narrow(2, padding, y.dim(2)? - 2 * padding)?;
+    Ok(y.transpose(1, 2)?.contiguous()?.broadcast_add(bias)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn kernel_agrees_with_candle() -> Result<()> {
+        for (kernel, stride, padding) in [(16, 8, 4), (11, 5, 3), (7, 3, 2)] {
+            let weight = Tensor::randn(0f32, 1.0, (4, 3, kernel), &Device::Cpu)?;
+            let bias = Tensor::randn(0f32, 1.0, 3, &Device::Cpu)?;
+            let layer = ConvTranspose1d::new(weight.flatten_all()?.to_vec1()?, bias.clone(), 4, 3, kernel, stride, padding)?;
+            let x = Tensor::randn(0f32, 1.0, (2, 9, 4), &Device::Cpu)?;
+            let (a, b) = (layer.forward(&x)?, plain(&x, &weight, &bias, stride, padding)?);
+            assert_eq!(a.dims(), b.dims());
+            let gap = (a - b)?.abs()?.max(2)?.max(1)?.to_vec1::<f32>()?;
+            assert!(gap.iter().all(|g| *g < 1e-4), "k {kernel}: {gap:?}");
+        }
+        Ok(())
+    }
+}

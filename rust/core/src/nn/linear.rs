@@ -1,0 +1,106 @@
+//! Linear layers; weights are `[out, in]`, as PyTorch stores them.
+
+use candle_core::{D, Tensor};
+
+use super::with_slice;
+use crate::kernels::matmul::{Rows, matmul};
+use crate::{Result, Weights};
+
+/// `y = x Wᵀ + b` over the last axis.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// A layer from a weight `[out, in]` and a bias `[out]`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(Self { weight: weight.contiguous()?, bias })
+    }
+
+    /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
+    pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self> {
+        Self::new(weights.tensor("weight", &[output, input])?, Some(weights.tensor("bias", &[output])?))
+    }
+
+    /// Reads `weight` alone.
+    pub fn load_without_bias(weights: &Weights, input: usize, output: usize) -> Result<Self> {
+        Self::new(weights.tensor("weight", &[output, input])?, None)
+    }
+
+    /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
+    pub fn load_transposed(weights: &Weights, input: usize, output: usize) -> Result<Self> {
+        let weight = weights.tensor("weight", &[input, output])?.t()?.contiguous()?;
+        Self::new(weight, Some(weights.tensor("bias", &[output])?))
+    }
+
+    /// Output channels.
+    pub fn output(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
+    /// `x` `[.., in]` → `[.., out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, k) = self.weight.dims2()?;
+        let mut shape = x.dims().to_vec();
+        let m = x.elem_count() / x.dim(D::Minus1)?;
+        x.reshape((m, k))?; // a clear error for a wrong width
+        if let Some(last) = shape.last_mut() {
+            *last = n;
+        }
+        if x.device().is_cpu() {
+            let mut out = vec![0.0; m * n];
+            with_slice(x, |x| {
+                with_slice(&self.weight, |w| {
+                    let mut run =
+                        |b: Option<&[f32]>| matmul(m, n, k, Rows { data: x, offset: 0, stride: k }, w, b, &mut out, 0, n);
+                    match &self.bias {
+                        Some(bias) => with_slice(bias, |b| run(Some(b))),
+                        None => {
+                            run(None);
+                            Ok(())
+                        }
+                    }
+                })
+            })???;
+            return Ok(Tensor::from_vec(out, shape, x.device())?);
+        }
+        self.plain(x)
+    }
+
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, k) = self.weight.dims2()?;
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = n;
+        }
+        let y = x.contiguous()?.reshape(((), k))?.matmul(&self.weight.t()?)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        Ok(y.reshape(shape)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn kernel_agrees_with_candle() -> Result<()> {
+        let weight = Tensor::randn(0f32, 1.0, (33, 20), &Device::Cpu)?;
+        let bias = Tensor::randn(0f32, 1.0, 33, &Device::Cpu)?;
+        let layer = Linear::new(weight, Some(bias))?;
+        for shape in [[1, 1, 20], [2, 50, 20]] {
+            let x = Tensor::randn(0f32, 1.0, &shape[..], &Device::Cpu)?;
+            let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
+            assert_eq!(a.dims(), b.dims());
+            assert!((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-4);
+        }
+        Ok(())
+    }
+}

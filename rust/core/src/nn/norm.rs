@@ -1,0 +1,68 @@
+//! LayerNorm and softmax over the last axis.
+
+use candle_core::{D, Tensor};
+
+use super::with_slice;
+use crate::kernels::norm as kernel;
+use crate::{Result, Weights};
+
+/// LayerNorm over the last axis.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias` `[channels]`.
+    pub fn load(weights: &Weights, channels: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: weights.tensor("weight", &[channels])?, bias: weights.tensor("bias", &[channels])?, eps })
+    }
+
+    /// `x` `[.., channels]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if !x.device().is_cpu() || x.dim(D::Minus1)? != self.weight.dim(0)? {
+            return self.plain(x);
+        }
+        let mut values = super::to_vec(x)?;
+        with_slice(&self.weight, |w| with_slice(&self.bias, |b| kernel::layer_norm(&mut values, w, b, self.eps as f32)))??;
+        Ok(Tensor::from_vec(values, x.shape(), x.device())?)
+    }
+
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let scale = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        Ok(centred.broadcast_div(&scale)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
+    }
+}
+
+/// Softmax over the last axis.
+pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        let mut values = super::to_vec(x)?;
+        kernel::softmax(&mut values, x.dim(D::Minus1)?);
+        return Ok(Tensor::from_vec(values, x.shape(), x.device())?);
+    }
+    let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
+    Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn kernel_agrees_with_candle() -> Result<()> {
+        let norm = LayerNorm {
+            weight: Tensor::randn(1f32, 0.2, 37, &Device::Cpu)?,
+            bias: Tensor::randn(0f32, 1.0, 37, &Device::Cpu)?,
+            eps: 1e-12,
+        };
+        let x = Tensor::randn(0.5f32, 2.0, (2, 40, 37), &Device::Cpu)?;
+        assert!((norm.forward(&x)? - norm.plain(&x)?)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-5);
+        Ok(())
+    }
+}
