@@ -22,7 +22,8 @@ from checkpoint_layout import Shape
 CHUNK = 1 << 22
 SQRT3 = math.sqrt(3.0)
 
-# Name pattern -> (offset, standard deviation); "fan" divides by the square root of the number of inputs of one output.
+# Name pattern -> (offset, standard deviation); "fan" and "rows" divide by the square root of the number of inputs of one
+# output, "balanced" takes the mean out of every row, so that the level of a log-mel does not drown its changes.
 # Searched in order, in the name with its file's group in front ("t3.", "s3gen.", "ve.").
 RULES: tuple[tuple[str, float, float, str], ...] = (
     # voice encoder
@@ -46,7 +47,7 @@ RULES: tuple[tuple[str, float, float, str], ...] = (
     (r"tokenizer\.encoder\.conv\d\.weight", 0.0, 1.5, "fan"),
     (r"tokenizer.*fsmn_block\.weight", 0.0, 0.5, "fan"),
     (r"tokenizer.*attn\.(query|key)\.weight", 0.0, 1.2, "fan"),
-    (r"tokenizer.*project_down\.weight", 0.0, 1.0, "fan"),
+    (r"tokenizer.*project_down\.weight", 0.0, 0.8, "fan"),
     (r"tokenizer.*project_down\.bias", 0.0, 0.1, ""),
     # CAMPPlus
     (r"num_batches_tracked", 0.0, 0.0, "count"),
@@ -69,23 +70,24 @@ RULES: tuple[tuple[str, float, float, str], ...] = (
     (r"time_embed_mixer\.weight", 0.0, 1.0, "fan"),
     (r"estimator.*attn1\.to_(q|k)\.weight", 0.0, 1.2, "fan"),
     (r"estimator.*res_conv\.weight", 0.0, 0.8, "fan"),
-    (r"estimator\.final_proj\.weight", 0.0, 1.5, "fan"),
+    (r"estimator\.final_proj\.weight", 0.0, 4.0, "fan"),
     (r"estimator\.final_proj\.bias", -5.0, 1.0, ""),
     # vocoder
     (r"m_source\.l_linear\.weight", 0.0, 1.0, ""),
     (r"m_source\.l_linear\.bias", 0.0, 0.02, ""),
     (r"mel2wav.*alpha$", 1.0, 0.25, ""),
+    (r"f0_predictor\.condnet\.0.*original1$", 0.0, 1.0, "balanced"),
     (r"mel2wav.*original1$", 0.0, 1.0, ""),
     (r"mel2wav\.conv_pre.*original0$", 0.3, 0.05, ""),
     (r"mel2wav\.ups\.0.*original0$", 2.0, 0.2, ""),
     (r"mel2wav\.ups\.1.*original0$", 1.6, 0.2, ""),
     (r"mel2wav\.ups\.2.*original0$", 1.2, 0.15, ""),
     (r"mel2wav\.conv_post.*original0$", 0.35, 0.05, ""),
-    (r"mel2wav\.conv_post\.bias", -0.5, 0.3, ""),
-    (r"f0_predictor\.condnet\.0.*original0$", 0.3, 0.05, ""),
+    (r"mel2wav\.conv_post\.bias", -0.8, 0.3, ""),
+    (r"f0_predictor\.condnet\.0.*original0$", 1.0, 0.15, ""),
     (r"f0_predictor\.condnet.*original0$", 1.2, 0.15, ""),
-    (r"f0_predictor\.classifier\.weight", 0.0, 150.0, "fan"),
-    (r"f0_predictor\.classifier\.bias", 100.0, 5.0, ""),
+    (r"f0_predictor\.classifier\.weight", 0.0, 170.0, "fan"),
+    (r"f0_predictor\.classifier\.bias", 60.0, 5.0, ""),
     (r"mel2wav.*convs1.*original0$", 0.7, 0.1, ""),
     (r"mel2wav.*convs2.*original0$", 0.4, 0.1, ""),
     (r"source_downs.*weight", 0.0, 3.0, "fan"),
@@ -145,6 +147,9 @@ def values(group: str, name: str, shape: Shape, seed: int, stop_token: int) -> I
             continue
         piece *= np.float32(width)
         piece += np.float32(offset)
+        if kind == "balanced":
+            rows = piece.reshape(shape[0], -1)
+            piece = (rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32).ravel()
         if name == "speech_head.bias":
             piece[stop_token] += np.float32(STOP_LOGIT)
         yield piece
