@@ -51,9 +51,14 @@ def read(path: Path) -> bytes:
 def decode(content: bytes) -> Samples:
     """Float32 ``[n, channels]`` of an encoded file, at its own rate; integers divided by full scale."""
     try:
-        data, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            data, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            promised = file.frames if file.format == "OGG" else len(data)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as e:
-        raise AudioError(f"not an audio file of a known format, or damaged ({e})") from e
+        reason = getattr(e, "error_string", e)
+        raise AudioError(f"not an audio file of a known format, or damaged ({reason})") from e
+    if len(data) != promised:  # libsndfile skips damaged Ogg pages without telling
+        raise AudioError(f"damaged: {promised} samples expected, {len(data)} found")
     if not 1 <= data.shape[1] <= MAX_CHANNELS:
         raise AudioError(f"expected 1 to {MAX_CHANNELS} channels, got {data.shape[1]}")
     if rate not in RATES:
