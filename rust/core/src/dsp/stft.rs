@@ -169,6 +169,16 @@ pub fn reflect_pad(samples: &[f32], pad: usize) -> Vec<f32> {
     (0..samples.len() + 2 * pad).map(|i| samples[at((i + shift) % period)]).collect()
 }
 
+/// |spectrum|² with the spectrum, its magnitude and its square each rounded to float32, as PyTorch and librosa
+/// store them.
+pub fn power_f32(spectrum: &[Complex<f64>], out: &mut [f64]) {
+    for (power, c) in out.iter_mut().zip(spectrum) {
+        let (re, im) = (f64::from(c.re as f32), f64::from(c.im as f32));
+        let magnitude = (re * re + im * im).sqrt() as f32;
+        *power = f64::from(magnitude * magnitude);
+    }
+}
+
 fn internal(e: FftError) -> Error {
     Error::Internal(candle_core::Error::msg(e))
 }
