@@ -2,7 +2,7 @@
 
 Clips are float32 ``[n]``; spectra and filters are time (or band) first. Transforms run in float64, so that what remains
 against a float32 reference is that reference's own rounding. Conventions: librosa 0.11 (``librosa.stft``,
-``librosa.filters.mel``) and PyTorch v2.6 (``torch.stft``, ``torch.hann_window``).
+``librosa.filters.mel``) and PyTorch 2.13 (``torch.stft``, ``torch.hann_window``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def check_samples(stage: str, samples: Any, minimum: int) -> np.ndarray:
 
     Raises ``ArgumentError`` for another type or shape and ``AudioError`` for a short clip, NaN or infinity.
     """
-    if not isinstance(samples, np.ndarray):
-        raise ArgumentError(f"samples: expected float32 [n], got {type(samples).__name__}")
-    if samples.dtype != np.float32 or samples.ndim != 1:
-        raise ArgumentError(f"samples: expected float32 [n], got {samples.dtype} array of shape {samples.shape}")
+    if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+        array = hasattr(samples, "dtype") and hasattr(samples, "shape")
+        found = f"{samples.dtype} array of shape {samples.shape}" if array else type(samples).__name__
+        raise ArgumentError(f"samples: expected float32 [n], got {found}")
     if len(samples) < minimum:
         raise AudioError(f"{stage}: expected at least {minimum} samples, got {len(samples)}")
     finite = np.isfinite(samples)

@@ -1,7 +1,7 @@
 //! `speaker_encoder.fbank`: Kaldi's log-mel filter bank energies, without their mean over time.
 //!
 //! Samples at 16 kHz `[n]` → `[1 + (n - 400) / 160, 80]`, natural logarithms. Source: `extract_feature` of
-//! `src/chatterbox/models/s3gen/xvector.py` at 5de7a54, with `torchaudio.compliance.kaldi.fbank` (torchaudio 2.6).
+//! `src/chatterbox/models/s3gen/xvector.py` at 5de7a54, with `torchaudio.compliance.kaldi.fbank` (torchaudio 2.11).
 //!
 //! The filters, the window and the frames are rounded to float32 step by step as the reference does, which halves the mean
 //! difference from it.
