@@ -23,7 +23,11 @@ fn extract<'py, T: numpy::Element>(name: &str, expected: &str, value: &Bound<'py
 }
 
 fn flat<T: numpy::Element + Copy>(array: &Array<'_, T>) -> Vec<T> {
-    array.as_slice().map_or_else(|_| array.as_array().iter().copied().collect(), <[T]>::to_vec)
+    // `as_slice` alone would also take a Fortran-ordered array, in its own order
+    match array.as_slice() {
+        Ok(slice) if array.is_c_contiguous() => slice.to_vec(),
+        _ => array.as_array().iter().copied().collect(),
+    }
 }
 
 /// A float32 array of shape `[n]` (of `len` values when given).
