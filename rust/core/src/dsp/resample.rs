@@ -61,7 +61,7 @@ fn lengths(n: usize, from: u32, to: u32) -> (usize, usize) {
     ((n / (from / to) + 0.5) as usize, (n * (to / from)).ceil() as usize)
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -153,12 +153,12 @@ fn dot(x: &[f32], taps: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
-fn sinc(x: f64) -> f64 {
+pub(crate) fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
 /// Modified Bessel function of the first kind, order 0: its power series, which has only positive terms.
-fn bessel_i0(x: f64) -> f64 {
+pub(crate) fn bessel_i0(x: f64) -> f64 {
     let quarter = 0.25 * x * x;
     let (mut term, mut sum, mut k) = (1.0, 1.0, 1.0);
     while term > sum * 1e-17 {
