@@ -5,7 +5,7 @@
 //! `torch.stft(center=True)` and `librosa.stft(pad_mode="reflect")` do. [`Stft::inverse`] is `torch.istft(center=True)`.
 //!
 //! Windowing, transform and overlap-add run in float64, so that what remains against a float32 reference is its rounding
-//! alone. Source of the conventions: PyTorch v2.6 `aten/src/ATen/native/SpectralOps.cpp`.
+//! alone. Source of the conventions: PyTorch 2.13 `torch.stft`, `torch.istft`.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Stft {
     /// [`Error::Argument`] unless the window is of even length and the hop lies in `1..=window.len()`.
     pub fn new(window: Vec<f64>, hop: usize) -> Result<Self> {
         let size = window.len();
-        if size == 0 || size % 2 != 0 || hop == 0 || hop > size {
+        if size == 0 || !size.is_multiple_of(2) || hop == 0 || hop > size {
             return Err(Error::argument(format!("stft: expected an even window and 0 < hop <= window, got {size} and {hop}")));
         }
         let mut planner = RealFftPlanner::new();
@@ -169,6 +169,16 @@ pub fn reflect_pad(samples: &[f32], pad: usize) -> Vec<f32> {
     (0..samples.len() + 2 * pad).map(|i| samples[at((i + shift) % period)]).collect()
 }
 
+/// |spectrum|² with the spectrum, its magnitude and its square each rounded to float32, as PyTorch and librosa
+/// store them.
+pub fn power_f32(spectrum: &[Complex<f64>], out: &mut [f64]) {
+    for (power, c) in out.iter_mut().zip(spectrum) {
+        let (re, im) = (f64::from(c.re as f32), f64::from(c.im as f32));
+        let magnitude = (re * re + im * im).sqrt() as f32;
+        *power = f64::from(magnitude * magnitude);
+    }
+}
+
 fn internal(e: FftError) -> Error {
     Error::Internal(candle_core::Error::msg(e))
 }
@@ -219,6 +229,19 @@ mod tests {
             assert_eq!(restored.len(), len);
             let worst = restored.iter().zip(&samples).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 2e-6, "{size}/{hop}: {worst}");
+        }
+    }
+
+    #[test]
+    fn inverse_has_torch_values() {
+        // torch.istft(spectrum, 16, 4, 16, window=torch.hann_window(16)) of this arbitrary spectrum.
+        let value = |k: i32| Complex::new(((k * 7) % 11 - 5) as f32 / 4.0, ((k * 5) % 13 - 6) as f32 / 4.0);
+        let spectrum = Spectrum { frames: 3, bins: 9, values: (0..27).map(value).collect() };
+        let expected: [f32; 8] = [-0.14375, -0.1097383, -0.3967765, -0.1127482, -0.2291667, -0.0341968, 0.875861, 0.1801925];
+        let found = Stft::new(hann_f32(16, 16), 4).unwrap().inverse(&spectrum).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (f, e) in found.iter().zip(expected) {
+            assert!((f - e).abs() < 1e-6, "{found:?} against {expected:?}");
         }
     }
 
