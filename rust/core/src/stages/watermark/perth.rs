@@ -67,7 +67,7 @@ impl Watermarker {
         padded.resize(samples.len().next_multiple_of(BLOCK).max(SHORTEST), 0.0);
         let inner = resample_soxr_hq(&padded, RATE, INNER_RATE)?;
         let (levels, spectrum) = self.spectrogram.forward(&inner, true, observer)?;
-        let change = self.encoder.forward(&levels.band, observer)?;
+        let change = self.encoder.forward(&levels.band, observer, (0, 1))?;
         let marked = self.spectrogram.inverse(spectrum, &levels, &change)?;
         let mut out = resample_soxr_hq(&marked, INNER_RATE, RATE)?;
         out.truncate(samples.len());
