@@ -62,7 +62,7 @@ fn lengths(n: usize, from: u32, to: u32) -> (usize, usize) {
     ((n / (from / to) + 0.5) as usize, (n * (to / from)).ceil() as usize)
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -81,7 +81,9 @@ impl Filter {
         // The lower Nyquist frequency, relative to that of the virtual rate.
         let nyquist = 1.0 / up.max(down) as f64;
         let taps = (LENGTH_FACTOR / (0.5 * (1.0 - PASS) * nyquist) + 1.0).ceil();
-        let half = 2.0 * ((taps - 1.0) / 4.0).ceil();
+        // libsoxr rounds the order up to a multiple of 4, or of twice the up-sampling factor where that is a power of two
+        let multiple = if up.is_power_of_two() { (2 * up).max(4) as f64 } else { 4.0 };
+        let half = multiple / 2.0 * ((taps - 1.0) / multiple).ceil();
         Self { up, down, half, reach: half as usize / up }
     }
 
@@ -161,12 +163,12 @@ fn dot(x: &[f64], taps: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().zip(tap_rest).map(|(x, t)| x * t).sum::<f64>()
 }
 
-fn sinc(x: f64) -> f64 {
+pub(crate) fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
 /// Modified Bessel function of the first kind, order 0: its power series, which has only positive terms.
-fn bessel_i0(x: f64) -> f64 {
+pub(crate) fn bessel_i0(x: f64) -> f64 {
     let quarter = 0.25 * x * x;
     let (mut term, mut sum, mut k) = (1.0, 1.0, 1.0);
     while term > sum * 1e-17 {
@@ -229,9 +231,14 @@ mod tests {
 
     #[test]
     fn filter_sizes_of_the_recipe() {
-        for (from, to, taps) in
-            [(24000, 16000, 581), (48000, 24000, 389), (16000, 24000, 581), (32000, 24000, 773), (48000, 16000, 581)]
-        {
+        for (from, to, taps) in [
+            (24000, 16000, 581),
+            (48000, 24000, 389),
+            (16000, 24000, 581),
+            (32000, 24000, 773),
+            (24000, 32000, 777),
+            (48000, 16000, 581),
+        ] {
             let divisor = gcd(from, to);
             let filter = Filter::new((to / divisor) as usize, (from / divisor) as usize);
             assert_eq!(2.0 * filter.half + 1.0, f64::from(taps), "{from} -> {to}");
