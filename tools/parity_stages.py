@@ -127,7 +127,8 @@ class Parity:
         chained = mode == "chained"
 
         def check(key: str, reference: Any, call: Callable[[Any], Any], **options: Any) -> Any:
-            return self.check(mode, key, name, reference, call, seconds.get(key), **options)
+            at = f"{key}@{use}" if (use := options.pop("use", None)) else key
+            return self.check(mode, key, f"{name}, for {use}" if use else name, reference, call, seconds.get(at), **options)
 
         def feed(ours: Any, theirs: str) -> Any:
             return ours if chained else ref[theirs]
@@ -163,13 +164,14 @@ class Parity:
         for use, samples in (("s3gen", r16), ("t3", w16[:240000])):
             at = f"s3tokenizer.mel@{use}"
             spectrum = check(
-                "s3tokenizer.mel", ref[f"{at}/out.mel"], lambda s: s(feed(samples, f"{at}/in.samples"))  # noqa: B023
+                "s3tokenizer.mel", ref[f"{at}/out.mel"], lambda s: s(feed(samples, f"{at}/in.samples")), use=use  # noqa: B023
             )
             at = f"s3tokenizer.tokens@{use}"
             ids[use] = check(
                 "s3tokenizer.tokens",
                 ref[f"{at}/out.ids"],
                 lambda s: s(feed(spectrum[:1500], f"{at}/in.mel")),  # noqa: B023
+                use=use,
                 levels=ref[f"{at}/out.levels"],
             )
         fbank = check("speaker_encoder.fbank", ref["speaker_encoder.fbank/out.fbank"], lambda s: s(feed(r16, "speaker_encoder.fbank/in.r16")))
