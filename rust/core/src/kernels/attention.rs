@@ -97,7 +97,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
 ///
 /// # Safety
 /// All rows must lie inside the allocations behind the pointers, and `out` must not overlap the inputs.
-unsafe fn product(
+pub(super) unsafe fn product(
     m: usize,
     n: usize,
     k: usize,

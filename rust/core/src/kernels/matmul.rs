@@ -73,14 +73,34 @@ pub fn matmul(
     assert!(w.len() == n * k && bias.is_none_or(|b| b.len() == n) && out_stride >= n, "matmul: weight or bias size");
     assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
-    if m <= FEW_ROWS {
-        return few_rows(m, n, k, a, w, bias, &mut out[out_offset..], out_stride);
-    }
     for row in out[out_offset..].chunks_mut(out_stride).take(m) {
         match bias {
             Some(bias) => row[..n].copy_from_slice(bias),
             None => row[..n].fill(0.0),
         }
+    }
+    matmul_add(m, n, k, a, w, out, out_offset, out_stride);
+}
+
+/// As [`matmul`], but added to what `out` holds.
+pub fn matmul_add(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Rows<'_>,
+    w: &[f32],
+    out: &mut [f32],
+    out_offset: usize,
+    out_stride: usize,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    assert!(w.len() == n * k && out_stride >= n, "matmul: weight size");
+    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
+    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
+    if m <= FEW_ROWS {
+        return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
@@ -109,14 +129,14 @@ pub fn matmul(
     }
 }
 
-fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], bias: Option<&[f32]>, out: &mut [f32], out_stride: usize) {
+fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
     let value = |i: usize, j: usize| {
         let row = &a.data[a.offset + i * a.stride..][..k];
-        dot(row, &w[j * k..(j + 1) * k]) + bias.map_or(0.0, |b| b[j])
+        dot(row, &w[j * k..(j + 1) * k])
     };
     if m == 1 {
         let piece = (PARALLEL_FROM / 8 / k.max(1)).clamp(1, n);
-        let fill = |(p, out): (usize, &mut [f32])| out.iter_mut().enumerate().for_each(|(j, o)| *o = value(0, p * piece + j));
+        let fill = |(p, out): (usize, &mut [f32])| out.iter_mut().enumerate().for_each(|(j, o)| *o += value(0, p * piece + j));
         if n * k < PARALLEL_FROM / 4 {
             out[..n].chunks_mut(piece).enumerate().for_each(fill);
         } else {
@@ -127,9 +147,9 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], bias: Option<&
     for i in 0..m {
         let row = &mut out[i * out_stride..][..n];
         if m * n * k < PARALLEL_FROM / 4 {
-            row.iter_mut().enumerate().for_each(|(j, o)| *o = value(i, j));
+            row.iter_mut().enumerate().for_each(|(j, o)| *o += value(i, j));
         } else {
-            row.par_iter_mut().enumerate().with_min_len(16).for_each(|(j, o)| *o = value(i, j));
+            row.par_iter_mut().enumerate().with_min_len(16).for_each(|(j, o)| *o += value(i, j));
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod maths;
 pub mod matmul;
 pub mod norm;
 mod pointer;
+pub mod relative_attention;
 pub(crate) mod simd;
 
 /// Threads that parallel kernels use.

@@ -8,9 +8,11 @@ mod attention;
 mod conv1d;
 mod conv_transpose1d;
 mod embedding;
+mod fused;
 mod kv_cache;
 mod linear;
 mod norm;
+mod relative_attention;
 mod weight_norm;
 
 pub use activation::{Activation, Snake};
@@ -18,9 +20,11 @@ pub use attention::{Attention, attention};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};
 pub use embedding::Embedding;
+pub use fused::{Fused, Pointwise};
 pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use norm::{LayerNorm, softmax};
+pub use relative_attention::{RelativeAttention, relative_attention};
 pub use weight_norm::weight_norm;
 
 use candle_core::{Storage, Tensor};
