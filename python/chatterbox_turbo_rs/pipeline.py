@@ -108,7 +108,7 @@ class Pipeline:
         text_ids = run("text.tokenize", normalized)
 
         raw = self._tokens(run, voice, text_ids, parameters, seed, max_tokens)
-        tokens = token_loop.keep_speech(raw, self.config["s3gen"]["vocab"], self.config["s3gen"]["silence_token"])
+        tokens = token_loop.keep_speech(raw, self.config["s3gen"])
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
         noise = normals(seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
@@ -129,7 +129,7 @@ class Pipeline:
         prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
         started = time.perf_counter()
         if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
-            tokens = decoder.generate(*prompt, parameters, seed=seed, max_tokens=max_tokens, callback=run.callback)
+            tokens = decoder.generate(*prompt, parameters, max_tokens, seed=seed, callback=run.callback)
         else:
             sampler = self.stage("t3.sampler", run.plan["t3.sampler"])
             tokens = token_loop.generate(
@@ -140,8 +140,6 @@ class Pipeline:
                 lambda step: float(draws.uniforms(seed, draws.T3, step, 1)[0]),
                 max_tokens,
                 run.callback,
-                start_token=self.config["t3"]["start_token"],
-                stop_token=self.config["t3"]["stop_token"],
             )
         run.timings["t3"] = time.perf_counter() - started
         return tokens
