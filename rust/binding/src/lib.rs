@@ -6,6 +6,7 @@ mod arrays;
 mod checkpoint;
 mod door;
 mod stages;
+mod torch_archive;
 
 use pyo3::prelude::*;
 
@@ -32,5 +33,6 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     checkpoint::register(module)?;
+    torch_archive::register(module)?;
     stages::register(module)
 }

@@ -14,6 +14,7 @@ mod matrix;
 pub mod nn;
 mod observer;
 pub mod stages;
+pub mod torch_archive;
 
 pub use candle_core::{DType, Device, Tensor};
 pub use checkpoint::{Checkpoint, TensorFile, Weights};

@@ -1,7 +1,31 @@
-//! Binding of `reference_load`: to be written.
+//! Binding of `reference.load`.
 
+use std::path::PathBuf;
+
+use chatterbox_turbo::stages::reference::load;
+use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::{arrays, door};
+
+/// `source` is a path, the bytes of an encoded file, or float32 `[n, channels]` with its `rate` in Hz.
+#[pyfunction]
+#[pyo3(signature = (source, rate = None))]
+fn reference_load<'py>(py: Python<'py>, source: &Bound<'py, PyAny>, rate: Option<u32>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let samples = if let Some(rate) = rate {
+        let clip = arrays::matrix("samples", source, None)?;
+        door::run(py, None, move |_| load::from_samples(&clip.data, clip.cols, rate))?
+    } else if let Ok(bytes) = source.cast::<PyBytes>() {
+        let bytes = bytes.as_bytes().to_vec();
+        door::run(py, None, move |_| load::load_bytes(bytes))?
+    } else {
+        let path: PathBuf = source.extract()?;
+        door::run(py, None, move |_| load::load_path(&path))?
+    };
+    Ok(arrays::to_vector(py, samples))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(reference_load, module)?)
 }

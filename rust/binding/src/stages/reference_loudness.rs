@@ -1,7 +1,28 @@
-//! Binding of `reference_loudness`: to be written.
+//! Binding of `reference.loudness`.
 
+use chatterbox_turbo::stages::reference::loudness::{self, Method};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::{arrays, door};
+
+#[pyfunction]
+#[pyo3(signature = (samples, method = "bs1770"))]
+fn reference_loudness<'py>(py: Python<'py>, samples: &Bound<'py, PyAny>, method: &str) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let samples = arrays::vector("samples", samples, None)?;
+    let method: Method = method.parse().map_err(door::map)?;
+    let out = door::run(py, None, move |_| Ok(loudness::normalize(&samples, method)))?;
+    Ok(arrays::to_vector(py, out))
+}
+
+/// Integrated loudness in LUFS; `None` when the clip is shorter than one block.
+#[pyfunction]
+fn reference_loudness_measure(py: Python<'_>, samples: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    let samples = arrays::vector("samples", samples, None)?;
+    door::run(py, None, move |_| Ok(loudness::measure(&samples)))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(reference_loudness, module)?)?;
+    module.add_function(wrap_pyfunction!(reference_loudness_measure, module)?)
 }

@@ -1,7 +1,20 @@
-//! Binding of `reference_resample`: to be written.
+//! Binding of `reference.resample`.
 
+use chatterbox_turbo::stages::reference::resample;
+use numpy::PyArray1;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::{arrays, door};
+
+type Pair<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>);
+
+#[pyfunction]
+fn reference_resample<'py>(py: Python<'py>, samples: &Bound<'py, PyAny>) -> PyResult<Pair<'py>> {
+    let samples = arrays::vector("samples", samples, None)?;
+    let (w16, r16) = door::run(py, None, move |_| resample::resample(&samples))?;
+    Ok((arrays::to_vector(py, w16), arrays::to_vector(py, r16)))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(reference_resample, module)?)
 }

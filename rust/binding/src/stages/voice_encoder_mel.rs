@@ -1,7 +1,23 @@
-//! Binding of `voice_encoder_mel`: to be written.
+//! Binding of `voice_encoder.mel`.
 
+use chatterbox_turbo::stages::voice_encoder::mel::mel;
+use numpy::PyArray2;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::arrays::{to_matrix, vector};
+use crate::door::run;
+
+#[pyfunction]
+#[pyo3(signature = (samples, callback=None))]
+fn voice_encoder_mel<'py>(
+    py: Python<'py>,
+    samples: &Bound<'py, PyAny>,
+    callback: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let samples = vector("samples", samples, None)?;
+    to_matrix(py, run(py, callback, |observer| mel(&samples, observer))?)
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(voice_encoder_mel, module)?)
 }

@@ -1,1 +1,31 @@
-"""Contract of stage `reference.load`."""
+"""Contract of stage `reference.load`.
+
+``load(source) -> samples``
+
+* ``source``: a path (``str`` or ``Path``), the bytes of an encoded file, a binary file object (read to its end), or
+  ``(array, rate)``: ``[n]`` or ``[n, channels]``, float (as it is) or int8/uint8/int16/int32 (divided by full scale).
+* ``samples``: float32 ``[L]``, mono, 24 kHz, with ``L / 24000 > 5.0``.
+
+Decode to float32, mean over the channels, resample with the soxr HQ filter when the rate differs. Nothing is clipped.
+A silent clip is accepted. Both sides read WAV, AIFF, CAF, FLAC, MP3 and Ogg Vorbis; Python (libsndfile) also Opus, AU, W64, RF64
+and others, Rust (Symphonia) also MP4 with AAC or ALAC.
+
+Raises ``FileError`` when the file cannot be read; ``AudioError``, with the path, when it is not audio, is damaged, has a
+rate outside 1 to 768 kHz or more than 64 channels, holds NaN or infinite samples, or lasts 5.0 s or less (the same for an
+array of another dtype or shape); ``ArgumentError`` for a source of another type.
+Source: ``prepare_conditionals`` in ``tts_turbo.py`` of resemble-ai/chatterbox at commit 5de7a54 (librosa 0.11 ``load``).
+"""
+
+from __future__ import annotations
+
+RATE = 24_000
+"""Sample rate of every clip after this stage, in Hz."""
+
+MIN_SECONDS = 5.0
+"""A clip must be longer than this."""
+
+RATES = range(1_000, 768_001)
+"""Sample rates that are accepted, in Hz."""
+
+MAX_CHANNELS = 64
+"""An array with more channels than this has its axes swapped."""

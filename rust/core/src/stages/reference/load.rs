@@ -1,1 +1,167 @@
-//! To be written.
+//! Stage `reference.load`: any clip to mono f32 `[L]` at 24 kHz, longer than 5.0 s.
+//!
+//! Decode to f32 (integers by their full scale, as libsndfile does), mean over the channels in f32, resample with the soxr
+//! HQ filter when the rate differs, then `L / 24000 > 5.0`, strictly and after resampling. Nothing is clipped.
+//! Reads WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis and MP4 (AAC, ALAC) without any system library.
+//!
+//! Upstream: `librosa.load(path, sr=24000)` in `prepare_conditionals` of `tts_turbo.py`, resemble-ai/chatterbox at commit
+//! 5de7a54 (librosa 0.11: soundfile, `to_mono`, `resample`).
+
+use std::path::Path;
+
+use crate::dsp::resample::{RATES, resample_soxr_hq};
+use crate::{Error, Result};
+
+mod decode;
+
+/// Sample rate of every reference clip after this stage, in Hz.
+pub const RATE: u32 = 24_000;
+/// A clip must be longer than this many seconds.
+pub const MIN_SECONDS: f64 = 5.0;
+/// Most channels that a clip may have; an array with more has its axes swapped.
+pub const MAX_CHANNELS: usize = 64;
+
+/// Reads the clip in the file `path`. Returns mono samples `[L]` at 24 kHz.
+///
+/// Errors: [`Error::Io`] when the file cannot be read, [`Error::Audio`] (with the path) for everything that
+/// [`load_bytes`] refuses.
+pub fn load_path(path: &Path) -> Result<Vec<f32>> {
+    let io = |e| Error::io(path, e);
+    let meta = std::fs::metadata(path).map_err(io)?;
+    if !meta.is_file() {
+        return Err(io(std::io::Error::other(if meta.is_dir() { "is a directory" } else { "is not a regular file" })));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    load(bytes).map_err(|detail| Error::Audio(format!("{}: {detail}", path.display())))
+}
+
+/// Reads the clip that `bytes` hold, a whole encoded file. Returns mono samples `[L]` at 24 kHz.
+///
+/// Errors: [`Error::Audio`] when the bytes are not a clip of a known format, are damaged (samples are never skipped
+/// silently), have an unusable rate or channel count, hold NaN or infinite samples, or last 5.0 s or less.
+pub fn load_bytes(bytes: Vec<u8>) -> Result<Vec<f32>> {
+    load(bytes).map_err(|detail| Error::Audio(format!("reference clip: {detail}")))
+}
+
+/// Takes interleaved float samples `[n, channels]` at `rate` Hz. Returns mono samples `[L]` at 24 kHz.
+///
+/// Errors: [`Error::Audio`] as in [`load_bytes`]; [`Error::Argument`] when the samples do not fill whole frames.
+pub fn from_samples(interleaved: &[f32], channels: usize, rate: u32) -> Result<Vec<f32>> {
+    if channels == 0 || channels > MAX_CHANNELS {
+        return Err(Error::Audio(format!("reference clip: expected 1 to {MAX_CHANNELS} channels, got {channels}")));
+    }
+    if !interleaved.len().is_multiple_of(channels) {
+        return Err(Error::argument(format!("samples: {} values do not fill frames of {channels} channels", interleaved.len())));
+    }
+    let mut mono = Mono::default();
+    mono.append(interleaved, channels);
+    mono.finish(rate).map_err(|detail| Error::Audio(format!("reference clip: {detail}")))
+}
+
+fn load(bytes: Vec<u8>) -> std::result::Result<Vec<f32>, String> {
+    let (mono, rate) = decode::decode(bytes)?;
+    mono.finish(rate)
+}
+
+/// A clip in the making: the mean over the channels of everything appended.
+#[derive(Default)]
+struct Mono(Vec<f32>);
+
+impl Mono {
+    /// Appends interleaved frames; the sum runs over the channels in f32, as in `numpy.mean`.
+    fn append(&mut self, interleaved: &[f32], channels: usize) {
+        if channels == 1 {
+            self.0.extend_from_slice(interleaved);
+        } else {
+            self.0.extend(interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32));
+        }
+    }
+
+    fn finish(self, rate: u32) -> std::result::Result<Vec<f32>, String> {
+        if !RATES.contains(&rate) {
+            return Err(format!("expected a sample rate of {} to {} Hz, got {rate} Hz", RATES.start(), RATES.end()));
+        }
+        if let Some(at) = self.0.iter().position(|x| !x.is_finite()) {
+            return Err(format!("expected finite samples, got {} at {at}", self.0[at]));
+        }
+        let samples = resample_soxr_hq(&self.0, rate, RATE).map_err(|e| e.to_string())?;
+        let seconds = samples.len() as f64 / f64::from(RATE);
+        if seconds > MIN_SECONDS {
+            Ok(samples)
+        } else {
+            Err(format!("must be longer than {MIN_SECONDS:.1} s, got {seconds:.3} s ({} samples at {RATE} Hz)", samples.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn ramp(n: usize) -> Vec<f32> {
+        (0..n).map(|i| (i % 200) as f32 / 256.0 - 0.4).collect()
+    }
+
+    /// A 16-bit RIFF file of `channels` at `rate`.
+    fn wav(samples: &[i16], channels: u16, rate: u32) -> Vec<u8> {
+        let data = 2 * samples.len() as u32;
+        let mut out = Vec::new();
+        for part in [&b"RIFF"[..], &(36 + data).to_le_bytes(), b"WAVEfmt ", &16u32.to_le_bytes(), &1u16.to_le_bytes()] {
+            out.extend_from_slice(part);
+        }
+        out.extend(channels.to_le_bytes());
+        out.extend(rate.to_le_bytes());
+        out.extend((rate * 2 * u32::from(channels)).to_le_bytes());
+        out.extend((2 * channels).to_le_bytes());
+        out.extend(16u16.to_le_bytes());
+        out.extend_from_slice(b"data");
+        out.extend(data.to_le_bytes());
+        out.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
+        out
+    }
+
+    #[test]
+    fn exactly_five_seconds_is_too_short() {
+        let error = from_samples(&ramp(120_000), 1, RATE).unwrap_err().to_string();
+        assert_eq!(error, "reference clip: must be longer than 5.0 s, got 5.000 s (120000 samples at 24000 Hz)");
+        assert_eq!(from_samples(&ramp(120_001), 1, RATE).unwrap(), ramp(120_001));
+    }
+
+    #[test]
+    fn channels_are_averaged() {
+        let stereo: Vec<f32> = ramp(130_000).into_iter().flat_map(|x| [x, 0.5]).collect();
+        let want: Vec<f32> = ramp(130_000).iter().map(|x| (x + 0.5) / 2.0).collect();
+        assert_eq!(from_samples(&stereo, 2, RATE).unwrap(), want);
+    }
+
+    #[test]
+    fn integers_are_divided_by_full_scale() {
+        let samples: Vec<i16> = (0..130_000).map(|i| (i * 37 % 65_536 - 32_768) as i16).collect();
+        let got = load_bytes(wav(&samples, 1, RATE)).unwrap();
+        assert_eq!(got, samples.iter().map(|&s| f32::from(s) / 32_768.0).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn bad_input_is_one_error() {
+        let long = ramp(130_000);
+        let mut hole = long.clone();
+        hole[17] = f32::NEG_INFINITY;
+        for (outcome, want) in [
+            (from_samples(&hole, 1, RATE), "expected finite samples, got -inf at 17"),
+            (from_samples(&[], 1, RATE), "got 0.000 s"),
+            (from_samples(&[0.5], 1, RATE), "got 0.000 s"),
+            (from_samples(&long, 1, 0), "expected a sample rate of 1000 to 768000 Hz, got 0 Hz"),
+            (from_samples(&long, 0, RATE), "expected 1 to 64 channels, got 0"),
+            (from_samples(&long[..129_999], 2, RATE), "do not fill frames"),
+            (load_bytes(vec![]), "reference clip: "),
+            (load_bytes(b"this is not audio at all".repeat(1000)), "reference clip: "),
+            (load_bytes(wav(&[0; 260_000], 2, 0)), "reference clip: "),
+            (load_path(Path::new("/nonexistent/clip.wav")), "/nonexistent/clip.wav: "),
+            (load_path(Path::new("/")), "/: is a directory"),
+        ] {
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains(want), "{error}, expected {want}");
+        }
+    }
+}

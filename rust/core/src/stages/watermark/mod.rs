@@ -1,4 +1,3 @@
 //! Perth, the implicit watermark.
 
-pub mod archive;
 pub mod perth;

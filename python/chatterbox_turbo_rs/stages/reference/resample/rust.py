@@ -1,0 +1,19 @@
+"""`reference.resample` in the Rust core."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+
+from .... import _core
+
+
+def create(resources: Any) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A pure function: nothing is taken from ``resources``."""
+    return resample
+
+
+def resample(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See the contract."""
+    return _core.reference_resample(samples)

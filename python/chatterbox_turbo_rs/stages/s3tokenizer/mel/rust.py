@@ -1,0 +1,16 @@
+"""``s3tokenizer.mel`` in Rust; see the contract in ``__init__.py``."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+from ....resources import Resources
+
+
+def create(resources: Resources) -> Callable[[np.ndarray], np.ndarray]:
+    """The stage with the checkpoint's window and filters."""
+    from .... import _core
+
+    return _core.S3TokenizerMel(resources.core)

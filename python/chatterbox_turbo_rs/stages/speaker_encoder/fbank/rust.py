@@ -1,0 +1,14 @@
+"""``speaker_encoder.fbank`` in Rust; see the contract in ``__init__.py``."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+
+
+def create(resources: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The stage; it needs nothing of ``resources``."""
+    from .... import _core
+
+    return _core.speaker_encoder_fbank
