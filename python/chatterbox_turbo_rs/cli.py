@@ -243,12 +243,10 @@ def _voice_convert(options: argparse.Namespace, bar: Bar) -> int:
 
 
 def _info(options: argparse.Namespace, bar: Bar) -> int:
-    from importlib import metadata
-
     from . import _core
 
     facts = {
-        "version": metadata.version("chatterbox-turbo-rs"),
+        "version": _core.build_info()["version"],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "core": dict(_core.build_info()),
