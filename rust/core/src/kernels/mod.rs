@@ -24,3 +24,8 @@ pub(crate) mod simd;
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }
+
+/// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it.
+pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}

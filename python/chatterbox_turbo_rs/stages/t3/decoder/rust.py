@@ -15,12 +15,12 @@ def create(resources: Resources) -> Decoder:
 
 
 class Decoder:
-    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust."""
+    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust, ``keep_speech`` the filter after it."""
 
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
         self._core = _core.T3Decoder(resources.core, resources.device)
-        self.start = self._core.start
+        self.start, self.keep_speech = self._core.start, self._core.keep_speech
 
     def generate(
         self,
