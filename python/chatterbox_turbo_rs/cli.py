@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("-o", "--output", type=Path, default=Path("demo.wav"))
     demo.add_argument("--voice", type=Path, help="a reference clip or a voice file (default: the embedded one)")
     _generation(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, max_tokens=150)  # the demo model has not learnt to stop
 
     say = commands.add_parser("say", help="speak a text into a file")
     say.add_argument("text", help="the text, or - to read it from standard input")
