@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .... import _core
@@ -35,12 +37,12 @@ class Decoder:
         callback: Callback | None = None,
     ) -> np.ndarray:
         """``token_loop.generate`` with the Rust sampler; draws are stream ``t3`` of ``seed``, or ``uniforms`` float64 [n]."""
-        options = {
+        options: dict[str, Any] = {
             "temperature": parameters.temperature,
             "top_k": min(max(parameters.top_k, 0), 1 << 31),
             "top_p": parameters.top_p,
             "repetition_penalty": parameters.repetition_penalty,
         }
-        draws = {"seed": seed, "uniforms": uniforms}
+        draws: dict[str, Any] = {"seed": seed, "uniforms": uniforms}
         inputs = (speaker_embedding, prompt_tokens, text_ids)
         return self._core.generate(*inputs, **options, **draws, max_tokens=max_tokens, callback=callback)
