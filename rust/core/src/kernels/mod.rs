@@ -13,6 +13,7 @@ pub mod norm;
 mod pointer;
 pub mod relative_attention;
 pub(crate) mod simd;
+mod tiles;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {
