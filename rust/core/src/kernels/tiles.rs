@@ -16,7 +16,7 @@ const WIDTH: usize = 64;
 /// Rows of a tile.
 const ROWS: usize = 6;
 /// Steps of k between two visits of the output: a panel of that depth stays in the second-level cache.
-const DEPTH: usize = 512;
+const DEPTH: usize = 256;
 
 /// Can this CPU run the tiles?
 pub(super) fn available() -> bool {
