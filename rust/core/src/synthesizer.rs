@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::stages::reference::{loudness, resample::resample};
 use crate::stages::s3gen::{encoder::FlowEncoder, flow::Flow, prompt_mel::prompt_mel, vocoder::Vocoder};
 use crate::stages::s3tokenizer::{mel::S3TokenizerMel, tokens::S3Tokenizer};
 use crate::stages::speaker_encoder::{fbank::fbank, xvector::SpeakerEncoder};
@@ -12,7 +13,6 @@ use crate::stages::t3::generate::{generate, keep_speech};
 use crate::stages::t3::{decoder::T3Decoder, sampler::SamplerParameters};
 use crate::stages::text::{normalize::normalize, tokenize::Tokenizer};
 use crate::stages::voice_encoder::{embedding::VoiceEncoder, mel::mel as voice_encoder_mel};
-use crate::stages::reference::{loudness, resample::resample};
 use crate::stages::watermark::perth::Watermarker;
 use crate::{Checkpoint, Device, Observer, Result, Voice, draws};
 

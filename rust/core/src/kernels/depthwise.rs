@@ -12,9 +12,7 @@ const STRIP: usize = 16;
 pub fn depthwise(x: &[f32], weight: &[f32], channels: usize, left: usize) -> Vec<f32> {
     assert!(channels > 0 && x.len() % channels == 0 && weight.len() % channels == 0, "depthwise: sizes");
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(STRIP * channels)
-        .enumerate()
-        .for_each(|(i, out)| strip(x, weight, channels, left, i * STRIP, out));
+    out.par_chunks_mut(STRIP * channels).enumerate().for_each(|(i, out)| strip(x, weight, channels, left, i * STRIP, out));
     out
 }
 

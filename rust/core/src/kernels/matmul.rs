@@ -2,12 +2,17 @@
 
 use rayon::prelude::*;
 
+use super::pointer::SharedMut;
 use super::simd::dispatch;
 
 /// Up to this many rows the product reads the weights row by row (memory-bound) instead of through the blocked GEMM.
 const FEW_ROWS: usize = 4;
 /// Products below this many multiply-adds are not worth a second thread.
 const PARALLEL_FROM: usize = 1 << 18;
+/// Products from this many multiply-adds on are worth dealing the weights into panels.
+const TILES_FROM: usize = 1 << 15;
+/// Rows of a task of the tiled product.
+const TILE_ROWS: usize = 96;
 const LANES: usize = 16;
 
 dispatch!(
@@ -89,16 +94,7 @@ pub fn matmul(
 }
 
 /// As [`matmul`], but added to what `out` holds.
-pub fn matmul_add(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: Rows<'_>,
-    w: &[f32],
-    out: &mut [f32],
-    out_offset: usize,
-    out_stride: usize,
-) {
+pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_offset: usize, out_stride: usize) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
@@ -107,6 +103,9 @@ pub fn matmul_add(
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
     if m <= FEW_ROWS {
         return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
+    }
+    if super::tiles::available() && m * n * k >= TILES_FROM {
+        return tiled(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
@@ -133,6 +132,26 @@ pub fn matmul_add(
             parallelism,
         );
     }
+}
+
+/// The product in register tiles: blocks of rows by groups of panels, each a task.
+fn tiled(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
+    let panels = super::tiles::Panels::new(w, n, k, k, 1);
+    let shared = SharedMut::new(out);
+    let blocks = m.div_ceil(TILE_ROWS);
+    // few blocks: the panels are shared out too
+    let groups = (4 * super::threads()).div_ceil(blocks).min(panels.count());
+    let size = panels.count().div_ceil(groups);
+    (0..blocks * groups).into_par_iter().for_each(|job| {
+        let (first, group) = (job / groups * TILE_ROWS, job % groups * size);
+        let rows = TILE_ROWS.min(m - first);
+        let range = group.min(panels.count())..(group + size).min(panels.count());
+        let to = shared.at(first * out_stride, (rows - 1) * out_stride + n);
+        // SAFETY: `matmul_add` has checked that all rows lie inside; this task alone writes these rows of these panels.
+        unsafe {
+            panels.multiply(range, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride);
+        }
+    });
 }
 
 fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {

@@ -19,6 +19,7 @@ mod pointer;
 pub mod relative_attention;
 pub mod rotary;
 pub(crate) mod simd;
+mod tiles;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {

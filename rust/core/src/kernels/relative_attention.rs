@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::attention::product;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
+use super::tiles::Heads;
 
 /// Queries a task handles.
 const BLOCK: usize = 64;
@@ -42,6 +43,7 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Vec<f32> {
     let mut out = vec![0.0; t * width];
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
+    let dealt = if t < BLOCK { None } else { Heads::new(a.k, a.v, a.heads, a.size) };
     (0..a.heads * blocks).into_par_iter().for_each(|job| {
         let (head, first) = (job / blocks, job % blocks * BLOCK);
         let rows = BLOCK.min(t - first);
@@ -55,7 +57,10 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Vec<f32> {
         // SAFETY: rows `first..first + rows` of q and r, all of k, and rows `low..low + band` of p lie inside their slices:
         // low + band = 2t - 1 - first.
         unsafe {
-            product(rows, t, a.size, s, t, a.q.as_ptr().add(from), width, a.k.as_ptr().add(column), width, 1);
+            match &dealt {
+                Some(dealt) => dealt.score(head, rows, a.q.as_ptr().add(from), width, &mut scores),
+                None => product(rows, t, a.size, s, t, a.q.as_ptr().add(from), width, a.k.as_ptr().add(column), width, 1),
+            }
             let at = a.p.as_ptr().add(low * width + column);
             product(rows, band, a.size, p, band, a.r.as_ptr().add(from), width, at, width, 1);
         }
@@ -67,7 +72,10 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Vec<f32> {
         let to = shared.at(from, (rows - 1) * width + a.size);
         // SAFETY: this task alone writes columns `column..column + size` of rows `first..first + rows`; `at` checked the span.
         unsafe {
-            product(rows, a.size, t, to, width, scores.as_ptr(), t, a.v.as_ptr().add(column), 1, width);
+            match &dealt {
+                Some(dealt) => dealt.mix(head, rows, &scores, to, width),
+                None => product(rows, a.size, t, to, width, scores.as_ptr(), t, a.v.as_ptr().add(column), 1, width),
+            }
         }
     });
     out
