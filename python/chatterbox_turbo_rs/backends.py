@@ -87,6 +87,9 @@ class Plan(Mapping[str, str]):
     def __getitem__(self, key: str) -> str:
         return self._choices[_known(key)]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._choices
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._choices)
 

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("-o", "--output", type=Path, default=Path("demo.wav"))
     demo.add_argument("--voice", type=Path, help="a reference clip or a voice file (default: the embedded one)")
     _generation(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, max_tokens=150)  # the demo model has not learnt to stop
 
     say = commands.add_parser("say", help="speak a text into a file")
     say.add_argument("text", help="the text, or - to read it from standard input")
@@ -243,12 +243,10 @@ def _voice_convert(options: argparse.Namespace, bar: Bar) -> int:
 
 
 def _info(options: argparse.Namespace, bar: Bar) -> int:
-    from importlib import metadata
-
     from . import _core
 
     facts = {
-        "version": metadata.version("chatterbox-turbo-rs"),
+        "version": _core.build_info()["version"],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "core": dict(_core.build_info()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from importlib import metadata as distribution
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -123,8 +122,9 @@ def digest(samples: np.ndarray) -> str:
 
 def describe(fingerprint: str, samples: np.ndarray, **more: str) -> dict[str, str]:
     """The metadata of a voice made now."""
-    version = distribution.version("chatterbox-turbo-rs")
-    return {"checkpoint": fingerprint, "source": digest(samples), "version": version, **more}
+    from . import _core
+
+    return {"checkpoint": fingerprint, "source": digest(samples), "version": _core.build_info()["version"], **more}
 
 
 def show(voice: Voice) -> dict[str, Any]:

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::matmul::dot;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
+use super::simd::dispatch;
 use super::tiles::Heads;
 
 /// Queries a task handles.
@@ -30,6 +31,17 @@ pub struct Attention<'a> {
     /// Query `i` sees keys `0 ..= s - t + i` only.
     pub causal: bool,
 }
+
+dispatch!(
+    /// `out = Σ weights[j] · row j`, rows `stride` apart.
+    fn weighted_sum(weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]);
+    fma => {
+        out.fill(0.0);
+        for (weight, row) in weights.iter().zip(rows.chunks(stride)) {
+            out.iter_mut().zip(row).for_each(|(o, v)| *o = fma(*weight, *v, *o));
+        }
+    }
+);
 
 /// Returns `[t, h * d]`.
 pub fn attention(a: Attention<'_>) -> Vec<f32> {
@@ -87,6 +99,11 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         if let Some(dealt) = &dealt {
             // SAFETY: this task alone writes these columns of rows `first..first + rows`; `at` checked the span.
             unsafe { dealt.mix(head, rows, &scores, to, width) };
+            return;
+        }
+        if rows == 1 {
+            // SAFETY: this task alone writes these columns of row `first`; `at` checked the span.
+            weighted_sum(&scores, &a.v[column..], width, unsafe { std::slice::from_raw_parts_mut(to, a.size) });
             return;
         }
         // SAFETY: this task alone writes columns `column..column + size` of rows `first..first + rows`; `at` checked the span.

@@ -105,11 +105,17 @@ pub fn sum_rows(rows: usize, n: usize, bias: Option<&[f32]>, adds: &[&[f32]]) ->
             let at = i * piece + j * n;
             let cells = row.iter_mut().zip(bias);
             match adds {
-                [] => cells.for_each(|(o, b)| { o.write(*b); }),
-                [x] => cells.zip(&x[at..at + n]).for_each(|((o, b), x)| { o.write(b + x); }),
+                [] => cells.for_each(|(o, b)| {
+                    o.write(*b);
+                }),
+                [x] => cells.zip(&x[at..at + n]).for_each(|((o, b), x)| {
+                    o.write(b + x);
+                }),
                 [x, y, ..] => {
                     let xy = x[at..at + n].iter().zip(&y[at..at + n]);
-                    cells.zip(xy).for_each(|((o, b), (x, y))| { o.write(b + x + y); });
+                    cells.zip(xy).for_each(|((o, b), (x, y))| {
+                        o.write(b + x + y);
+                    });
                 }
             }
         }

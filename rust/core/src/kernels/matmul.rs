@@ -19,31 +19,37 @@ dispatch!(
     /// Σ a·b in 4 × 16 interleaved lanes.
     pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32;
     fma => {
-        let mut acc = [[0f32; LANES]; 4];
-        let (ca, cb) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
-        let (ra, rb) = (ca.remainder(), cb.remainder());
-        for (a, b) in ca.zip(cb) {
-            for j in 0..4 {
-                for l in 0..LANES {
-                    acc[j][l] = fma(a[j * LANES + l], b[j * LANES + l], acc[j][l]);
-                }
+        // Four variables, whole arrays in and out, no index that varies: only so do the lanes stay in vector registers.
+        let add = |lanes: [f32; LANES], a: &[f32], b: &[f32]| -> [f32; LANES] {
+            let mut next = lanes;
+            for ((lane, a), b) in next.iter_mut().zip(a).zip(b) {
+                *lane = fma(*a, *b, *lane);
             }
+            next
+        };
+        let (mut s, mut t, mut u, mut v) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        let (chunks_a, chunks_b) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
+        let (rest_a, rest_b) = (chunks_a.remainder(), chunks_b.remainder());
+        for (a, b) in chunks_a.zip(chunks_b) {
+            s = add(s, &a[..LANES], &b[..LANES]);
+            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
         }
-        for (i, (a, b)) in ra.iter().zip(rb).enumerate() {
-            acc[i / LANES][i % LANES] = fma(*a, *b, acc[i / LANES][i % LANES]);
+        if !rest_a.is_empty() {
+            let (mut a, mut b) = ([0f32; 4 * LANES], [0f32; 4 * LANES]);
+            let n = rest_a.len().min(rest_b.len());
+            a[..n].copy_from_slice(&rest_a[..n]);
+            b[..n].copy_from_slice(&rest_b[..n]);
+            s = add(s, &a[..LANES], &b[..LANES]);
+            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
         }
-        let mut sum = [0f32; LANES];
-        for l in 0..LANES {
-            sum[l] = (acc[0][l] + acc[1][l]) + (acc[2][l] + acc[3][l]);
-        }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for l in 0..width {
-                sum[l] += sum[l + width];
-            }
-            width /= 2;
-        }
-        sum[0]
+        let all: [f32; LANES] = std::array::from_fn(|l| (s[l] + t[l]) + (u[l] + v[l]));
+        let half: [f32; LANES / 2] = std::array::from_fn(|l| all[l] + all[l + LANES / 2]);
+        let quarter: [f32; LANES / 4] = std::array::from_fn(|l| half[l] + half[l + LANES / 4]);
+        (quarter[0] + quarter[2]) + (quarter[1] + quarter[3])
     }
 );
 
@@ -88,16 +94,7 @@ pub fn matmul(
 }
 
 /// As [`matmul`], but added to what `out` holds.
-pub fn matmul_add(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: Rows<'_>,
-    w: &[f32],
-    out: &mut [f32],
-    out_offset: usize,
-    out_stride: usize,
-) {
+pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_offset: usize, out_stride: usize) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
@@ -107,7 +104,7 @@ pub fn matmul_add(
     if m <= FEW_ROWS {
         return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
-        if super::tiles::available() && m * n * k >= TILES_FROM {
+    if super::tiles::available() && m * n * k >= TILES_FROM {
         return tiled(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };

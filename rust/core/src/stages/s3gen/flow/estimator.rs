@@ -57,9 +57,7 @@ impl Estimator {
             mixer: Linear::load_without_bias(&weights.under("time_embed_mixer"), 2 * time, time)?,
             down: block(&down, input)?,
             down_conv: causal(&down.under(2))?,
-            middle: (0..c.mid_blocks)
-                .map(|i| block(&weights.under("mid_blocks").under(i), channels))
-                .collect::<Result<_>>()?,
+            middle: (0..c.mid_blocks).map(|i| block(&weights.under("mid_blocks").under(i), channels)).collect::<Result<_>>()?,
             up: block(&up, 2 * channels)?,
             up_conv: causal(&up.under(2))?,
             last: NormedConv::load(&weights.under("final_block.block"), channels, channels, c.norm_eps)?,
@@ -76,13 +74,7 @@ impl Estimator {
 
     /// Mean velocity from time `from` to time `to` (0 to 1) at `x` `[1, T, 4 · mels]`. `advance` is told how many transformer
     /// blocks are done and may stop the work.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        from: f32,
-        to: f32,
-        advance: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, from: f32, to: f32, advance: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
         let mut done = 0;
         advance(0)?;
         let pair = Tensor::cat(&[self.embed(from, x.device())?, self.embed(to, x.device())?], 1)?; // [1, 2 · time]

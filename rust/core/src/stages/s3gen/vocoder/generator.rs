@@ -63,14 +63,7 @@ impl Generator {
             let source_block = weights.under("source_resblocks").under(i);
             levels.push(Level {
                 up: ConvTranspose1d::new(values, bias, input, output, kernel, rate, (kernel - rate) / 2)?,
-                source_down: Conv1d::load(
-                    &weights.under("source_downs").under(i),
-                    spectrum.parts(),
-                    output,
-                    taps,
-                    down,
-                    true,
-                )?,
+                source_down: Conv1d::load(&weights.under("source_downs").under(i), spectrum.parts(), output, taps, down, true)?,
                 source_block: ResBlock::load(&source_block, output, c.source_resblock_kernels[i], &c.resblock_dilations)?,
                 blocks: (0..blocks)
                     .map(|j| {

@@ -41,12 +41,7 @@ impl ResBlock {
     }
 
     /// `block(x) + extra`, `[1, T, channels]`; `step` is called after every convolution and may stop the work.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        extra: Option<&Tensor>,
-        step: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, extra: Option<&Tensor>, step: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
         let mut x = x.clone();
         for (i, pair) in self.pairs.iter().enumerate() {
             let [before, after] = [Some(Pointwise::Snake(&pair.snakes[0])), Some(Pointwise::Snake(&pair.snakes[1]))];

@@ -94,8 +94,7 @@ mod tests {
 
     #[test]
     fn phases_accumulate_and_unvoiced_frames_are_noise() {
-        let source =
-            Source { weight: vec![1.0, 0.5], bias: 0.1, amplitude: 0.1, noise_std: 0.003, threshold: 10.0 };
+        let source = Source { weight: vec![1.0, 0.5], bias: 0.1, amplitude: 0.1, noise_std: 0.003, threshold: 10.0 };
         let (f0, hop) = ([240.0f32, 10.0, 120.0], 480);
         let noise = Matrix { rows: 3 * hop, cols: 2, data: (0..6 * hop).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect() };
         let out = source.signal(&f0, &[9.0, 0.5], &noise, hop);
