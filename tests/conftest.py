@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from chatterbox_turbo_rs import ChatterboxTurbo
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -18,3 +20,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool = ROOT / "tools" / "make_checkpoint.py"
     subprocess.run([sys.executable, str(tool), "--size", "tiny", "--seed", "1234", str(directory)], check=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def demo() -> ChatterboxTurbo:
+    """The embedded model; threads may share it, so tests may too."""
+    return ChatterboxTurbo.from_pretrained("demo")
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """A reference clip of a little more than 5 s."""
+    return ROOT / "tests" / "data" / "clips" / "short.flac"

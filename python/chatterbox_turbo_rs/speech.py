@@ -17,6 +17,16 @@ from .files import whole_file
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF"}
 
 
+def format_of(path: str | Path) -> str:
+    """The file format that a name's ending stands for; raises ``ArgumentError`` for another ending."""
+    if not isinstance(path, (str, Path)):
+        raise ArgumentError(f"path: expected str or Path, got {type(path).__name__}")
+    ending = Path(path).suffix
+    if ending.lower() not in _FORMATS:
+        raise ArgumentError(f"{path}: expected a name ending in {', '.join(_FORMATS)}, got {ending!r}")
+    return _FORMATS[ending.lower()]
+
+
 @dataclass(frozen=True, eq=False)
 class Speech:
     """``samples`` float32 [n] at ``sample_rate`` Hz, and how they came about.
@@ -53,10 +63,7 @@ class Speech:
 
         Raises ``ArgumentError`` for another ending and ``FileError`` when the system refuses.
         """
-        path = Path(path)
-        kind = _FORMATS.get(path.suffix.lower())
-        if kind is None:
-            raise ArgumentError(f"{path}: expected a name ending in {', '.join(_FORMATS)}, got {path.suffix!r}")
+        kind = format_of(path)
         data = self._encode(kind)
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
