@@ -232,8 +232,8 @@ class Parity:
         mel = mel if chained else ref["s3gen.vocoder/in.mel"]
         phases, excitation = self.draws["phases"], np.ascontiguousarray(self.draws["noise"][: 480 * len(mel)])
         samples = check("s3gen.vocoder", ref["s3gen.vocoder/out.samples"], lambda s: s(mel, phases, excitation), part="spectrum")
+        self._vocoder_parts(check, ref, mel, phases, excitation, chained)
         if not chained:
-            self._vocoder_parts(check, ref, phases, excitation)
             check("watermark", ref["watermark/out.samples"], lambda s: s(ref["watermark/in.samples"]))
             return
         watermark = self.stage("watermark")
@@ -249,12 +249,14 @@ class Parity:
         self.rows.append(row)
 
     @staticmethod
-    def _vocoder_parts(check: Callable[..., Any], ref: Arrays, phases: np.ndarray, excitation: np.ndarray) -> None:
-        """f0, excitation and decoder of the vocoder, each from the official input: no rounding error of f0 adds up here."""
-        mel, f0, source = (ref[f"s3gen.vocoder/{name}"] for name in ("in.mel", "out.f0", "out.source"))
-        faded = ref["s3gen.vocoder/out.samples"]
+    def _vocoder_parts(
+        check: Callable[..., Any], ref: Arrays, mel: np.ndarray, phases: np.ndarray, excitation: np.ndarray, chained: bool
+    ) -> None:
+        """f0, excitation and decoder of the vocoder, with the official f0 and excitation: no rounding error adds up here."""
+        f0, source, faded = (ref[f"s3gen.vocoder/out.{name}"] for name in ("f0", "source", "samples"))
         check("s3gen.vocoder", f0, lambda s: s.f0(mel), part="f0", time=None)
-        check("s3gen.vocoder", source, lambda s: s.source(f0, phases, excitation), part="source", time=None)
+        if not chained:
+            check("s3gen.vocoder", source, lambda s: s.source(f0, phases, excitation), part="source", time=None)
         # The fade-in is part of the stage, but not of its decoder.
         check("s3gen.vocoder", faded[960:], lambda s: s.samples_from_source(mel, source)[960:], part="decoder", time=None)
 
