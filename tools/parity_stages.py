@@ -185,6 +185,12 @@ class Parity:
         prompt_mel = check(
             "s3gen.prompt_mel", ref["s3gen.prompt_mel/out.mel"], lambda s: s(feed(w24[:240000], "s3gen.prompt_mel/in.samples"))
         )
+        check(
+            "s3gen.prompt_mel",
+            ref["s3gen.prompt_mel/out.mel_float64"],
+            lambda s: s(feed(w24[:240000], "s3gen.prompt_mel/in.samples")),
+            part="float64",
+        )
         # Upstream's rule for a mel that is not twice as long as the tokens: cut the tokens, never the mel.
         cut = ids["s3gen"] if len(prompt_mel) == 2 * len(ids["s3gen"]) else ids["s3gen"][: len(prompt_mel) // 2]
         voice = {"speaker": speaker, "prompt": ids["t3"], "xvector": xvector, "prompt_mel": prompt_mel, "prompt_ids": cut}
