@@ -40,8 +40,8 @@ def command(capsys, monkeypatch, tmp_path):
 def process(*arguments: object, prepare: str = "", **options) -> subprocess.CompletedProcess:
     program = f"{prepare}\nimport sys\nfrom chatterbox_turbo_rs.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    options = {"capture_output": True, "text": True, "timeout": 120, "check": False, "cwd": ROOT} | options
-    return subprocess.run(command, **options)
+    options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT} | options
+    return subprocess.run(command, check=False, **options)
 
 
 def refused(result: tuple[int, str, str], *parts: str) -> None:
@@ -79,7 +79,14 @@ def test_say_as_json(command, tmp_path, clip):
 
 def test_the_options_reach_the_model(command):
     results = []
-    for change in ([], ["--temperature", "3"], ["--top-k", "1"], ["--top-p", "0.01"], ["--repetition-penalty", "3"], ["--seed", "2"]):
+    for change in (
+        [],
+        ["--temperature", "3"],
+        ["--top-k", "1"],
+        ["--top-p", "0.01"],
+        ["--repetition-penalty", "3"],
+        ["--seed", "2"],
+    ):
         code, _, _ = command("demo", "Hello there.", "--max-tokens", "30", "--seed", "1", "--watermark", "none", *change)
         assert code == 0
         results.append(Path("demo.wav").read_bytes())
@@ -270,7 +277,9 @@ def test_a_text_that_is_too_long_is_one_line_on_stderr(command):
 def test_help_and_the_module(command):
     code, out, _ = command("--help")
     assert code == 0 and all(name in out for name in ("demo", "say", "voice", "info", "download", "watermark"))
-    result = subprocess.run([sys.executable, "-m", "chatterbox_turbo_rs", "info", "--json"], capture_output=True, check=False, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-m", "chatterbox_turbo_rs", "info", "--json"], capture_output=True, check=False, cwd=ROOT
+    )
     assert result.returncode == 0 and json.loads(result.stdout)["stages"]
 
 

@@ -55,8 +55,8 @@ def test_other_python_threads_run_meanwhile(demo, clip, work):
     calls[work]()  # stages that are built on first use are built
     shares = []
     for _ in range(4):  # the machine may be busy with other things
-        busy, taken = counted(calls[work])
-        alone, _ = counted(lambda: time.sleep(min(taken, 0.3)))
+        busy, _ = counted(calls[work])
+        alone, _ = counted(lambda: time.sleep(0.2))
         shares.append(busy / alone)
         if shares[-1] > 0.3:
             return
@@ -160,7 +160,13 @@ def test_progress_of_a_stage_never_goes_back(demo, clip, what):
 
     if what == "voice":
         demo.voice(clip, progress=progress)
-        stages = {"reference.load", "s3tokenizer.tokens", "speaker_encoder.xvector", "voice_encoder.embedding", "s3gen.prompt_mel"}
+        stages = {
+            "reference.load",
+            "s3tokenizer.tokens",
+            "speaker_encoder.xvector",
+            "voice_encoder.embedding",
+            "s3gen.prompt_mel",
+        }
     else:
         demo.generate("Hello there.", progress=progress, backends=what, seed=3, max_tokens=150)
         stages = {"text.normalize", "text.tokenize", "t3", "s3gen.encoder", "s3gen.flow", "s3gen.vocoder", "watermark"}
@@ -173,7 +179,7 @@ def test_progress_of_a_stage_never_goes_back(demo, clip, what):
         last[stage] = share
     assert all(share == 1.0 for stage, share in last.items() if stage != "t3"), last
     if what != "voice":
-        assert len({done for stage, done, _ in reports if stage == "t3"}) > 2
+        assert len({done for stage, done, _ in reports if stage == "t3"}) >= 2
 
 
 def test_progress_and_cancel_do_not_change_the_result(demo):
@@ -188,7 +194,8 @@ def test_ctrl_c_ends_the_command_without_a_traceback_or_a_file(tmp_path):
     arguments = ["demo", text, "--max-tokens", "1000", "--seed", "3", "-o", str(tmp_path / "out.wav")]
     # a program that has imported everything and tells when it begins, so that the signal falls into the work
     program = (
-        "import sys, chatterbox_turbo_rs.tts as t, chatterbox_turbo_rs.cli as c\n"
+        "import signal, sys, chatterbox_turbo_rs.tts as t, chatterbox_turbo_rs.cli as c\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also where jobs run with SIGINT ignored
         "usual = t.Pipeline.generate\n"
         "def generate(*a):\n    print('working', flush=True)\n    return usual(*a)\n"
         "t.Pipeline.generate = generate\n"
@@ -200,7 +207,6 @@ def test_ctrl_c_ends_the_command_without_a_traceback_or_a_file(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # also where a job runs with SIGINT ignored
     )
     try:
         assert process.stdout.readline() == "working\n"

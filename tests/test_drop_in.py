@@ -159,7 +159,7 @@ def test_with_torch_the_result_is_a_tensor_and_its_seed_counts(model, monkeypatc
 
 def test_without_conditionals(model):
     model.conds = None
-    with pytest.raises(AssertionError, match="^Please `prepare_conditionals` first or specify `audio_prompt_path`$"):
+    with pytest.raises(AssertionError, match=r"^Please `prepare_conditionals` first or specify `audio_prompt_path`$"):
         model.generate("Hello.")
 
 
@@ -310,14 +310,14 @@ def test_nano_and_turbo_in_one_directory(directory, tmp_path, monkeypatch):
         raise RuntimeError("far enough")
 
     monkeypatch.setattr(tts_turbo.ChatterboxTurbo, "_open", stop)
-    with pytest.raises(CheckpointError, match="missing t3_nano_v1.safetensors"):
+    with pytest.raises(CheckpointError, match=r"missing t3_nano_v1\.safetensors"):
         ChatterboxTurboTTS.from_local(tmp_path, "cpu", nano=True)
     (tmp_path / "t3_nano_v1.safetensors").touch()
     for nano in (False, True):
         with pytest.raises(RuntimeError, match="far enough"):
             ChatterboxTurboTTS.from_local(tmp_path, "cpu", nano)
     (tmp_path / "t3_turbo_v1.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="missing t3_turbo_v1.safetensors"):
+    with pytest.raises(CheckpointError, match=r"missing t3_turbo_v1\.safetensors"):
         ChatterboxTurboTTS.from_local(tmp_path, "cpu")
     assert opened == ["turbo", "nano"]
 

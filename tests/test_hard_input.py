@@ -80,13 +80,12 @@ def test_a_text_of_more_than_1024_tokens_is_cut_and_says_where(demo):
     with warnings.catch_warnings():
         warnings.simplefilter("error", TruncationWarning)
         demo.generate("word " * 100, **SHORT)
+    assert 1024 < kept < len(text)
     # what is cut off does not matter, and only that
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", TruncationWarning)
-        assert demo.generate(text[:kept], **SHORT).tokens.tolist() == speech.tokens.tolist()
     with pytest.warns(TruncationWarning):
         other = demo.generate(text + "and something else", **SHORT)
-    assert other.samples.tobytes() == speech.samples.tobytes()
+        before = demo.generate("Two " + text, **SHORT)
+    assert other.samples.tobytes() == speech.samples.tobytes() != before.samples.tobytes()
 
 
 # arguments
@@ -169,7 +168,7 @@ def test_arguments_of_from_pretrained(name, value, error):
 
 @pytest.mark.parametrize("rate", ["24000", None, 0, -1, 1.5, 10**30])
 def test_the_rate_of_samples_to_look_at(demo, rate):
-    with pytest.raises(ArgumentError, match="^sample_rate: expected a whole number from 1000 to 768000"):
+    with pytest.raises(ArgumentError, match=r"^sample_rate: expected a whole number from 1000 to 768000"):
         demo.detect_watermark(np.ones(30_000, np.float32), rate)
 
 

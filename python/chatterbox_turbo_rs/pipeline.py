@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -172,7 +173,7 @@ class Run:
         return result
 
     def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
-        """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is whom they are for."""
+        """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
         from . import _core
 
         started = time.perf_counter()
