@@ -223,7 +223,10 @@ impl Checkpoint {
             (open(&config.files.t3)?, open(&config.files.s3gen)?, open(&config.files.voice_encoder)?);
         // each network looks for tensors too many among its own; these belong to none
         if let Some(name) = s3gen.tensors().into_keys().find(|n| !S3GEN_NETWORKS.iter().any(|p| n.starts_with(p))) {
-            return Err(Error::checkpoint(&s3gen.path, format!("tensor {name} belongs to no network that the configuration knows")));
+            return Err(Error::checkpoint(
+                &s3gen.path,
+                format!("tensor {name} belongs to no network that the configuration knows"),
+            ));
         }
         Ok(Self { directory, config: Arc::new(config), t3, s3gen, voice_encoder })
     }
