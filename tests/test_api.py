@@ -191,7 +191,13 @@ def test_whole_numbers_are_numbers(demo):
 
 def test_the_voice_in_every_form(demo, clip, rust_voice, tmp_path):
     rust_voice.save(tmp_path / "v.safetensors")
-    forms = [rust_voice, tmp_path / "v.safetensors", str(tmp_path / "v.safetensors"), Voice.load(tmp_path / "v.safetensors"), clip]
+    forms = [
+        rust_voice,
+        tmp_path / "v.safetensors",
+        str(tmp_path / "v.safetensors"),
+        Voice.load(tmp_path / "v.safetensors"),
+        clip,
+    ]
     results = {demo.generate("Hi.", voice=form, seed=1, **SHORT).samples.tobytes() for form in forms}
     assert len(results) == 1
     assert demo.generate("Hi.", voice=clip.with_name("long.flac"), seed=1, **SHORT).samples.tobytes() not in results

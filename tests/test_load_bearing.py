@@ -94,11 +94,8 @@ class Patched:
         before = self.handle.read(end - begin)
         kind = "<i8" if self.file.dtype(name) == "I64" else "<f4"
         values = np.frombuffer(before, kind)
-        if kind == "<i8":
-            after = values + 5
-        else:  # a change that neither a scale nor a shift hides
-            after = values * 1.5 + 0.25 * (1 + np.arange(values.size) % 3).astype("<f4")
-        self.write(name, after.astype(kind).tobytes())
+        after = values * 1.5 + 0.25 * (1 + np.arange(values.size) % 3)  # neither a scale nor a shift hides this
+        self.write(name, (values + 5 if kind == "<i8" else after).astype(kind).tobytes())
         return before
 
     def write(self, name: str, content: bytes) -> None:

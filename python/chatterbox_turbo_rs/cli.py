@@ -12,8 +12,9 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Sequence
+from typing import Any, NoReturn
 
 from . import backends, hub
 from .errors import ArgumentError, ChatterboxError, FileError, TextError, TruncationWarning
@@ -126,7 +127,7 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 
 def _generation(command: argparse.ArgumentParser) -> None:
-    if "--backends" not in command._option_string_actions:  # noqa: SLF001 - argparse has no public query
+    if "--backends" not in command._option_string_actions:
         command.add_argument("--backends", help="which side runs each stage, such as auto,t3=rust,text=python")
     command.add_argument("--seed", type=int, help="the same seed gives the same sound (default: a random one)")
     command.add_argument("--temperature", type=float, default=0.8)
@@ -146,7 +147,9 @@ def _text(text: str) -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TextError(f"standard input: expected UTF-8, found byte 0x{error.object[error.start]:02x} at {error.start}") from None
+        raise TextError(
+            f"standard input: expected UTF-8, found byte 0x{error.object[error.start]:02x} at {error.start}"
+        ) from None
 
 
 def _writable(path: Path) -> None:
@@ -204,10 +207,16 @@ def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remar
         return 0
     print(f"{'stage':26} {'side':8} {'seconds':>8}")
     for key, seconds in speech.timings.items():
-        side = speech.plan[key] if key in speech.plan else "/".join(sorted({speech.plan[k] for k in speech.plan if k.startswith(f"{key}.")}))
+        side = (
+            speech.plan[key]
+            if key in speech.plan
+            else "/".join(sorted({speech.plan[k] for k in speech.plan if k.startswith(f"{key}.")}))
+        )
         print(f"{key:26} {side:8} {seconds:8.3f}")
     print(f"{'load':26} {'':8} {loaded:8.3f}")
-    print(f"{options.output}: {speech.seconds:.2f} s of sound in {taken:.2f} s, real-time factor {factor:.2f}, seed {speech.seed}")
+    print(
+        f"{options.output}: {speech.seconds:.2f} s of sound in {taken:.2f} s, real-time factor {factor:.2f}, seed {speech.seed}"
+    )
     if remark:
         print(remark)
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import numbers
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from . import backends, hub
 from .backends import Plan, Spec
@@ -29,7 +30,9 @@ MAX_TOKENS = 1000
 class ChatterboxTurbo:
     """A loaded model. It does not change: threads may share it, and each request keeps its own state."""
 
-    def __init__(self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: str | None, watermark: str | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: str | None, watermark: str | None
+    ) -> None:
         self._pipeline = pipeline
         self._spec = spec
         self._loudness = loudness
@@ -64,7 +67,9 @@ class ChatterboxTurbo:
             raise ArgumentError(f"model: expected turbo, nano, demo, a repository id or a directory, got {model!r}")
         if not isinstance(revision, (str, type(None))):
             raise ArgumentError(f"revision: expected a name or None, got {revision!r}")
-        return cls._open(lambda: hub.locate(model, revision, progress), device, precision, backends, tokenizer, loudness, watermark)
+        return cls._open(
+            lambda: hub.locate(model, revision, progress), device, precision, backends, tokenizer, loudness, watermark
+        )
 
     @classmethod
     def _open(
@@ -144,7 +149,8 @@ class ChatterboxTurbo:
 
         The same ``seed`` gives the same samples, to the bit, on the same machine, whatever the number of threads; without
         one, a random seed is drawn and stands in the result. ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts.
-        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``, ``WatermarkError``, ``CancelledError``.
+        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``,
+        ``WatermarkError``, ``CancelledError``.
         """
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")

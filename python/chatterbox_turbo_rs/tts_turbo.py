@@ -102,7 +102,9 @@ class ChatterboxTurboTTS:
     ENC_COND_LEN = 15 * 16_000
     DEC_COND_LEN = 10 * 24_000
 
-    def __init__(self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo") -> None:
+    def __init__(
+        self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo"
+    ) -> None:
         self.sr = engine.sample_rate
         self.engine = engine
         self.device = device
@@ -185,6 +187,7 @@ class ChatterboxTurboTTS:
             self.prepare_conditionals(audio_prompt_path, exaggeration=exaggeration, norm_loudness=norm_loudness)
         else:
             assert self.conds is not None, "Please `prepare_conditionals` first or specify `audio_prompt_path`"
+        conds: Any = self.conds
         if cfg_weight > 0.0 or exaggeration > 0.0 or min_p > 0.0:
             logger.warning(
                 "CFG, min_p and exaggeration are not supported by the %s version and will be ignored.", self.model_label
@@ -192,7 +195,7 @@ class ChatterboxTurboTTS:
         _check_as_upstream(temperature, top_k, top_p, repetition_penalty)
         speech = self.engine.generate(
             text,
-            voice=self.conds.voice(),
+            voice=conds.voice(),
             seed=_seed(),
             temperature=temperature,
             top_p=top_p,
@@ -210,7 +213,10 @@ class ChatterboxTurboTTS:
 def _check_as_upstream(temperature: Any, top_k: Any, top_p: Any, repetition_penalty: Any) -> None:
     """The checks of the processors that ``inference_turbo`` builds (transformers 5.2.0): an int is refused where it is there."""
     if temperature > 0 and temperature != 1.0 and not isinstance(temperature, float):
-        raise ValueError(f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token scores will be invalid.")
+        raise ValueError(
+            f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token "
+            "scores will be invalid."
+        )
     if top_k > 0 and not isinstance(top_k, int):
         raise ValueError(f"`top_k` has to be a strictly positive integer, but is {top_k}")
     if top_p < 0:

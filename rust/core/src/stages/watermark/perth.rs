@@ -65,10 +65,12 @@ impl Watermarker {
         check(samples)?;
         let mut padded = samples.to_vec();
         padded.resize(samples.len().next_multiple_of(BLOCK).max(SHORTEST), 0.0);
+        observer.progress("watermark", 0, 1)?;
         let inner = resample_soxr_hq(&padded, RATE, INNER_RATE)?;
         let (levels, spectrum) = self.spectrogram.forward(&inner, true, observer)?;
         let change = self.encoder.forward(&levels.band, observer, (0, 1))?;
         let marked = self.spectrogram.inverse(spectrum, &levels, &change)?;
+        observer.progress("watermark", 1, 1)?; // the networks were what is counted
         let mut out = resample_soxr_hq(&marked, INNER_RATE, RATE)?;
         out.truncate(samples.len());
         Ok(out)

@@ -91,7 +91,7 @@ impl Generator {
 
     pub(super) fn forward(&self, mel: &Matrix, source: &[f32], observer: &dyn Observer) -> Result<Vec<f32>> {
         let level = |l: &Level| 1 + l.source_block.convolutions() + l.blocks.iter().map(ResBlock::convolutions).sum::<usize>();
-        let (mut done, total) = (0, self.levels.iter().map(level).sum::<usize>() + 1);
+        let (mut done, total) = (0, self.levels.iter().map(level).sum::<usize>() + 2);
         let mut step = || {
             done += 1;
             observer.progress(STAGE, done - 1, total)
@@ -127,6 +127,7 @@ impl Generator {
                 (*a, *b) = (magnitude * cos, magnitude * sin);
             }
         });
+        step()?;
         let mut samples = self.spectrum.synthesise(&spectrum);
         samples.iter_mut().for_each(|v| *v = v.clamp(-self.audio_limit, self.audio_limit));
         observer.progress(STAGE, total, total)?;

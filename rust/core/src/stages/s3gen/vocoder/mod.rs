@@ -69,7 +69,9 @@ impl Vocoder {
                 "{STAGE}: mel: expected at least {least} frames (the length of the fade-in), got {found}"
             )));
         }
-        let source = self.source(&self.f0(mel)?, phases, noise)?;
+        let f0 = self.f0(mel)?;
+        observer.progress(STAGE, 0, 1)?;
+        let source = self.source(&f0, phases, noise)?;
         let mut samples = self.samples_from_source(mel, &source, observer)?;
         samples[..FADE].fill(0.0);
         for (i, sample) in samples[FADE..2 * FADE].iter_mut().enumerate() {
