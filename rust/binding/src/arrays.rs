@@ -40,6 +40,15 @@ pub fn vector(name: &str, value: &Bound<'_, PyAny>, len: Option<usize>) -> PyRes
     Ok(flat(&array))
 }
 
+/// A float64 array of shape `[n]`.
+pub fn doubles(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+    let array = extract::<f64>(name, "float64 [n]", value)?;
+    if array.ndim() != 1 {
+        return Err(error("ArgumentError", format!("{name}: expected float64 [n], got {}", describe(value))));
+    }
+    Ok(flat(&array))
+}
+
 /// An int64 array of shape `[n]`.
 pub fn ids(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     let array = extract::<i64>(name, "int64 [n]", value)?;
