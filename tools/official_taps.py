@@ -126,6 +126,13 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         lambda mels, **_: take.keep("voice_encoder.embedding/in.mel", mels[0]),
     )
     tap(tokenizer, "log_mel_spectrogram", "s3tokenizer.mel", mel_out, mel_in)
+    tap(
+        tokenizer.quantizer._codebook.project_down,
+        "forward",
+        "s3tokenizer.levels",
+        # What is rounded to a digit of the token, [tokens, 8] (FSQCodebook.encode of s3tokenizer 0.3.0).
+        lambda h: take.keep(f"{whose('tokens')}/out.levels", h.float().tanh() * 0.9990000128746033),
+    )
     tap(tokenizer, "quantize", "s3tokenizer.tokens", tokens_out, tokens_in)
     tap(
         xvector_module,
