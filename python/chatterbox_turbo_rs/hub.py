@@ -9,13 +9,13 @@ import logging
 import os
 import re
 import struct
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any, Iterator
 
 from . import config as configuration
 from .errors import ArgumentError, CheckpointError, DownloadError, FileError
+from .progress import on_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def download(model: str, revision: str | None = None, progress: bool = True) -> 
         return locate(model, revision)
     builtin = configuration.builtin(model) if model in ("turbo", "nano") else None
     repository = _Repository(builtin["repository"], revision or builtin["revision"]) if builtin else _Repository(model, revision)
-    with _bars(progress and sys.stderr.isatty()):
+    with _bars(progress and on_terminal()):
         config = builtin or _config_of(repository)
         found = [repository.get(name, optional=name in _OPTIONAL) for name in files(config)]
     directory = next(path.parent for path in found if path is not None)
