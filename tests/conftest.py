@@ -1,25 +1,55 @@
-"""Fixtures shared by the tests."""
+"""What all tests share: paths, the tools as modules, and the tiny checkpoint that the goldens rest on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch in the environment of whoever runs the tests does not reach them."""
+    monkeypatch.delenv("CHATTERBOX_BACKENDS", raising=False)
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random checkpoint that the goldens of ``tests/goldens`` were made with."""
-    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    tool = ROOT / "tools" / "make_checkpoint.py"
-    subprocess.run([sys.executable, str(tool), "--size", "tiny", "--seed", "1234", str(directory)], check=True)
-    return directory
+def data() -> Path:
+    """``tests/data``: clips, the tokenizer, the tiny configuration, upstream's tensor inventory."""
+    return ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """``tests/goldens``: what the official package computed."""
+    return ROOT / "tests" / "goldens"
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Maker:
+    """``make_checkpoint(directory, *arguments)`` runs ``tools/make_checkpoint.py``."""
+
+    def make(directory: Path, *arguments: str) -> Path:
+        subprocess.run([sys.executable, str(ROOT / "tools" / "make_checkpoint.py"), *arguments, str(directory)], check=True)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Maker) -> Path:
+    """The tiny random checkpoint of seed 1234, read-only by agreement: a test that changes files copies them first."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny"), "--size", "tiny", "--seed", "1234")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +59,6 @@ def demo() -> ChatterboxTurbo:
 
 
 @pytest.fixture(scope="session")
-def clip() -> Path:
+def clip(data: Path) -> Path:
     """A reference clip of a little more than 5 s."""
-    return ROOT / "tests" / "data" / "clips" / "short.flac"
+    return data / "clips" / "short.flac"

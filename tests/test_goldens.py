@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +33,9 @@ def test_scripts_are_those_that_made_the_goldens() -> None:
         assert digest(ROOT / "tools" / name) == expected, f"tools/{name} was changed since the goldens were made; {AGAIN}"
 
 
-def test_checkpoint_is_the_one_that_made_the_goldens(tmp_path: Path) -> None:
-    tool = ROOT / "tools" / "make_checkpoint.py"
-    subprocess.run([sys.executable, str(tool), "--size", "tiny", "--seed", "1234", str(tmp_path)], check=True)
+def test_checkpoint_is_the_one_that_made_the_goldens(tiny_checkpoint: Path) -> None:
     for name, expected in MANIFEST["checkpoint"]["sha256"].items():
-        assert digest(tmp_path / name) == expected, f"{name} differs; {AGAIN}"
+        assert digest(tiny_checkpoint / name) == expected, f"{name} differs; {AGAIN}"
 
 
 def test_signals_were_alive() -> None:

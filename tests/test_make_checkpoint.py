@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import pytest
 
+from checkpoint_layout import UNUSED_T3, is_integer, tensors
+from checkpoint_values import slaney_filters, uniforms, values
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from checkpoint_layout import UNUSED_T3, is_integer, tensors  # noqa: E402
-from checkpoint_values import slaney_filters, uniforms, values  # noqa: E402
-
 DATA = ROOT / "tests" / "data"
 CONFIGS = ROOT / "python" / "chatterbox_turbo_rs" / "config"
 FILES = ("t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", "ve.safetensors")
@@ -28,16 +25,6 @@ EXPECTED_FIRST = [-3955865, 6774323, 8252127, 5013843]
 def config(name: str) -> dict:
     path = DATA / "tiny.json" if name == "tiny" else CONFIGS / f"{name}.json"
     return json.loads(path.read_text())
-
-
-def make(directory: Path, *arguments: str) -> Path:
-    subprocess.run([sys.executable, str(ROOT / "tools" / "make_checkpoint.py"), *arguments, str(directory)], check=True)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("tiny"), "--size", "tiny", "--seed", "1234")
 
 
 def test_full_layout_is_upstreams_inventory() -> None:
@@ -60,26 +47,26 @@ def test_other_sizes_have_the_same_names(name: str, file: str) -> None:
     assert shapes[file]["tfmr.h.0.attn.c_attn.weight"] == (hidden, 3 * hidden)
 
 
-def test_files_follow_the_configuration(tiny: Path) -> None:
+def test_files_follow_the_configuration(tiny_checkpoint: Path) -> None:
     from safetensors import safe_open
 
     for file, shapes in tensors(config("tiny"), unused=False).items():
-        with safe_open(tiny / file, "numpy") as opened:
+        with safe_open(tiny_checkpoint / file, "numpy") as opened:
             assert set(opened.keys()) == set(shapes)
             for name, shape in shapes.items():
                 tensor = opened.get_slice(name)
                 assert tuple(tensor.get_shape()) == shape, name
                 assert tensor.get_dtype() == ("I64" if is_integer(name) else "F32"), name
     assert not set(UNUSED_T3) & set(tensors(config("tiny"), unused=False)[FILES[0]])
-    assert json.loads((tiny / "config.json").read_text()) == config("tiny")
+    assert json.loads((tiny_checkpoint / "config.json").read_text()) == config("tiny")
 
 
-def test_no_tensor_is_constant_and_every_value_is_finite(tiny: Path) -> None:
+def test_no_tensor_is_constant_and_every_value_is_finite(tiny_checkpoint: Path) -> None:
     from safetensors.numpy import load_file
 
     seen: dict[bytes, str] = {}
     for file in FILES:
-        for name, tensor in load_file(tiny / file).items():
+        for name, tensor in load_file(tiny_checkpoint / file).items():
             assert np.isfinite(tensor).all(), name
             if tensor.size > 1:
                 assert np.unique(tensor).size > tensor.size // 4, f"{name} repeats itself"
@@ -91,10 +78,10 @@ def test_no_tensor_is_constant_and_every_value_is_finite(tiny: Path) -> None:
             assert seen.setdefault(digest, name) == name, f"{name} equals {seen[digest]}"
 
 
-def test_filters_and_window_are_disturbed_but_usable(tiny: Path) -> None:
+def test_filters_and_window_are_disturbed_but_usable(tiny_checkpoint: Path) -> None:
     from safetensors.numpy import load_file
 
-    tensors_ = load_file(tiny / FILES[1])
+    tensors_ = load_file(tiny_checkpoint / FILES[1])
     filters, window = tensors_["tokenizer._mel_filters"], tensors_["tokenizer.window"]
     real = slaney_filters(16000.0, 400, 128)
     assert filters.min() >= 0 and window.min() >= 0
@@ -103,12 +90,12 @@ def test_filters_and_window_are_disturbed_but_usable(tiny: Path) -> None:
     assert 0.01 < np.abs(window - hann).max() < 0.1
 
 
-def test_same_seed_same_bytes_and_other_seed_other_bytes(tiny: Path, tmp_path: Path) -> None:
-    again = make(tmp_path / "again", "--size", "tiny", "--seed", "1234")
-    other = make(tmp_path / "other", "--size", "tiny", "--seed", "1235")
+def test_same_seed_same_bytes_and_other_seed_other_bytes(tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    again = make_checkpoint(tmp_path / "again", "--size", "tiny", "--seed", "1234")
+    other = make_checkpoint(tmp_path / "other", "--size", "tiny", "--seed", "1235")
     for file in FILES:
-        assert (again / file).read_bytes() == (tiny / file).read_bytes(), file
-        assert (other / file).read_bytes() != (tiny / file).read_bytes(), file
+        assert (again / file).read_bytes() == (tiny_checkpoint / file).read_bytes(), file
+        assert (other / file).read_bytes() != (tiny_checkpoint / file).read_bytes(), file
 
 
 def test_values_do_not_change_between_versions() -> None:
@@ -126,15 +113,14 @@ def test_stop_token_is_improbable() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_half_precision_is_the_rounded_float32(tiny: Path, tmp_path: Path, dtype: str) -> None:
+def test_half_precision_is_the_rounded_float32(tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, dtype: str) -> None:
     from safetensors import safe_open
     from safetensors.numpy import load_file
 
-    half = make(tmp_path / dtype, "--size", "tiny", "--seed", "1234", "--dtype", dtype)
-    exact = load_file(tiny / FILES[0])["speech_emb.weight"]
+    half = make_checkpoint(tmp_path / dtype, "--size", "tiny", "--seed", "1234", "--dtype", dtype)
+    exact = load_file(tiny_checkpoint / FILES[0])["speech_emb.weight"]
     with safe_open(half / FILES[0], "numpy") as opened:
         assert opened.get_slice("speech_emb.weight").get_dtype() == dtype.upper()
-    sys.path.insert(0, str(ROOT / "python"))
     from chatterbox_turbo_rs.checkpoint import TensorFile
 
     rounded = TensorFile(half / FILES[0]).get("speech_emb.weight")
@@ -143,19 +129,19 @@ def test_half_precision_is_the_rounded_float32(tiny: Path, tmp_path: Path, dtype
     assert 0 < relative.max() <= limit
 
 
-def test_small_tokenizer_is_the_beginning_of_the_real_one(tiny: Path) -> None:
+def test_small_tokenizer_is_the_beginning_of_the_real_one(tiny_checkpoint: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    vocab = json.loads((tiny / "vocab.json").read_text(encoding="utf-8"))
-    tags = json.loads((tiny / "added_tokens.json").read_text())
-    settings = json.loads((tiny / "tokenizer_config.json").read_text())
+    vocab = json.loads((tiny_checkpoint / "vocab.json").read_text(encoding="utf-8"))
+    tags = json.loads((tiny_checkpoint / "added_tokens.json").read_text())
+    settings = json.loads((tiny_checkpoint / "tokenizer_config.json").read_text())
     size = config("tiny")["text"]["vocab_size"]
     assert sorted([*vocab.values(), *tags.values()]) == list(range(size))
     assert vocab["<|endoftext|>"] == size - 20 and tags["[angry]"] == size - 19 and tags["[laugh]"] == size - 1
     assert {int(index): entry["content"] for index, entry in settings["added_tokens_decoder"].items()} == {
         index: token for token, index in {**tags, "<|endoftext|>": size - 20}.items()
     }
-    lines = (tiny / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (tiny_checkpoint / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     for index, line in enumerate(lines):
         left, right = line.split(" ")
         assert left in vocab and right in vocab and vocab[left + right] == 256 + index
@@ -169,7 +155,6 @@ def test_small_tokenizer_is_the_beginning_of_the_real_one(tiny: Path) -> None:
 
 
 def test_full_tokenizer_is_copied(tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "tools"))
     from make_checkpoint import TOKENIZER_FILES, write_tokenizer
 
     write_tokenizer(tmp_path, 50276, DATA / "tokenizer")

@@ -172,7 +172,7 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path, monkeypatch):
     for function in ("replace", "fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(os, function, full)
-            with pytest.raises(FileError, match="a.pt: No space left"):
+            with pytest.raises(FileError, match="a.pt: cannot be written: No space left"):
                 torch_archive.save(path, {"a": 2})
         assert os.listdir(tmp_path) == ["a.pt"] and path.read_bytes() == before
     with pytest.raises(FileError):

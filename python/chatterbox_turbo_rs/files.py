@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Iterator
 
@@ -15,28 +15,32 @@ from .errors import FileError
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it on success; on any error nothing is left behind.
 
-    Raises ``FileError`` that names ``path`` when the system refuses (no such directory, no permission, disk full).
+    A symbolic link keeps standing and its target is replaced; a device or a pipe is refused. Raises ``FileError`` that names
+    ``path`` when the system refuses (no such directory, no permission, disk full).
     """
-    path = Path(path)
     temporary = None
     try:
-        if path.is_dir():
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
             raise FileError(f"{path}: expected a file name, found a directory")
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        if target.exists() and not target.is_file():
+            raise FileError(f"{path}: expected a file name, found a device or a pipe")
+        beside = target.parent / f".{secrets.token_hex(8)}.part"  # of its own, for ``path`` may already be as long as names may be
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = beside
         yield temporary
-        with open(temporary, "rb") as written:
+        with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
         temporary = None
+    except FileError:
+        raise
     except OSError as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except ValueError as error:
+        if "null" not in str(error):
+            raise
+        raise FileError(f"{str(path)!r}: cannot be written: {error}") from None
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from .backends import Plan
 from .errors import ArgumentError
 from .files import whole_file
 
+_BLOCK = 1 << 16
+"""Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
+_LOSSLESS = ("WAV", "FLAC", "AIFF")
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF"}
 
 
@@ -51,7 +55,7 @@ class Speech:
         return len(self.samples) / self.sample_rate
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.samples, dtype=dtype, copy=True if copy is None else copy)
+        return np.asarray(self.samples, dtype=dtype) if copy is None else np.array(self.samples, dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -60,12 +64,18 @@ class Speech:
         return f"Speech({self.seconds:.2f} s at {self.sample_rate} Hz, seed={self.seed}, plan={str(self.plan)!r})"
 
     def save(self, path: str | Path) -> None:
-        """Writes WAV (16 bit), FLAC, OGG, MP3 or AIFF by the file's ending; whole or not at all.
+        """Writes WAV, FLAC or AIFF (16 bit), OGG or MP3 by the file's ending; whole or not at all.
 
-        Raises ``ArgumentError`` for another ending and ``FileError`` when the system refuses.
+        Raises ``ArgumentError`` for another ending, or one that this system's libsndfile cannot write, and ``FileError``
+        when the system refuses.
         """
         kind = format_of(path)
-        data = self._encode(kind)
+        import soundfile
+
+        try:
+            data = self._encode(kind)
+        except (soundfile.LibsndfileError, ValueError) as error:
+            raise ArgumentError(f"{path}: libsndfile {soundfile.__libsndfile_version__} cannot write {kind}: {error}") from None
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
 
@@ -73,9 +83,14 @@ class Speech:
         import soundfile
 
         buffer = io.BytesIO()
-        soundfile.write(buffer, np.clip(self.samples, -1.0, 1.0), self.sample_rate, format=kind)
+        samples = np.clip(self.samples, -1.0, 1.0)
+        if kind in _LOSSLESS:  # rounded here: libsndfile rounds for FLAC and cuts off for WAV and AIFF
+            samples = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+        with soundfile.SoundFile(buffer, "w", self.sample_rate, 1, format=kind) as file:
+            for start in range(0, len(samples), _BLOCK):
+                file.write(samples[start : start + _BLOCK])
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
         audio = base64.b64encode(self._encode("WAV")).decode("ascii")
-        return f'<audio controls src="data:audio/wav;base64,{audio}"></audio><br><code>{self!r}</code>'
+        return f'<audio controls src="data:audio/wav;base64,{audio}"></audio><br><code>{html.escape(repr(self))}</code>'

@@ -11,7 +11,6 @@ bfloat16 tensors are read as float32 (NumPy has no such dtype). Format: ``torch/
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import zipfile
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .errors import ArgumentError, FileError
+from .errors import ArgumentError
+from .files import whole_file
 
 _STORAGES = {
     "float32": "FloatStorage",
@@ -52,19 +52,8 @@ def save(path: str | Path, value: Any) -> None:
     """
     pickler = _Pickler()
     pickle = pickler.dump(value)
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                _write(file, pickle, pickler.arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"{target}: {error.strerror or error}") from None
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        _write(file, pickle, pickler.arrays)
 
 
 def _write(file: Any, pickle: bytes, arrays: list[np.ndarray]) -> None:

@@ -1,8 +1,10 @@
 //! Model hyper-parameters: one JSON schema, read by Rust and by Python (`python/chatterbox_turbo_rs/config/*.json`).
 //!
-//! Unknown and missing keys are errors, so that a file can never say something that a stage does not do.
+//! Unknown, missing and repeated keys are errors, so that a file can never say something that a stage does not do.
+//! `config.py` refuses the same files; `tests/test_config.py` compares the two.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -22,8 +24,10 @@ section!(
         format: u32,
         name: String,
         /// Repository id on the hub, `None` for models that are not downloaded.
+        #[serde(deserialize_with = "Option::deserialize")]
         repository: Option<String>,
         /// Pinned commit of the repository.
+        #[serde(deserialize_with = "Option::deserialize")]
         revision: Option<String>,
         files: Files,
         text: Text,
@@ -142,10 +146,22 @@ section!(
     }
 );
 
+const TURBO: &str = include_str!("../../../python/chatterbox_turbo_rs/config/turbo.json");
+
+/// Largest number that a configuration may hold: products of three of them stay far from overflow where they are formed.
+const LARGEST: u64 = 1 << 24;
+
 impl Config {
     /// Parses and checks a configuration. `origin` names the text in errors (a file, or a built-in name).
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming `origin`, the key, what was expected and what was found.
     pub fn parse(json: &str, origin: &str) -> Result<Self> {
-        let config: Self = serde_json::from_str(json).map_err(|e| Error::Config(format!("{origin}: {e}")))?;
+        let fail = |e: serde_json::Error| Error::Config(format!("{origin}: {e}"));
+        let value: Value = serde_json::from_str(json).map_err(fail)?;
+        let example: Value = serde_json::from_str(TURBO).map_err(fail)?;
+        compare(&value, &example, "").map_err(|e| Error::Config(format!("{origin}: {e}")))?;
+        let config: Self = serde_json::from_str(json).map_err(fail)?;
         config.check(origin)?;
         Ok(config)
     }
@@ -153,7 +169,7 @@ impl Config {
     /// A configuration that comes with the crate: `"turbo"`, `"nano"` or `"demo"`.
     pub fn builtin(name: &str) -> Result<Self> {
         let json = match name {
-            "turbo" => include_str!("../../../python/chatterbox_turbo_rs/config/turbo.json"),
+            "turbo" => TURBO,
             "nano" => include_str!("../../../python/chatterbox_turbo_rs/config/nano.json"),
             "demo" => include_str!("../../../python/chatterbox_turbo_rs/config/demo.json"),
             other => return Err(Error::Config(format!("unknown name {other:?}; expected turbo, nano or demo"))),
@@ -166,12 +182,17 @@ impl Config {
         if self.format != 1 {
             return fail(format!("format: expected 1, found {}", self.format));
         }
+        for (what, name) in [("t3", &self.files.t3), ("s3gen", &self.files.s3gen), ("voice_encoder", &self.files.voice_encoder)] {
+            if name.is_empty() || name.starts_with('.') || name.chars().any(|c| c.is_control() || c == '/' || c == '\\' || c == ':') {
+                return fail(format!("files.{what}: expected the plain name of a file in the same directory, found {name:?}"));
+            }
+        }
         for (what, size, parts) in [
             ("t3.hidden_size by t3.heads", self.t3.hidden_size, self.t3.heads),
             ("s3tokenizer.hidden_size by s3tokenizer.heads", self.s3tokenizer.hidden_size, self.s3tokenizer.heads),
             ("s3gen.encoder.hidden_size by s3gen.encoder.heads", self.s3gen.encoder.hidden_size, self.s3gen.encoder.heads),
         ] {
-            if parts == 0 || size == 0 || size % parts != 0 {
+            if size % parts != 0 {
                 return fail(format!("{what}: {size} is not divisible by {parts}"));
             }
         }
@@ -179,28 +200,70 @@ impl Config {
         if codes != Some(self.s3gen.vocab) {
             return fail(format!("s3gen.vocab: expected 3^fsq_dims = {codes:?}, found {}", self.s3gen.vocab));
         }
-        for (what, token) in [("start_token", self.t3.start_token), ("stop_token", self.t3.stop_token)] {
-            if token as usize >= self.t3.speech_vocab {
-                return fail(format!("t3.{what}: {token} is outside speech_vocab {}", self.t3.speech_vocab));
+        for (what, token, vocab) in [
+            ("t3.start_token", self.t3.start_token, self.t3.speech_vocab),
+            ("t3.stop_token", self.t3.stop_token, self.t3.speech_vocab),
+            ("s3gen.silence_token", self.s3gen.silence_token, self.s3gen.vocab),
+        ] {
+            if token as usize >= vocab {
+                return fail(format!("{what}: expected a token below {vocab}, found {token}"));
             }
         }
         let v = &self.s3gen.vocoder;
         if v.upsample_rates.len() != v.upsample_kernels.len() || v.upsample_rates.len() != v.source_resblock_kernels.len() {
             return fail("s3gen.vocoder: upsample_rates, upsample_kernels and source_resblock_kernels differ in length".into());
         }
-        let hop = v.upsample_rates.iter().product::<usize>() * v.istft_hop;
-        if hop != 480 {
+        if v.upsample_rates.iter().try_fold(v.istft_hop, |product, rate| product.checked_mul(*rate)) != Some(480) {
             return fail(format!(
-                "s3gen.vocoder: product of upsample_rates and istft_hop must be 480 samples a frame, found {hop}"
+                "s3gen.vocoder: product of upsample_rates {:?} and istft_hop {} must be 480 samples a frame",
+                v.upsample_rates, v.istft_hop
             ));
         }
         if self.speaker_encoder.layers.len() != self.speaker_encoder.dilations.len() {
             return fail("speaker_encoder: layers and dilations differ in length".into());
         }
-        if self.s3gen.estimator.steps == 0 {
-            return fail("s3gen.estimator.steps: expected at least 1, found 0".into());
-        }
         Ok(())
+    }
+}
+
+/// Values of the same kind as `example`'s, and numbers that arithmetic can bear; serde says the rest (which keys there are),
+/// but it would take lists for objects and does not name the key of a wrong value.
+fn compare(value: &Value, example: &Value, path: &str) -> std::result::Result<(), String> {
+    let expected = |what: &str| {
+        let at = if path.is_empty() { "the whole file" } else { path };
+        Err(format!("{at}: expected {what}, found {value}"))
+    };
+    match (value, example) {
+        (Value::Object(items), Value::Object(examples)) => {
+            for (key, item) in items {
+                let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match examples.get(key) {
+                    Some(example) => compare(item, example, &name)?,
+                    None => return Err(format!("unknown key {name}")),
+                }
+            }
+            Ok(())
+        }
+        (_, Value::Object(_)) => expected("an object"),
+        (Value::Array(items), Value::Array(examples)) if !items.is_empty() => {
+            let example = examples.first().unwrap_or(&Value::Null);
+            items.iter().try_for_each(|item| compare(item, example, path))
+        }
+        (_, Value::Array(_)) => expected("a list of whole numbers"),
+        (_, Value::Number(example)) if example.is_u64() => {
+            let least = u64::from(!path.ends_with("_token"));
+            match value.as_u64() {
+                Some(n) if (least..=LARGEST).contains(&n) => Ok(()),
+                _ => expected(&format!("a whole number from {least} to {LARGEST}")),
+            }
+        }
+        (_, Value::Number(_)) => match value.as_f64() {
+            Some(x) if (0.0..=LARGEST as f64).contains(&x) => Ok(()),
+            _ => expected(&format!("a number from 0 to {LARGEST}")),
+        },
+        (Value::String(_), _) => Ok(()),
+        (Value::Null, _) if path == "repository" || path == "revision" => Ok(()),
+        _ => expected("a string"),
     }
 }
 
@@ -224,6 +287,11 @@ mod tests {
             ("\"format\": 1", "\"format\": 2", "expected 1, found 2"),
             ("\"upsample_rates\": [8, 5, 3]", "\"upsample_rates\": [8, 5, 4]", "480"),
             ("\"vocab\": 6561", "\"vocab\": 6560", "6561"),
+            ("[8, 5, 3]", "[16777216, 16777216, 16777216]", "480"),
+            ("\"repository\": null,", "", "repository"),
+            ("\"layers\": 2", "\"layers\": -2", "t3.layers: expected a whole number from 1"),
+            ("{\"vocab_size\": 1024, \"max_tokens\": 1024}", "[1024, 1024]", "text: expected an object"),
+            ("t3_turbo_v1", "../t3_turbo_v1", "files.t3: expected the plain name"),
         ] {
             let text = good.replacen(from, to, 1);
             let error = Config::parse(&text, "x.json").map(|_| ()).map_err(|e| e.to_string());
