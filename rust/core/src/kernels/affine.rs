@@ -18,7 +18,7 @@ dispatch!(
 /// `x = max(scale · x + shift, 0)` for rows of `scale.len()` channels.
 pub fn affine_relu(x: &mut [f32], scale: &[f32], shift: &[f32]) {
     let c = scale.len();
-    assert!(c > 0 && shift.len() == c && x.len() % c == 0, "affine: sizes");
+    assert!(c > 0 && shift.len() == c && x.len().is_multiple_of(c), "affine: sizes");
     x.par_chunks_mut(((1 << 14) / c).max(1) * c).for_each(|x| piece(x, scale, shift));
 }
 

@@ -10,11 +10,9 @@ const STRIP: usize = 16;
 /// Convolves `x` `[t, channels]` with `weight` `[kernel, channels]`, `left` zero rows before it and as many after it as keep
 /// its length.
 pub fn depthwise(x: &[f32], weight: &[f32], channels: usize, left: usize) -> Vec<f32> {
-    assert!(channels > 0 && x.len() % channels == 0 && weight.len() % channels == 0, "depthwise: sizes");
+    assert!(channels > 0 && x.len().is_multiple_of(channels) && weight.len().is_multiple_of(channels), "depthwise: sizes");
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(STRIP * channels)
-        .enumerate()
-        .for_each(|(i, out)| strip(x, weight, channels, left, i * STRIP, out));
+    out.par_chunks_mut(STRIP * channels).enumerate().for_each(|(i, out)| strip(x, weight, channels, left, i * STRIP, out));
     out
 }
 

@@ -19,7 +19,7 @@ dispatch!(
 
 /// Turns row `t` of `x` (rows of `width` numbers) by the angles of row `t` of `cos` and `sin` `[T, half]`.
 pub fn rotary(x: &mut [f32], width: usize, cos: &[f32], sin: &[f32], half: usize) {
-    assert!(half > 0 && width % (2 * half) == 0 && x.len() % width == 0, "rotary: sizes");
+    assert!(half > 0 && width.is_multiple_of(2 * half) && x.len().is_multiple_of(width), "rotary: sizes");
     assert!(cos.len() == sin.len() && cos.len() >= x.len() / width * half, "rotary: table");
     x.par_chunks_mut(width)
         .zip(cos.par_chunks(half).zip(sin.par_chunks(half)))

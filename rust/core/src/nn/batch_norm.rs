@@ -49,8 +49,7 @@ pub fn fold_batch_norm(weights: &Weights, values: &mut [f32], output: usize, eps
 fn scale_and_shift(weights: &Weights, channels: usize, eps: f64, affine: bool) -> Result<(Vec<f32>, Vec<f32>)> {
     let read = |name: &str| weights.values(name, &[channels]);
     let (mean, variance) = (read("running_mean")?, read("running_var")?);
-    let (gain, offset) =
-        if affine { (read("weight")?, read("bias")?) } else { (vec![1.0; channels], vec![0.0; channels]) };
+    let (gain, offset) = if affine { (read("weight")?, read("bias")?) } else { (vec![1.0; channels], vec![0.0; channels]) };
     weights.unused("num_batches_tracked", &[], false)?;
     let factor = |c: usize| f64::from(gain[c]) / (f64::from(variance[c]) + eps).sqrt();
     let scale = (0..channels).map(|c| factor(c) as f32).collect();

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::with_slice;
-use crate::kernels::rotary::rotary;
 use crate::Result;
+use crate::kernels::rotary::rotary;
 
 /// Cosines and sines of every position.
 #[derive(Clone, Debug)]
@@ -47,10 +47,8 @@ fn plain(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let heads = x.reshape((t, width / half / 2, 2, half))?;
     let (left, right) = (heads.narrow(2, 0, 1)?, heads.narrow(2, 1, 1)?);
     let (cos, sin) = (cos.reshape((t, 1, 1, half))?, sin.reshape((t, 1, 1, half))?);
-    let turned = [
-        (left.broadcast_mul(&cos)? - right.broadcast_mul(&sin)?)?,
-        (right.broadcast_mul(&cos)? + left.broadcast_mul(&sin)?)?,
-    ];
+    let turned =
+        [(left.broadcast_mul(&cos)? - right.broadcast_mul(&sin)?)?, (right.broadcast_mul(&cos)? + left.broadcast_mul(&sin)?)?];
     Ok(Tensor::cat(&turned, 2)?.reshape((t, width))?)
 }
 

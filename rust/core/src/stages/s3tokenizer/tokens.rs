@@ -7,9 +7,7 @@
 
 use candle_core::Tensor;
 
-use crate::nn::{
-    Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, LayerNorm, Linear, Rotary, attention,
-};
+use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, LayerNorm, Linear, Rotary, attention};
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
 const STAGE: &str = "s3tokenizer.tokens";

@@ -7,8 +7,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::kernels::conv2d::Geometry2d;
-use crate::nn::{Activation, BatchNormRelu, Conv1d, Conv1dOptions, Conv2d, Linear, fold_batch_norm};
+use crate::nn::{Activation, BatchNormRelu, Conv1d, Conv1dOptions, Conv2d, Geometry2d, Linear, fold_batch_norm};
 use crate::{Checkpoint, Error, Matrix, Observer, Result, Weights, config};
 
 const STAGE: &str = "speaker_encoder.xvector";
@@ -141,8 +140,7 @@ impl Front {
         let block = |name: &str, stride: usize| -> Result<ResidualBlock> {
             let at = weights.under(name);
             let convs = [conv(&at, "conv1", "bn1", channels, 3, stride)?, conv(&at, "conv2", "bn2", channels, 3, 1)?];
-            let shortcut =
-                if stride > 1 { Some(conv(&at, "shortcut.0", "shortcut.1", channels, 1, stride)?) } else { None };
+            let shortcut = if stride > 1 { Some(conv(&at, "shortcut.0", "shortcut.1", channels, 1, stride)?) } else { None };
             Ok(ResidualBlock { convs, shortcut })
         };
         Ok(Self {
