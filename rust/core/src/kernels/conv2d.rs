@@ -1,13 +1,11 @@
-//! Conv2d over channels-last `[T, F, C]`, as products of gathered rows: no im2col.
+//! Conv2d over channels-last `[T, F, C]`, as products of overlapping rows: no im2col.
 //!
-//! With zeros around the input, the window of an output is `kernel` runs of kernel·C numbers, one for each time step, which go
-//! through the weights' panels one after another.
+//! With zeros around the input, the window of an output is `kernel` runs of kernel·C consecutive numbers, one for each time
+//! step, and the windows of a strip of time start evenly spaced: one product for each run.
 
 use rayon::prelude::*;
 
-use super::maths;
-use super::panels::{Panels, ROWS, WIDTH, accumulate};
-use super::simd::dispatch;
+use super::matmul::{Rows, accumulate};
 
 /// Time steps that a task handles.
 const STRIP: usize = 16;
@@ -46,8 +44,8 @@ pub struct Conv2d<'a> {
     pub t: usize,
     /// Positions along F.
     pub f: usize,
-    /// Weights `[output, kernel (time), kernel (F), input]`, dealt.
-    pub weight: &'a Panels,
+    /// Weights `[kernel (time), kernel (F), input, output]`.
+    pub weight: &'a [f32],
     /// `[output]`.
     pub bias: &'a [f32],
     /// Added to the output, of its size.
@@ -60,73 +58,42 @@ pub struct Conv2d<'a> {
 
 /// Returns `[t, positions(f), output]`.
 pub fn conv2d(a: Conv2d<'_>) -> Vec<f32> {
-    let (g, c, p) = (a.geometry, a.geometry.input, a.geometry.padding());
-    assert!(a.x.len() == a.t * a.f * c && a.bias.len() == g.output && g.kernel % 2 == 1 && a.f > 0, "conv2d: sizes");
-    assert!(a.weight.columns() == g.output && a.weight.depth() == g.kernel * g.kernel * c, "conv2d: weight");
-    let size = g.positions(a.f) * g.output;
+    let Geometry2d { input: c, output: n, kernel, stride } = a.geometry;
+    let (p, positions) = (a.geometry.padding(), a.geometry.positions(a.f));
+    assert!(a.x.len() == a.t * a.f * c && a.bias.len() == n && kernel % 2 == 1 && a.f > 0, "conv2d: sizes");
+    assert_eq!(a.weight.len(), kernel * kernel * c * n, "conv2d: weight");
+    let size = positions * n;
     let mut out = vec![0.0; a.t * size];
     assert!(a.residual.is_none_or(|r| r.len() == out.len()), "conv2d: residual");
-    let mut padded = Vec::new();
-    let mut a = Conv2d { ..a };
-    if p > 0 {
-        padded.resize((a.t + 2 * p) * (a.f + 2 * p) * c, 0.0);
-        for (t, row) in a.x.chunks_exact(a.f * c).enumerate() {
-            padded[((t + p) * (a.f + 2 * p) + p) * c..][..a.f * c].copy_from_slice(row);
+    // A whole number of strides, so that windows stay evenly spaced from one time step to the next.
+    let width = (a.f + 2 * p).next_multiple_of(stride);
+    out.par_chunks_mut(STRIP * size).enumerate().for_each(|(i, out)| {
+        let (first, steps) = (i * STRIP, out.len() / size);
+        let mut padded = vec![0.0; ((steps + 2 * p) * width + kernel) * c];
+        for row in 0..steps + 2 * p {
+            let t = (first + row).wrapping_sub(p);
+            if t < a.t {
+                padded[(row * width + p) * c..][..a.f * c].copy_from_slice(&a.x[t * a.f * c..(t + 1) * a.f * c]);
+            }
         }
-        a.x = &padded;
-    }
-    out.par_chunks_mut(STRIP * size).enumerate().for_each(|(i, out)| strip(&a, i * STRIP, out));
-    out
-}
-
-dispatch!(
-    fn strip(a: &Conv2d<'_>, first: usize, out: &mut [f32]);
-    fma => {
-        let pixels = out.len() / a.geometry.output;
-        let mut at = 0;
-        while at + ROWS <= pixels {
-            group::<ROWS>(fma, a, first, at, out);
-            at += ROWS;
+        let windows = width / stride; // of a time step; those behind `positions` are not used
+        let mut sums = vec![0.0; steps * windows * n];
+        sums.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(a.bias));
+        for (tap, weight) in a.weight.chunks_exact(kernel * c * n).enumerate() {
+            let rows = Rows { data: &padded, offset: tap * width * c, stride: stride * c };
+            accumulate(steps * windows, n, kernel * c, rows, weight, &mut sums, 0, n);
         }
-        while at < pixels {
-            group::<1>(fma, a, first, at, out);
-            at += 1;
+        for (out, sums) in out.chunks_exact_mut(size).zip(sums.chunks_exact(windows * n)) {
+            out.copy_from_slice(&sums[..size]);
         }
-    }
-);
-
-/// Outputs `at..at + R` of the strip that starts at time `first`.
-#[inline(always)]
-fn group<const R: usize>(fma: impl maths::Fma, a: &Conv2d<'_>, first: usize, at: usize, out: &mut [f32]) {
-    let g = a.geometry;
-    let (positions, row) = (g.positions(a.f), a.f + 2 * g.padding());
-    let run = g.kernel * g.input;
-    let corner: [usize; R] = std::array::from_fn(|r| {
-        let (t, f) = (first + (at + r) / positions, (at + r) % positions);
-        (t * row + f * g.stride) * g.input
+        if let Some(residual) = a.residual {
+            out.iter_mut().zip(&residual[first * size..]).for_each(|(o, r)| *o += r);
+        }
+        if a.relu {
+            out.iter_mut().for_each(|o| *o = o.max(0.0));
+        }
     });
-    for p in 0..a.weight.count() {
-        let (column, columns) = (p * WIDTH, WIDTH.min(g.output - p * WIDTH));
-        let mut acc = [[0.0; WIDTH]; R];
-        for sums in &mut acc {
-            sums[..columns].copy_from_slice(&a.bias[column..column + columns]);
-        }
-        for (tap, panel) in a.weight.panel(p).chunks_exact(run * WIDTH).enumerate() {
-            let rows = std::array::from_fn(|r| &a.x[corner[r] + tap * row * g.input..][..run]);
-            accumulate(fma, panel, rows, &mut acc);
-        }
-        for (r, sums) in acc.iter_mut().enumerate() {
-            let to = (at + r) * g.output + column;
-            if let Some(residual) = a.residual {
-                let from = &residual[first * positions * g.output + to..][..columns];
-                sums.iter_mut().zip(from).for_each(|(s, v)| *s += v);
-            }
-            if a.relu {
-                sums.iter_mut().for_each(|s| *s = s.max(0.0));
-            }
-            out[to..to + columns].copy_from_slice(&sums[..columns]);
-        }
-    }
+    out
 }
 
 #[cfg(test)]
@@ -143,8 +110,7 @@ mod tests {
             let (k, positions) = (kernel, g.positions(f));
             let (x, w, bias) = (noise(t * f * input, 31), noise(output * k * k * input, 57), noise(output, 73));
             let residual = noise(t * positions * output, 91);
-            let weight = Panels::new(&w, output, k * k * input);
-            let a = Conv2d { x: &x, t, f, weight: &weight, bias: &bias, residual: Some(&residual), relu: false, geometry: g };
+            let a = Conv2d { x: &x, t, f, weight: &w, bias: &bias, residual: Some(&residual), relu: false, geometry: g };
             let (plain, relu) = (conv2d(a), conv2d(Conv2d { residual: None, relu: true, ..a }));
             for i in 0..t * positions * output {
                 let (n, at, step) = (i % output, i / output % positions, i / output / positions);
@@ -153,7 +119,7 @@ mod tests {
                     let (t0, f0) = (step + dt, at * stride + df);
                     let (Some(t0), Some(f0)) = (t0.checked_sub(g.padding()), f0.checked_sub(g.padding())) else { continue };
                     if t0 < t && f0 < f {
-                        sum += f64::from(x[(t0 * f + f0) * input + c]) * f64::from(w[((n * k + dt) * k + df) * input + c]);
+                        sum += f64::from(x[(t0 * f + f0) * input + c]) * f64::from(w[((dt * k + df) * input + c) * output + n]);
                     }
                 }
                 assert!((f64::from(plain[i]) - sum - f64::from(residual[i])).abs() < 1e-4, "{g:?} at {i}");

@@ -6,76 +6,68 @@
 use rayon::prelude::*;
 
 use super::maths;
-use super::panels::{Panels, ROWS, WIDTH, accumulate};
+use super::matmul::{Rows, accumulate};
 use super::simd::dispatch;
+
+/// Most sequences that a task carries.
+const SEQUENCES: usize = 6;
 
 /// Hidden states `[B, T, H]` from zero states.
 ///
-/// `gates` `[B, T, 4H]` holds the inputs' products and all biases, gates in PyTorch's order i, f, g, o; `recurrent` is
-/// `[4H, H]` (Hochreiter & Schmidhuber 1997 with forget gates, as `torch.nn.LSTM` states it).
-pub fn lstm(gates: &[f32], steps: usize, recurrent: &Panels) -> Vec<f32> {
-    let hidden = recurrent.depth();
-    assert_eq!(recurrent.columns(), 4 * hidden, "lstm: recurrent weight");
+/// `gates` `[B, T, 4H]` holds the inputs' products and all biases, gates in PyTorch's order i, f, g, o, and is overwritten;
+/// `recurrent` is `[H, 4H]` (Hochreiter & Schmidhuber 1997 with forget gates, as `torch.nn.LSTM` states it).
+pub fn lstm(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32]) -> Vec<f32> {
+    assert_eq!(recurrent.len(), 4 * hidden * hidden, "lstm: recurrent weight");
     let sequence = steps * 4 * hidden;
     if sequence == 0 {
         return Vec::new();
     }
     assert_eq!(gates.len() % sequence, 0, "lstm: gates");
     let batch = gates.len() / sequence;
-    let rounds = batch.div_ceil(ROWS * super::threads());
-    let rows = batch.div_ceil(rounds.max(1) * super::threads()).clamp(1, ROWS);
     let mut out = vec![0.0; batch * steps * hidden];
-    out.par_chunks_mut(rows * steps * hidden)
-        .zip(gates.par_chunks(rows * sequence))
-        .for_each(|(out, gates)| few(gates, steps, recurrent, out));
+    // An even number of even shares, whatever the number of threads.
+    let tasks = batch.div_ceil(SEQUENCES).next_multiple_of(2);
+    let share = batch.div_ceil(tasks.max(1)).max(1);
+    out.par_chunks_mut(share * steps * hidden)
+        .zip(gates.par_chunks_mut(share * sequence))
+        .for_each(|(out, gates)| walk(gates, steps, hidden, recurrent, out));
     out
 }
 
-dispatch!(
-    fn few(gates: &[f32], steps: usize, recurrent: &Panels, out: &mut [f32]);
-    fma => {
-        match out.len() / (steps * recurrent.depth()) {
-            1 => walk::<1>(fma, gates, steps, recurrent, out),
-            2 => walk::<2>(fma, gates, steps, recurrent, out),
-            3 => walk::<3>(fma, gates, steps, recurrent, out),
-            4 => walk::<4>(fma, gates, steps, recurrent, out),
-            5 => walk::<5>(fma, gates, steps, recurrent, out),
-            _ => walk::<ROWS>(fma, gates, steps, recurrent, out),
-        }
-    }
-);
-
-#[inline(always)]
-fn walk<const R: usize>(fma: impl maths::Fma, gates: &[f32], steps: usize, recurrent: &Panels, out: &mut [f32]) {
-    let (hidden, width) = (recurrent.depth(), recurrent.columns());
-    let (mut h, mut c) = (vec![0.0f32; R * hidden], vec![0.0f32; R * hidden]);
-    let mut sums = vec![0.0f32; R * width];
+fn walk(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32], out: &mut [f32]) {
+    let (width, sequences) = (4 * hidden, out.len() / steps / hidden);
+    let mut cells = vec![0.0; sequences * hidden];
     for t in 0..steps {
-        for p in 0..recurrent.count() {
-            let (first, columns) = (p * WIDTH, WIDTH.min(width - p * WIDTH));
-            let mut acc = [[0.0; WIDTH]; R];
-            for r in 0..R {
-                acc[r][..columns].copy_from_slice(&gates[(r * steps + t) * width + first..][..columns]);
-            }
-            accumulate(fma, recurrent.panel(p), std::array::from_fn(|r| &h[r * hidden..(r + 1) * hidden]), &mut acc);
-            for r in 0..R {
-                sums[r * width + first..][..columns].copy_from_slice(&acc[r][..columns]);
-            }
+        if t > 0 {
+            let states = Rows { data: out, offset: (t - 1) * hidden, stride: steps * hidden };
+            accumulate(sequences, width, hidden, states, recurrent, gates, t * width, steps * width);
         }
-        for r in 0..R {
-            let (h, c) = (&mut h[r * hidden..(r + 1) * hidden], &mut c[r * hidden..(r + 1) * hidden]);
-            let (input, rest) = sums[r * width..(r + 1) * width].split_at_mut(hidden);
-            let (forget, rest) = rest.split_at_mut(hidden);
-            let (cell, output) = rest.split_at_mut(hidden);
-            let sigmoid = |x: f32| 1.0 / (1.0 + maths::exp(fma, -x));
-            for j in 0..hidden {
-                c[j] = fma(sigmoid(forget[j]), c[j], sigmoid(input[j]) * maths::tanh(fma, cell[j]));
-                h[j] = sigmoid(output[j]) * maths::tanh(fma, c[j]);
-            }
-            out[(r * steps + t) * hidden..][..hidden].copy_from_slice(h);
+        for (i, cell) in cells.chunks_exact_mut(hidden).enumerate() {
+            step(&mut gates[(i * steps + t) * width..][..width], cell, &mut out[(i * steps + t) * hidden..][..hidden]);
         }
     }
 }
+
+dispatch!(
+    fn step(gates: &mut [f32], cell: &mut [f32], state: &mut [f32]);
+    fma => {
+        let hidden = cell.len();
+        let sigmoid = |x: &mut [f32]| x.iter_mut().for_each(|v| *v = 1.0 / (1.0 + maths::exp(fma, -*v)));
+        let (input, rest) = gates.split_at_mut(hidden);
+        let (forget, rest) = rest.split_at_mut(hidden);
+        let (new, output) = rest.split_at_mut(hidden);
+        sigmoid(input);
+        sigmoid(forget);
+        sigmoid(output);
+        new.iter_mut().for_each(|v| *v = maths::tanh(fma, *v));
+        for (((c, f), i), n) in cell.iter_mut().zip(forget).zip(input).zip(new) {
+            *c = fma(*f, *c, *i * *n);
+        }
+        for ((h, o), c) in state.iter_mut().zip(output).zip(cell) {
+            *h = *o * maths::tanh(fma, *c);
+        }
+    }
+);
 
 #[cfg(test)]
 mod tests {
@@ -87,14 +79,14 @@ mod tests {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         for (batch, steps, hidden) in [(1, 1, 4), (2, 9, 5), (7, 12, 16), (13, 5, 24)] {
             let (gates, weight) = (noise(batch * steps * 4 * hidden, 31), noise(4 * hidden * hidden, 57));
-            let found = lstm(&gates, steps, &Panels::new(&weight, 4 * hidden, hidden));
+            let found = lstm(&mut gates.clone(), steps, hidden, &weight);
             assert_eq!(found.len(), batch * steps * hidden);
             for b in 0..batch {
                 let (mut h, mut c) = (vec![0f64; hidden], vec![0f64; hidden]);
                 for t in 0..steps {
                     let sum = |n: usize| {
                         f64::from(gates[(b * steps + t) * 4 * hidden + n])
-                            + (0..hidden).map(|k| f64::from(weight[n * hidden + k]) * h[k]).sum::<f64>()
+                            + (0..hidden).map(|k| f64::from(weight[k * 4 * hidden + n]) * h[k]).sum::<f64>()
                     };
                     let sums: Vec<f64> = (0..4 * hidden).map(sum).collect();
                     for j in 0..hidden {
@@ -105,17 +97,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn a_sequence_does_not_depend_on_its_company() {
-        let gates: Vec<f32> = (0..11 * 7 * 32).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
-        let weight: Vec<f32> = (0..32 * 8).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-        let panels = Panels::new(&weight, 32, 8);
-        let together = lstm(&gates, 7, &panels);
-        for b in 0..11 {
-            assert_eq!(together[b * 56..(b + 1) * 56], lstm(&gates[b * 224..(b + 1) * 224], 7, &panels));
         }
     }
 }

@@ -154,6 +154,51 @@ fn tiled(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], 
     });
 }
 
+/// `out` row `i` (at `out_offset + i * out_stride`) `+= a_i · w` for `m` rows on this thread; `w` is `[k, n]` row-major.
+///
+/// The weights' layout lets small products run without repacking them.
+pub(super) fn accumulate(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Rows<'_>,
+    w: &[f32],
+    out: &mut [f32],
+    out_offset: usize,
+    out_stride: usize,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    assert!(w.len() == n * k && out_stride >= n, "accumulate: weight size");
+    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "accumulate: input too short");
+    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "accumulate: output too short");
+    // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr().add(out_offset),
+            1,
+            out_stride as isize,
+            true,
+            a.data.as_ptr().add(a.offset),
+            1,
+            a.stride as isize,
+            w.as_ptr(),
+            1,
+            n as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
 fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
     let value = |i: usize, j: usize| {
         let row = &a.data[a.offset + i * a.stride..][..k];
@@ -202,6 +247,24 @@ mod tests {
             }
             assert_eq!(out[..2], [-7.0; 2]);
             assert!(out[2 + n..].chunks(stride).all(|gap| gap.iter().take(3).all(|v| *v == -7.0)), "wrote between rows");
+        }
+    }
+
+    #[test]
+    fn accumulate_adds_to_strided_rows() {
+        for (m, n, k, stride) in [(1, 4, 1, 1), (6, 64, 32, 40), (50, 33, 9, 3)] {
+            let a: Vec<f32> = (0..2 + (m - 1) * stride + k).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+            let w: Vec<f32> = (0..n * k).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+            let mut out = vec![0.5; 3 + m * (n + 2)];
+            accumulate(m, n, k, Rows { data: &a, offset: 2, stride }, &w, &mut out, 3, n + 2);
+            assert!(out[..3].iter().all(|v| *v == 0.5));
+            for (i, row) in out[3..].chunks(n + 2).enumerate() {
+                for j in 0..n {
+                    let sum: f64 = (0..k).map(|x| f64::from(a[2 + i * stride + x]) * f64::from(w[x * n + j])).sum();
+                    assert!((f64::from(row[j]) - 0.5 - sum).abs() < 1e-4, "m {m} n {n} k {k} at {i},{j}");
+                }
+                assert!(row[n..].iter().all(|v| *v == 0.5));
+            }
         }
     }
 }

@@ -14,7 +14,6 @@ pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
-pub mod panels;
 mod pointer;
 pub mod relative_attention;
 pub mod rotary;

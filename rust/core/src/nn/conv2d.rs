@@ -3,16 +3,15 @@
 use candle_core::Tensor;
 
 use super::{fold_batch_norm, with_slice};
-use crate::kernels::conv2d::{self as kernel, Geometry2d};
-use crate::kernels::panels::Panels;
+use crate::kernels::conv2d as kernel;
+pub use crate::kernels::conv2d::Geometry2d;
 use crate::{Result, Weights};
 
 /// A two-dimensional convolution with the BatchNorm after it folded in.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    /// `[out, kernel (time) * kernel (F) * in]`.
+    /// `[kernel (time) * kernel (F) * in, out]`.
     weight: Tensor,
-    panels: Panels,
     bias: Tensor,
     geometry: Geometry2d,
 }
@@ -24,12 +23,10 @@ impl Conv2d {
         let mut dealt = vec![0.0; values.len()];
         for (i, value) in values.iter().enumerate() {
             let (n, c, df, dt) = (i / kernel / kernel / input, i / kernel / kernel % input, i / kernel % kernel, i % kernel);
-            dealt[((n * kernel + dt) * kernel + df) * input + c] = *value;
+            dealt[((dt * kernel + df) * input + c) * output + n] = *value;
         }
-        let depth = kernel * kernel * input;
         Ok(Self {
-            panels: Panels::new(&dealt, output, depth),
-            weight: Tensor::from_vec(dealt, (output, depth), device)?,
+            weight: Tensor::from_vec(dealt, (kernel * kernel * input, output), device)?,
             bias: Tensor::from_vec(bias, output, device)?,
             geometry,
         })
@@ -61,14 +58,16 @@ impl Conv2d {
         let g = self.geometry;
         let call = |residual: Option<&[f32]>| {
             with_slice(x, |x| {
-                with_slice(&self.bias, |bias| {
-                    kernel::conv2d(kernel::Conv2d { x, t, f, weight: &self.panels, bias, residual, relu, geometry: g })
+                with_slice(&self.weight, |weight| {
+                    with_slice(&self.bias, |bias| {
+                        kernel::conv2d(kernel::Conv2d { x, t, f, weight, bias, residual, relu, geometry: g })
+                    })
                 })
             })
         };
         let out = match residual {
-            Some(residual) => with_slice(residual, |r| call(Some(r)))???,
-            None => call(None)??,
+            Some(residual) => with_slice(residual, |r| call(Some(r)))????,
+            None => call(None)???,
         };
         Ok(Tensor::from_vec(out, (t, g.positions(f), g.output), x.device())?)
     }
@@ -82,7 +81,7 @@ impl Conv2d {
         for (dt, df) in (0..kernel * kernel).map(|tap| (tap / kernel, tap % kernel)) {
             let tap = x.narrow(0, dt, t)?.narrow(1, df, positions * stride)?.contiguous()?;
             let tap = tap.reshape((t, positions, stride, c))?.narrow(2, 0, 1)?.contiguous()?;
-            let w = self.weight.narrow(1, (dt * kernel + df) * c, c)?.t()?.contiguous()?;
+            let w = self.weight.narrow(0, (dt * kernel + df) * c, c)?;
             y = (y + tap.reshape((t * positions, c))?.matmul(&w)?)?;
         }
         let mut y = y.reshape((t, positions, output))?;

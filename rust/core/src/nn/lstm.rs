@@ -2,9 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Activation, Linear, with_slice};
+use super::{Activation, Linear, to_vec, with_slice};
 use crate::kernels::lstm as kernel;
-use crate::kernels::panels::Panels;
 use crate::{Result, Weights};
 
 /// `torch.nn.LSTM` with `batch_first`, one direction.
@@ -18,9 +17,8 @@ pub struct Lstm {
 struct Layer {
     /// Inputs' product with both biases, `[in]` → `[4H]`.
     input: Linear,
-    /// `[4H, H]`.
+    /// `[H, 4H]`.
     recurrent: Tensor,
-    panels: Panels,
 }
 
 impl Lstm {
@@ -28,15 +26,13 @@ impl Lstm {
     pub fn load(weights: &Weights, input: usize, hidden: usize, layers: usize) -> Result<Self> {
         let layer = |i: usize| -> Result<Layer> {
             let input = if i == 0 { input } else { hidden };
-            let recurrent = weights.values(&format!("weight_hh_l{i}"), &[4 * hidden, hidden])?;
             let bias = |name: &str| weights.tensor(&format!("{name}_l{i}"), &[4 * hidden]);
             Ok(Layer {
                 input: Linear::new(
                     weights.tensor(&format!("weight_ih_l{i}"), &[4 * hidden, input])?,
                     Some((bias("bias_ih")? + bias("bias_hh")?)?),
                 )?,
-                panels: Panels::new(&recurrent, 4 * hidden, hidden),
-                recurrent: Tensor::from_vec(recurrent, (4 * hidden, hidden), weights.device())?,
+                recurrent: weights.tensor(&format!("weight_hh_l{i}"), &[4 * hidden, hidden])?.t()?.contiguous()?,
             })
         };
         Ok(Self { layers: (0..layers).map(layer).collect::<Result<_>>()?, hidden })
@@ -61,18 +57,18 @@ impl Layer {
             return self.plain(x, hidden);
         }
         let (b, t, _) = x.dims3()?;
-        let out = with_slice(&self.input.forward(x)?, |gates| kernel::lstm(gates, t, &self.panels))?;
+        let mut gates = to_vec(&self.input.forward(x)?)?;
+        let out = with_slice(&self.recurrent, |recurrent| kernel::lstm(&mut gates, t, hidden, recurrent))?;
         Ok(Tensor::from_vec(out, (b, t, hidden), x.device())?)
     }
 
     fn plain(&self, x: &Tensor, hidden: usize) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
         let gates = self.input.forward(x)?; // [B, T, 4H]
-        let recurrent = self.recurrent.t()?.contiguous()?;
         let mut h = Tensor::zeros((b, hidden), DType::F32, x.device())?;
         let (mut c, mut states) = (h.clone(), Vec::with_capacity(t));
         for step in 0..t {
-            let sums = (gates.narrow(1, step, 1)?.squeeze(1)? + h.matmul(&recurrent)?)?;
+            let sums = (gates.narrow(1, step, 1)?.squeeze(1)? + h.matmul(&self.recurrent)?)?;
             let gate = |i: usize, f: Activation| f.forward(&sums.narrow(1, i * hidden, hidden)?.contiguous()?);
             let new = (gate(0, Activation::Sigmoid)? * gate(2, Activation::Tanh)?)?;
             c = ((gate(1, Activation::Sigmoid)? * &c)? + new)?;
@@ -91,14 +87,12 @@ mod tests {
 
     #[test]
     fn kernel_agrees_with_candle() -> Result<()> {
-        let recurrent = Tensor::randn(0f32, 0.4, (64, 16), &Device::Cpu)?;
         let layer = Layer {
             input: Linear::new(
                 Tensor::randn(0f32, 0.4, (64, 5), &Device::Cpu)?,
                 Some(Tensor::randn(0f32, 0.5, 64, &Device::Cpu)?),
             )?,
-            panels: Panels::new(&recurrent.flatten_all()?.to_vec1::<f32>()?, 64, 16),
-            recurrent,
+            recurrent: Tensor::randn(0f32, 0.4, (16, 64), &Device::Cpu)?,
         };
         let x = Tensor::randn(0f32, 1.0, (9, 21, 5), &Device::Cpu)?;
         let gap = (layer.forward(&x, 16)? - layer.plain(&x, 16)?)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;

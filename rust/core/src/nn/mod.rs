@@ -25,7 +25,7 @@ pub use attention::{Attention, attention};
 pub use batch_norm::{BatchNormRelu, fold_batch_norm};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};
-pub use conv2d::Conv2d;
+pub use conv2d::{Conv2d, Geometry2d};
 pub use depthwise::DepthwiseConv1d;
 pub use embedding::Embedding;
 pub use fused::{Fused, Pointwise};

@@ -7,8 +7,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::kernels::conv2d::Geometry2d;
-use crate::nn::{Activation, BatchNormRelu, Conv1d, Conv1dOptions, Conv2d, Linear, fold_batch_norm};
+use crate::nn::{Activation, BatchNormRelu, Conv1d, Conv1dOptions, Conv2d, Geometry2d, Linear, fold_batch_norm};
 use crate::{Checkpoint, Error, Matrix, Observer, Result, Weights, config};
 
 const STAGE: &str = "speaker_encoder.xvector";
