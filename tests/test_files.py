@@ -13,8 +13,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,7 +194,9 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path, kind: type[BaseExce
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize(("ending", "distance"), [(".wav", 2e-5), (".flac", 2e-5), (".aiff", 2e-5), (".WAV", 2e-5), (".ogg", 0.05), (".mp3", 0.05)])
+@pytest.mark.parametrize(
+    ("ending", "distance"), [(".wav", 2e-5), (".flac", 2e-5), (".aiff", 2e-5), (".WAV", 2e-5), (".ogg", 0.05), (".mp3", 0.05)]
+)
 def test_speech_is_saved_and_read_back(tmp_path: Path, speech: Speech, ending: str, distance: float) -> None:
     path = tmp_path / f"a{ending}"
     speech.save(path)
@@ -232,7 +235,7 @@ def test_endings(tmp_path: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
     for name in ("a", "a.txt", "a.wav.bak", ".wav"):
         with pytest.raises(ArgumentError, match=r"expected a name ending in .wav, .flac, .ogg, .mp3, .aiff, got"):
             speech.save(tmp_path / name)
-    monkeypatch.setattr(soundfile, "_formats", {k: v for k, v in soundfile._formats.items() if k != "MP3"})  # noqa: SLF001
+    monkeypatch.setattr(soundfile, "_formats", {k: v for k, v in soundfile._formats.items() if k != "MP3"})
     with pytest.raises(ArgumentError, match=r"a.mp3: libsndfile \d.* cannot write MP3"):
         speech.save(tmp_path / "a.mp3")
     assert not os.listdir(tmp_path)
@@ -248,7 +251,7 @@ def test_speech_is_an_array(speech: Speech) -> None:
 
 
 def test_speech_plays_in_a_notebook(speech: Speech) -> None:
-    shown = speech._repr_html_()  # noqa: SLF001
+    shown = speech._repr_html_()
     found = re.search(r'<audio controls src="data:audio/wav;base64,([A-Za-z0-9+/=]+)">', shown)
     assert found is not None
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(found[1])), dtype="float32")

@@ -65,7 +65,11 @@ def home(tmp_path: Path) -> Path:
 
 
 def locate(home: Path, endpoint: str, *arguments: Any, before: str = "", **environment: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_")) and "proxy" not in key.lower()}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "TRANSFORMERS_")) and "proxy" not in key.lower()
+    }
     own = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
     command = [sys.executable, "-c", CHILD, json.dumps(arguments), before]
     done = subprocess.run(command, env={**kept, **own}, capture_output=True, text=True, timeout=120)
@@ -131,7 +135,10 @@ def test_another_revision_is_the_one_that_is_asked_for(repository, home) -> None
 def test_token_goes_to_the_hub_and_not_to_the_store(repository, home) -> None:
     with turbo(repository) as server:
         locate(home, server.endpoint, "turbo", HF_TOKEN="hf_secret")
-    assert {(request.token, request.revision is None) for request in server.requests} == {("Bearer hf_secret", False), (None, True)}
+    assert {(request.token, request.revision is None) for request in server.requests} == {
+        ("Bearer hf_secret", False),
+        (None, True),
+    }
 
 
 def test_repository_with_its_own_configuration(tiny_checkpoint: Path, home) -> None:
@@ -231,7 +238,9 @@ def test_system_refuses_the_cache(repository, home, code: int, says: str) -> Non
         if code != 5:
             assert str(home) in answer["message"] and "HF_HOME" in answer["message"]
         again = locate(home, server.endpoint, "turbo")
-    assert (Path(again["directory"]) / "t3_turbo_v1.safetensors").read_bytes() == repository["t3_turbo_v1.safetensors"].read_bytes()
+    assert (Path(again["directory"]) / "t3_turbo_v1.safetensors").read_bytes() == repository[
+        "t3_turbo_v1.safetensors"
+    ].read_bytes()
 
 
 def test_wrong_names(home, tmp_path: Path) -> None:

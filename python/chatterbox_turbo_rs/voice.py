@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Voice:
     def __post_init__(self) -> None:
         for name, (dtype, dimensions) in _TENSORS.items():
             value = np.array(getattr(self, name))
-            if value.dtype != dtype or value.ndim != dimensions or value.size == 0 and name != "t3_prompt_tokens":
+            if value.dtype != dtype or value.ndim != dimensions or (value.size == 0 and name != "t3_prompt_tokens"):
                 expected = f"a {np.dtype(dtype).name} array with {dimensions} axes"
                 raise VoiceError(f"voice: {name}: expected {expected}, got {value.dtype} of shape {list(value.shape)}")
             if value.dtype == np.float32 and not np.isfinite(value).all():
@@ -108,7 +109,7 @@ class Voice:
             raise VoiceError(f"voice: t3_prompt_tokens: expected at most {limit}, got {len(self.t3_prompt_tokens)}")
         for name, size in (("t3_prompt_tokens", config["t3"]["speech_vocab"]), ("s3gen_prompt_tokens", config["s3gen"]["vocab"])):
             ids = getattr(self, name)
-            if len(ids) and not (0 <= ids.min() and ids.max() < size):
+            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
                 raise VoiceError(f"voice: {name}: expected ids from 0 to {size - 1}, found {ids.min()} to {ids.max()}")
         origin = self.metadata.get("checkpoint")
         if origin and origin != fingerprint:
