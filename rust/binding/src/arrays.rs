@@ -23,7 +23,11 @@ fn extract<'py, T: numpy::Element>(name: &str, expected: &str, value: &Bound<'py
 }
 
 fn flat<T: numpy::Element + Copy>(array: &Array<'_, T>) -> Vec<T> {
-    array.as_slice().map_or_else(|_| array.as_array().iter().copied().collect(), <[T]>::to_vec)
+    // `as_slice` alone would also take a Fortran-ordered array, in its own order
+    match array.as_slice() {
+        Ok(slice) if array.is_c_contiguous() => slice.to_vec(),
+        _ => array.as_array().iter().copied().collect(),
+    }
 }
 
 /// A float32 array of shape `[n]` (of `len` values when given).
@@ -32,6 +36,15 @@ pub fn vector(name: &str, value: &Bound<'_, PyAny>, len: Option<usize>) -> PyRes
     let array = extract::<f32>(name, &expected, value)?;
     if array.ndim() != 1 || len.is_some_and(|n| array.len() != n) {
         return Err(error("ArgumentError", format!("{name}: expected {expected}, got {}", describe(value))));
+    }
+    Ok(flat(&array))
+}
+
+/// A float64 array of shape `[n]`.
+pub fn doubles(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+    let array = extract::<f64>(name, "float64 [n]", value)?;
+    if array.ndim() != 1 {
+        return Err(error("ArgumentError", format!("{name}: expected float64 [n], got {}", describe(value))));
     }
     Ok(flat(&array))
 }

@@ -1,7 +1,143 @@
-//! Binding of `t3_decoder`: to be written.
+//! Binding of `t3.decoder` and of the token loop.
 
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Session as CoreSession};
+use chatterbox_turbo::stages::t3::generate::{Session, generate, keep_speech};
+use chatterbox_turbo::stages::t3::sampler::SamplerParameters;
+use chatterbox_turbo::{Error, Result, draws};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::arrays::{doubles, ids, to_vector, vector};
+use crate::checkpoint::Checkpoint;
+use crate::door::{error, run};
+
+/// The loaded decoder (`_core.T3Decoder(checkpoint, device)`); immutable, to be shared by threads.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct T3Decoder {
+    core: Core,
+    s3gen: chatterbox_turbo::config::S3Gen,
+}
+
+#[pymethods]
+impl T3Decoder {
+    #[new]
+    fn new(py: Python<'_>, checkpoint: &Checkpoint, device: &str) -> PyResult<Self> {
+        let device = crate::checkpoint::device(device)?;
+        let core = run(py, None, |_| Core::load(&checkpoint.core, &device))?;
+        Ok(Self { core, s3gen: checkpoint.core.config().s3gen.clone() })
+    }
+
+    fn start(
+        &self,
+        py: Python<'_>,
+        speaker_embedding: &Bound<'_, PyAny>,
+        prompt_tokens: &Bound<'_, PyAny>,
+        text_ids: &Bound<'_, PyAny>,
+        max_tokens: &Bound<'_, PyAny>,
+    ) -> PyResult<T3Session> {
+        let speaker = vector("speaker_embedding", speaker_embedding, None)?;
+        let (prompt, text) = (ids("prompt_tokens", prompt_tokens)?, ids("text_ids", text_ids)?);
+        let max_tokens: usize = whole("max_tokens", max_tokens)?;
+        let session = run(py, None, |_| self.core.start(&speaker, &prompt, &text, max_tokens))?;
+        Ok(T3Session { core: Mutex::new(session) })
+    }
+
+    #[pyo3(signature = (speaker_embedding, prompt_tokens, text_ids, *, temperature, top_k, top_p, repetition_penalty, max_tokens,
+                        seed=None, uniforms=None, callback=None))]
+    fn generate<'py>(
+        &self,
+        py: Python<'py>,
+        speaker_embedding: &Bound<'_, PyAny>,
+        prompt_tokens: &Bound<'_, PyAny>,
+        text_ids: &Bound<'_, PyAny>,
+        temperature: f64,
+        top_k: usize,
+        top_p: f64,
+        repetition_penalty: f64,
+        max_tokens: &Bound<'_, PyAny>,
+        seed: Option<&Bound<'_, PyAny>>,
+        uniforms: Option<&Bound<'_, PyAny>>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let speaker = vector("speaker_embedding", speaker_embedding, None)?;
+        let (prompt, text) = (ids("prompt_tokens", prompt_tokens)?, ids("text_ids", text_ids)?);
+        let parameters = SamplerParameters { temperature, top_k, top_p, repetition_penalty };
+        let max_tokens: usize = whole("max_tokens", max_tokens)?;
+        let source = match (seed, uniforms) {
+            (Some(seed), None) => Draws::Seed(whole("seed", seed)?),
+            (None, Some(values)) => Draws::Given(doubles("uniforms", values)?),
+            _ => return Err(error("ArgumentError", "seed and uniforms: expected one of them, got both or none".into())),
+        };
+        let tokens = run(py, callback, |observer| {
+            generate(&self.core, &speaker, &prompt, &text, &parameters, |step| source.at(step), max_tokens, observer)
+        })?;
+        Ok(to_vector(py, tokens))
+    }
+
+    fn keep_speech<'py>(&self, py: Python<'py>, tokens: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let tokens = ids("tokens", tokens)?;
+        Ok(to_vector(py, keep_speech(&tokens, &self.s3gen)))
+    }
+}
+
+/// Where the loop's uniforms come from.
+enum Draws {
+    Seed(u64),
+    Given(Vec<f64>),
+}
+
+impl Draws {
+    fn at(&self, step: usize) -> Result<f64> {
+        match self {
+            Self::Seed(seed) => draws::uniforms(*seed, draws::T3, step as u64, 1).map(|values| values[0]),
+            Self::Given(values) => values.get(step).copied().ok_or_else(|| {
+                Error::argument(format!("uniforms: expected a number for every step, got {} for step {step}", values.len()))
+            }),
+        }
+    }
+}
+
+/// A whole number from 0 on that fits the type.
+fn whole<'py, T>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py>,
+{
+    value.extract().map_err(|_| {
+        let found = value.repr().map_or_else(|_| "something else".into(), |text| text.to_string());
+        error("ArgumentError", format!("{name}: expected a whole number from 0 to 2^64 - 1, got {found}"))
+    })
+}
+
+/// One utterance; used by one thread at a time.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct T3Session {
+    core: Mutex<CoreSession>,
+}
+
+impl T3Session {
+    fn lock(&self) -> Result<MutexGuard<'_, CoreSession>> {
+        self.core.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::argument("session: expected one thread at a time, another one is using it"),
+            TryLockError::Poisoned(_) => Error::argument("session: expected a working session, got one that failed before"),
+        })
+    }
+}
+
+#[pymethods]
+impl T3Session {
+    #[pyo3(signature = (callback=None))]
+    fn prefill<'py>(&self, py: Python<'py>, callback: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        Ok(to_vector(py, run(py, callback, |observer| self.lock()?.prefill(observer))?))
+    }
+
+    fn step<'py>(&self, py: Python<'py>, token: i64) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        Ok(to_vector(py, run(py, None, |_| self.lock()?.step(token))?))
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<T3Decoder>()?;
+    module.add_class::<T3Session>()
 }

@@ -15,10 +15,17 @@ pub mod maths;
 pub mod matmul;
 pub mod norm;
 mod pointer;
+pub mod relative_attention;
 pub mod rotary;
 pub(crate) mod simd;
+mod tiles;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {
     rayon::current_num_threads()
+}
+
+/// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it.
+pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }

@@ -11,10 +11,12 @@ mod conv2d;
 mod conv_transpose1d;
 mod depthwise;
 mod embedding;
+mod fused;
 mod kv_cache;
 mod linear;
 mod lstm;
 mod norm;
+mod relative_attention;
 mod rotary;
 mod weight_norm;
 
@@ -26,10 +28,12 @@ pub use conv1d::{Conv1d, Conv1dOptions};
 pub use conv2d::{Conv2d, Geometry2d};
 pub use depthwise::DepthwiseConv1d;
 pub use embedding::Embedding;
+pub use fused::{Fused, Pointwise};
 pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use lstm::Lstm;
 pub use norm::{LayerNorm, softmax};
+pub use relative_attention::{RelativeAttention, relative_attention};
 pub use rotary::Rotary;
 pub use weight_norm::weight_norm;
 

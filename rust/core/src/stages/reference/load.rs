@@ -2,7 +2,7 @@
 //!
 //! Decode to f32 (integers by their full scale, as libsndfile does), mean over the channels in f32, resample with the soxr
 //! HQ filter when the rate differs, then `L / 24000 > 5.0`, strictly and after resampling. Nothing is clipped.
-//! Reads WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis and MP4 (AAC, ALAC) without any system library.
+//! Reads WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis, AAC and MP4 (AAC, ALAC) without any system library.
 //!
 //! Upstream: `librosa.load(path, sr=24000)` in `prepare_conditionals` of `tts_turbo.py`, resemble-ai/chatterbox at commit
 //! 5de7a54 (librosa 0.11: soundfile, `to_mono`, `resample`).

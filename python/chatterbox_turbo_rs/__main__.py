@@ -1,0 +1,7 @@
+"""``python -m chatterbox_turbo_rs`` is the command ``chatterbox-turbo``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

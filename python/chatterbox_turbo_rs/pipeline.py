@@ -1,0 +1,209 @@
+"""From text and a reference clip to samples: the stages in order, on whichever side the plan says.
+
+The order, the crops and the filter are those of ``src/chatterbox/tts_turbo.py`` and ``models/s3gen/s3gen.py`` of
+resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that is the stages' work.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from typing import Any, Callable
+
+import numpy as np
+
+from . import backends, draws, token_loop
+from .backends import Plan
+from .errors import ArgumentError, CancelledError
+from .resources import Resources
+from .speech import Speech
+from .stages.t3.sampler import SamplerParameters
+from .voice import Voice, describe
+
+SAMPLE_RATE = 24_000
+S3_RATE = 16_000
+S3GEN_SECONDS = 10
+"""S3Gen sees this much of the reference clip."""
+T3_SECONDS = 15
+"""T3's prompt tokens come from this much of it."""
+FRAME = 480
+"""Samples of a mel frame."""
+
+READS_CHECKPOINT = (
+    "text.tokenize",
+    "voice_encoder.embedding",
+    "s3tokenizer.mel",
+    "s3tokenizer.tokens",
+    "speaker_encoder.xvector",
+    "t3.decoder",
+    "s3gen.encoder",
+    "s3gen.flow",
+    "s3gen.vocoder",
+)
+"""Stages that are built when a model is loaded, so that a damaged checkpoint is found before anything is computed."""
+
+Callback = Callable[[str, int, int], None]
+
+
+class Pipeline:
+    """The stages of one loaded model. Immutable but for stages that are built on first use; threads may share it."""
+
+    def __init__(self, resources: Resources, fingerprint: str) -> None:
+        self.resources = resources
+        self.config = resources.config
+        self.fingerprint = fingerprint
+        self._stages: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()
+
+    def stage(self, key: str, implementation: str) -> Any:
+        """The implementation of a stage, built once."""
+        with self._lock:
+            if (key, implementation) not in self._stages:
+                self._stages[key, implementation] = backends.load(key, implementation, self.resources)
+            return self._stages[key, implementation]
+
+    def build(self, plan: Plan) -> None:
+        """Builds the stages that read the checkpoint."""
+        for key in READS_CHECKPOINT:
+            self.stage(key, plan[key])
+
+    def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
+        """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""
+        run = Run(self, plan, callback)
+        samples = run("reference.load", source)
+        raw = samples
+        if loudness is not None:
+            samples = run("reference.loudness", samples, loudness)
+        w16, r16 = run("reference.resample", samples)
+        r24 = samples[: S3GEN_SECONDS * SAMPLE_RATE]
+
+        prompt_mel = run("s3gen.prompt_mel", r24)
+        xvector = run("speaker_encoder.xvector", run("speaker_encoder.fbank", r16))
+        s3gen_tokens = run("s3tokenizer.tokens", run("s3tokenizer.mel", r16))
+        # An odd mel count keeps its last frame; only the tokens are cut to half of it.
+        s3gen_tokens = s3gen_tokens[: len(prompt_mel) // 2]
+
+        limit = self.config["t3"]["prompt_tokens"]
+        t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * S3_RATE])
+        t3_tokens = run("s3tokenizer.tokens", t3_mel[: 4 * limit])
+        embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
+        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw))
+
+    def generate(
+        self,
+        text: str,
+        voice: Voice,
+        plan: Plan,
+        parameters: SamplerParameters,
+        seed: int,
+        max_tokens: int,
+        watermark: str | None,
+        callback: Callback | None = None,
+    ) -> Speech:
+        """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
+        voice.check(self.config, self.fingerprint)
+        run = Run(self, plan, callback)
+        normalized = run("text.normalize", text)
+        text_ids = run("text.tokenize", normalized)
+
+        raw = self._tokens(run, voice, text_ids, parameters, seed, max_tokens)
+        tokens = token_loop.keep_speech(raw, self.config["s3gen"])
+
+        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
+        noise = normals(seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
+        mel = run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
+
+        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
+        phases = draws.phases(seed, harmonics)
+        samples = run("s3gen.vocoder", mel, phases, normals(seed, draws.NOISE, FRAME * len(mel), harmonics))
+        if watermark is not None:
+            samples = run("watermark", samples)
+        return Speech(samples, SAMPLE_RATE, seed, plan, run.timings, tokens, watermark is not None, normalized)
+
+    def _tokens(
+        self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
+    ) -> np.ndarray:
+        """The raw tokens of the loop: inside Rust when both T3 stages are, which gives the same tokens."""
+        decoder = self.stage("t3.decoder", run.plan["t3.decoder"])
+        prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
+        started = time.perf_counter()
+        if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
+            tokens = decoder.generate(*prompt, parameters, max_tokens, seed=seed, callback=run.callback)
+        else:
+            sampler = self.stage("t3.sampler", run.plan["t3.sampler"])
+            tokens = token_loop.generate(
+                decoder,
+                sampler,
+                *prompt,
+                parameters,
+                lambda step: float(draws.uniforms(seed, draws.T3, step, 1)[0]),
+                max_tokens,
+                run.callback,
+            )
+        run.timings["t3"] = time.perf_counter() - started
+        return tokens
+
+
+class Run:
+    """One request: calls stages by key, keeps their times, hands the callback to those that take one."""
+
+    def __init__(self, pipeline: Pipeline, plan: Plan, callback: Callback | None) -> None:
+        self.pipeline = pipeline
+        self.plan = plan
+        self.callback = callback
+        self.timings: dict[str, float] = {}
+
+    def __call__(self, key: str, *arguments: Any) -> Any:
+        stage = self.pipeline.stage(key, self.plan[key])
+        more = {}
+        if self.callback is not None:
+            self.callback(key, 0, 1)
+            if _takes_callback(stage):
+                more["callback"] = self.callback
+        started = time.perf_counter()
+        result = stage(*arguments, **more)
+        self.timings[key] = self.timings.get(key, 0.0) + time.perf_counter() - started
+        if self.callback is not None:
+            self.callback(key, 1, 1)
+        return result
+
+
+def normals(seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
+    """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner."""
+    from . import _core
+
+    return _core.draws_normals(seed, stream, 0, rows, cols)
+
+
+def callback(progress: Any, cancel: Any) -> Callback | None:
+    """Joins ``progress=`` (True or a callable ``(stage, done, total)``) and ``cancel=`` (an event with ``is_set()``)."""
+    from .progress import Bar
+
+    if progress is None or progress is False:
+        report: Callable[[str, int, int], Any] | None = None
+    elif progress is True:
+        report = Bar()
+    elif callable(progress):
+        report = progress
+    else:
+        raise ArgumentError(f"progress: expected True or a callable (stage, done, total), got {type(progress).__name__}")
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
+    if report is None and cancel is None:
+        return None
+
+    def call(stage: str, done: int, total: int) -> None:
+        if cancel is not None and cancel.is_set():
+            raise CancelledError(f"cancelled during {stage} ({done} of {total})")
+        if report is not None and report(stage, done, total) is False:
+            raise CancelledError(f"cancelled during {stage} ({done} of {total})")
+
+    return call
+
+
+def _takes_callback(stage: Any) -> bool:
+    try:
+        return "callback" in inspect.signature(stage).parameters
+    except (TypeError, ValueError):
+        return False

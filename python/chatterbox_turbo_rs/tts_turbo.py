@@ -1,0 +1,235 @@
+"""Drop-in for ``chatterbox.tts_turbo``: change the import line, keep the rest.
+
+Names, arguments, defaults and errors are those of ``src/chatterbox/tts_turbo.py`` of resemble-ai/chatterbox at commit
+5de7a54. ``generate`` returns a torch tensor ``[1, n]`` where torch is installed and a NumPy array otherwise. Random draws
+come from this package's own counter-based generator, seeded from torch's when torch is imported (so that
+``torch.manual_seed`` reproduces an utterance) and from the system otherwise: single utterances differ from upstream's, their
+distribution does not.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _core, conditionals, hub, torch_archive
+from . import config as configuration
+from .errors import AudioError, CheckpointError
+from .stages.reference.load import MIN_SECONDS
+from .tts import ChatterboxTurbo
+from .voice import Voice
+
+logger = logging.getLogger(__name__)
+
+REPO_ID = "ResembleAI/chatterbox-turbo"
+NANO_REPO_ID = "ResembleAI/chatterbox-nano"
+
+
+def punc_norm(text: str) -> str:
+    """Upstream's quick clean-up of punctuation (stage ``text.normalize``)."""
+    from .stages.text.normalize.python import normalize
+
+    return normalize(text)
+
+
+@dataclass
+class T3Cond:
+    """T3's conditioning, as upstream names it; arrays are NumPy (torch tensors are accepted)."""
+
+    speaker_emb: Any
+    clap_emb: Any = None
+    cond_prompt_speech_tokens: Any = None
+    cond_prompt_speech_emb: Any = None
+    emotion_adv: Any = 0.5
+
+    def to(self, *, device: Any = None, dtype: Any = None) -> T3Cond:
+        """Kept for compatibility: arrays live on the host."""
+        del device, dtype
+        return self
+
+    def save(self, fpath: str | Path) -> None:
+        """Writes the fields as a torch archive."""
+        torch_archive.save(fpath, {name: _host(value) for name, value in vars(self).items()})
+
+    @staticmethod
+    def load(fpath: str | Path, map_location: Any = "cpu") -> T3Cond:
+        """Reads what ``save`` wrote; nothing in it is executed."""
+        del map_location
+        return T3Cond(**torch_archive.read(fpath))
+
+
+@dataclass
+class Conditionals:
+    """``t3`` (:class:`T3Cond`) and ``gen`` (S3Gen's reference dictionary), in upstream's file format."""
+
+    t3: T3Cond
+    gen: dict[str, Any]
+
+    def to(self, device: Any) -> Conditionals:
+        """Kept for compatibility: arrays live on the host."""
+        del device
+        return self
+
+    def save(self, fpath: str | Path) -> None:
+        """Writes a torch archive that ``torch.load(weights_only=True)`` and upstream read."""
+        t3 = {name: _host(value) for name, value in vars(self.t3).items()}
+        torch_archive.save(fpath, {"t3": t3, "gen": {name: _host(value) for name, value in self.gen.items()}})
+
+    @classmethod
+    def load(cls, fpath: str | Path, map_location: Any = "cpu") -> Conditionals:
+        """Reads upstream's ``conds.pt``; nothing in it is executed."""
+        del map_location
+        content = torch_archive.read(fpath)
+        return cls(T3Cond(**content["t3"]), dict(content["gen"]))
+
+    def voice(self) -> Voice:
+        """The same voice for :class:`~chatterbox_turbo_rs.ChatterboxTurbo`."""
+        t3 = {name: _host(value) for name, value in vars(self.t3).items()}
+        return conditionals.from_dicts(t3, {name: _host(value) for name, value in self.gen.items()})
+
+
+class ChatterboxTurboTTS:
+    """Upstream's class over this package's engine."""
+
+    ENC_COND_LEN = 15 * 16_000
+    DEC_COND_LEN = 10 * 24_000
+
+    def __init__(self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo") -> None:
+        self.sr = engine.sample_rate
+        self.engine = engine
+        self.device = device
+        self.conds = conds
+        self.model_label = model_label
+
+    @classmethod
+    def from_local(cls, ckpt_dir: str | Path, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
+        """Loads upstream's files from ``ckpt_dir``; where it holds both models, ``nano`` chooses."""
+        directory = Path(ckpt_dir)
+
+        def locate() -> tuple[Path, dict[str, Any]]:
+            found, config = hub.locate(directory)
+            name = "nano" if nano else "turbo"
+            if config["name"] in ("turbo", "nano") and config["name"] != name:
+                config = configuration.builtin(name)
+                missing = [file for file in config["files"].values() if not (found / file).is_file()]
+                if missing:
+                    raise CheckpointError(f"{found}: missing {', '.join(missing)}, which nano={nano} needs")
+            return found, config
+
+        return cls._wrap(ChatterboxTurbo._open(locate, _device(device)), device, nano)
+
+    @classmethod
+    def from_pretrained(cls, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
+        """Downloads (once) and loads Turbo, or Nano with ``nano=True``; ``"mps"`` becomes the CPU where there is none."""
+        if _device(device) == "metal" and "metal" not in _core.build_info()["features"]:
+            logger.warning("MPS not available because this build has no Metal support; using the CPU.")
+            device = "cpu"
+        return cls._wrap(ChatterboxTurbo.from_pretrained("nano" if nano else "turbo", device=_device(device)), device, nano)
+
+    @classmethod
+    def _wrap(cls, engine: ChatterboxTurbo, device: Any, nano: bool) -> ChatterboxTurboTTS:
+        conds = None
+        if engine.builtin_voice is not None:
+            t3, gen = conditionals.to_dicts(engine.builtin_voice)
+            conds = Conditionals(T3Cond(**t3), gen)
+        return cls(engine, str(device), conds, "Nano" if nano else "Turbo")
+
+    def norm_loudness(self, wav: np.ndarray, sr: int, target_lufs: float = -27) -> np.ndarray:
+        """Scales ``wav`` to ``target_lufs`` (BS.1770), unchanged where the loudness is not finite."""
+        import pyloudnorm
+
+        try:
+            gain = 10.0 ** ((target_lufs - pyloudnorm.Meter(sr).integrated_loudness(wav)) / 20.0)
+            return wav * np.float32(gain) if np.isfinite(gain) and gain > 0.0 else wav
+        except ValueError as error:
+            logger.warning("Error in norm_loudness, skipping: %s", error)
+            return wav
+
+    def prepare_conditionals(self, wav_fpath: Any, exaggeration: float = 0.5, norm_loudness: bool = True) -> None:
+        """Prepares ``self.conds`` from a clip longer than 5 seconds (AssertionError otherwise, as upstream)."""
+        path = os.fspath(wav_fpath) if isinstance(wav_fpath, os.PathLike) else wav_fpath
+        if isinstance(path, str) and not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        try:
+            voice = self.engine.voice(wav_fpath, loudness="bs1770" if norm_loudness else None)
+        except AudioError as error:
+            if f"must be longer than {MIN_SECONDS} s" in str(error):
+                raise AssertionError("Audio prompt must be longer than 5 seconds!") from error
+            raise
+        t3, gen = conditionals.to_dicts(voice, exaggeration)
+        self.conds = Conditionals(T3Cond(**t3), gen)
+
+    def generate(
+        self,
+        text: str,
+        repetition_penalty: float = 1.2,
+        min_p: float = 0.00,
+        top_p: float = 0.95,
+        audio_prompt_path: Any = None,
+        exaggeration: float = 0.0,
+        cfg_weight: float = 0.0,
+        temperature: float = 0.8,
+        top_k: int = 1000,
+        norm_loudness: bool = True,
+    ) -> Any:
+        """Speaks ``text``; float32 ``[1, n]`` at ``self.sr``, watermarked. Raises upstream's errors for upstream's reasons."""
+        if audio_prompt_path:
+            self.prepare_conditionals(audio_prompt_path, exaggeration=exaggeration, norm_loudness=norm_loudness)
+        else:
+            assert self.conds is not None, "Please `prepare_conditionals` first or specify `audio_prompt_path`"
+        if cfg_weight > 0.0 or exaggeration > 0.0 or min_p > 0.0:
+            logger.warning(
+                "CFG, min_p and exaggeration are not supported by the %s version and will be ignored.", self.model_label
+            )
+        _check_as_upstream(temperature, top_k, top_p, repetition_penalty)
+        speech = self.engine.generate(
+            text,
+            voice=self.conds.voice(),
+            seed=_seed(),
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+        )
+        samples = np.ascontiguousarray(speech.samples[None])
+        if importlib.util.find_spec("torch") is None:
+            return samples
+        import torch
+
+        return torch.from_numpy(samples)
+
+
+def _check_as_upstream(temperature: Any, top_k: Any, top_p: Any, repetition_penalty: Any) -> None:
+    """The checks of the processors that ``inference_turbo`` builds (transformers 5.2.0): an int is refused where it is there."""
+    if temperature > 0 and temperature != 1.0 and not isinstance(temperature, float):
+        raise ValueError(f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token scores will be invalid.")
+    if top_k > 0 and not isinstance(top_k, int):
+        raise ValueError(f"`top_k` has to be a strictly positive integer, but is {top_k}")
+    if top_p < 0:
+        raise ValueError(f"`top_p` has to be a float > 0 and < 1, but is {top_p}")
+    if repetition_penalty != 1.0 and not (isinstance(repetition_penalty, float) and repetition_penalty > 0):
+        raise ValueError(f"`penalty` has to be a strictly positive float, but is {repetition_penalty}")
+
+
+def _seed() -> int | None:
+    """A seed from torch's generator where torch is in use, so that ``torch.manual_seed`` keeps its meaning."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.randint(0, 2**63 - 1, (1,)).item())
+
+
+def _device(device: Any) -> str:
+    name = str(device)
+    return "metal" if name.partition(":")[0] == "mps" else name
+
+
+def _host(value: Any) -> Any:
+    """A torch tensor as a NumPy array; everything else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value

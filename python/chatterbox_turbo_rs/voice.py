@@ -1,0 +1,133 @@
+"""A prepared voice: what T3 and S3Gen need to know of a speaker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+
+from .checkpoint import TensorFile
+from .errors import CheckpointError, VoiceError
+from .files import whole_file
+
+FORMAT = "1"
+_TENSORS = {
+    "speaker_embedding": (np.float32, 1),
+    "t3_prompt_tokens": (np.int64, 1),
+    "s3gen_prompt_tokens": (np.int64, 1),
+    "s3gen_prompt_mel": (np.float32, 2),
+    "xvector": (np.float32, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """Five arrays and a description; immutable, for any number of utterances and threads.
+
+    ``speaker_embedding`` float32 [256] and ``t3_prompt_tokens`` int64 [P ≤ 375] are T3's; ``s3gen_prompt_tokens`` int64 [K],
+    ``s3gen_prompt_mel`` float32 [M, 80] (M = 2K or 2K + 1) and ``xvector`` float32 [192] are S3Gen's. ``metadata`` holds
+    ``checkpoint`` (fingerprint), ``source`` (SHA-256 of the clip's samples) and ``version``, where they are known.
+    Raises ``VoiceError`` when an array has another shape or dtype than these.
+    """
+
+    speaker_embedding: np.ndarray
+    t3_prompt_tokens: np.ndarray
+    s3gen_prompt_tokens: np.ndarray
+    s3gen_prompt_mel: np.ndarray
+    xvector: np.ndarray
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (dtype, dimensions) in _TENSORS.items():
+            value = np.array(getattr(self, name))
+            if value.dtype != dtype or value.ndim != dimensions or value.size == 0 and name != "t3_prompt_tokens":
+                expected = f"a {np.dtype(dtype).name} array with {dimensions} axes"
+                raise VoiceError(f"voice: {name}: expected {expected}, got {value.dtype} of shape {list(value.shape)}")
+            if value.dtype == np.float32 and not np.isfinite(value).all():
+                raise VoiceError(f"voice: {name}: expected finite numbers, found NaN or infinity")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        frames, tokens = len(self.s3gen_prompt_mel), len(self.s3gen_prompt_tokens)
+        if frames not in (2 * tokens, 2 * tokens + 1):
+            raise VoiceError(f"voice: s3gen_prompt_mel: expected {2 * tokens} or {2 * tokens + 1} frames, got {frames}")
+
+    def __repr__(self) -> str:
+        seconds = len(self.s3gen_prompt_tokens) / 25
+        return f"Voice({seconds:.1f} s prompt, {len(self.t3_prompt_tokens)} T3 tokens, {dict(self.metadata)})"
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file with the metadata; whole or not at all. Raises ``FileError``."""
+        from safetensors.numpy import save
+
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        data = save(arrays, metadata={"format": FORMAT, "kind": "chatterbox-turbo-rs voice", **self.metadata})
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Voice:
+        """Reads a voice file, or upstream's ``conds.pt`` (nothing in it is ever executed).
+
+        Raises ``FileError`` when the file cannot be read, ``VoiceError`` when it is not a voice.
+        """
+        path = Path(path)
+        if path.suffix in (".pt", ".pth"):
+            from .conditionals import read_conds
+
+            return read_conds(path)
+        try:
+            file = TensorFile(path)
+            if file.metadata.get("format", FORMAT) != FORMAT:
+                raise VoiceError(f"{path}: expected voice format {FORMAT}, found {file.metadata['format']}")
+            arrays = {name: file.get(name) for name in _TENSORS}
+        except CheckpointError as error:
+            raise VoiceError(f"not a voice file: {error}") from None
+        known = {k: v for k, v in file.metadata.items() if k not in ("format", "kind")}
+        try:
+            return cls(**arrays, metadata=known)
+        except VoiceError as error:
+            raise VoiceError(f"{path}: {error}") from None
+
+    def check(self, config: Mapping[str, Any], fingerprint: str) -> None:
+        """Raises ``VoiceError`` when this voice does not fit a model: other sizes, ids out of range, another checkpoint."""
+        expected = {
+            "speaker_embedding": (config["voice_encoder"]["embedding_size"],),
+            "xvector": (config["speaker_encoder"]["embedding_size"],),
+            "s3gen_prompt_mel": (len(self.s3gen_prompt_mel), config["s3gen"]["mels"]),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise VoiceError(f"voice: {name}: this model expects shape {list(shape)}, the voice has {list(found)}")
+        limit = config["t3"]["prompt_tokens"]
+        if len(self.t3_prompt_tokens) > limit:
+            raise VoiceError(f"voice: t3_prompt_tokens: expected at most {limit}, got {len(self.t3_prompt_tokens)}")
+        for name, size in (("t3_prompt_tokens", config["t3"]["speech_vocab"]), ("s3gen_prompt_tokens", config["s3gen"]["vocab"])):
+            ids = getattr(self, name)
+            if len(ids) and not (0 <= ids.min() and ids.max() < size):
+                raise VoiceError(f"voice: {name}: expected ids from 0 to {size - 1}, found {ids.min()} to {ids.max()}")
+        origin = self.metadata.get("checkpoint")
+        if origin and origin != fingerprint:
+            raise VoiceError(f"voice: prepared with another checkpoint ({origin[:12]}…, this model is {fingerprint[:12]}…)")
+
+
+def digest(samples: np.ndarray) -> str:
+    """SHA-256 of a clip's samples."""
+    return hashlib.sha256(np.ascontiguousarray(samples).tobytes()).hexdigest()
+
+
+def describe(fingerprint: str, samples: np.ndarray, **more: str) -> dict[str, str]:
+    """The metadata of a voice made now."""
+    from . import _core
+
+    return {"checkpoint": fingerprint, "source": digest(samples), "version": _core.build_info()["version"], **more}
+
+
+def show(voice: Voice) -> dict[str, Any]:
+    """What the command prints of a voice."""
+    shapes = {name: [str(getattr(voice, name).dtype), *getattr(voice, name).shape] for name in _TENSORS}
+    return {"arrays": shapes, "metadata": json.loads(json.dumps(dict(voice.metadata)))}
