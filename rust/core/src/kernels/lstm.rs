@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::maths;
 use super::matmul::{Rows, accumulate};
 use super::simd::dispatch;
+use super::tiles::{self, Panels};
 
 /// Most sequences that a task carries.
 const SEQUENCES: usize = 6;
@@ -28,19 +29,51 @@ pub fn lstm(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32]) -
     // An even number of even shares, whatever the number of threads.
     let tasks = batch.div_ceil(SEQUENCES).next_multiple_of(2);
     let share = batch.div_ceil(tasks.max(1)).max(1);
+    // Dealt once for all steps: columns of the plain layout are a page apart and evict each other.
+    let weight = if tiles::available() {
+        Recurrent::Panels(Panels::new(recurrent, 4 * hidden, hidden, 1, 4 * hidden))
+    } else {
+        Recurrent::Plain(recurrent)
+    };
     out.par_chunks_mut(share * steps * hidden)
         .zip(gates.par_chunks_mut(share * sequence))
-        .for_each(|(out, gates)| walk(gates, steps, hidden, recurrent, out));
+        .for_each(|(out, gates)| walk(gates, steps, hidden, &weight, out));
     out
 }
 
-fn walk(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32], out: &mut [f32]) {
+/// The recurrent weights `[H, 4H]`.
+enum Recurrent<'a> {
+    Plain(&'a [f32]),
+    Panels(Panels),
+}
+
+impl Recurrent<'_> {
+    /// Adds the product of the states at `t - 1` to the gates at `t`.
+    fn add(&self, gates: &mut [f32], states: &[f32], sequences: usize, steps: usize, hidden: usize, t: usize) {
+        let (width, from) = (4 * hidden, (t - 1) * hidden);
+        assert!(t < steps && gates.len() == sequences * steps * width && states.len() == sequences * steps * hidden);
+        match self {
+            Self::Plain(weight) => {
+                let rows = Rows { data: states, offset: from, stride: steps * hidden };
+                accumulate(sequences, width, hidden, rows, weight, gates, t * width, steps * width);
+            }
+            Self::Panels(panels) => {
+                // SAFETY: panels exist where the tiles can run; the sizes asserted above keep every row inside its slice.
+                unsafe {
+                    let (a, out) = (states.as_ptr().add(from), gates.as_mut_ptr().add(t * width));
+                    panels.multiply(0..panels.count(), sequences, a, steps * hidden, out, steps * width);
+                }
+            }
+        }
+    }
+}
+
+fn walk(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &Recurrent<'_>, out: &mut [f32]) {
     let (width, sequences) = (4 * hidden, out.len() / steps / hidden);
     let mut cells = vec![0.0; sequences * hidden];
     for t in 0..steps {
         if t > 0 {
-            let states = Rows { data: out, offset: (t - 1) * hidden, stride: steps * hidden };
-            accumulate(sequences, width, hidden, states, recurrent, gates, t * width, steps * width);
+            recurrent.add(gates, out, sequences, steps, hidden, t);
         }
         for (i, cell) in cells.chunks_exact_mut(hidden).enumerate() {
             step(&mut gates[(i * steps + t) * width..][..width], cell, &mut out[(i * steps + t) * hidden..][..hidden]);
@@ -81,6 +114,9 @@ mod tests {
             let (gates, weight) = (noise(batch * steps * 4 * hidden, 31), noise(4 * hidden * hidden, 57));
             let found = lstm(&mut gates.clone(), steps, hidden, &weight);
             assert_eq!(found.len(), batch * steps * hidden);
+            let mut plain = vec![0.0; found.len()];
+            walk(&mut gates.clone(), steps, hidden, &Recurrent::Plain(&weight), &mut plain);
+            assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-5), "B {batch} T {steps} H {hidden}");
             for b in 0..batch {
                 let (mut h, mut c) = (vec![0f64; hidden], vec![0f64; hidden]);
                 for t in 0..steps {
