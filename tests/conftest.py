@@ -9,6 +9,8 @@ from typing import Callable
 
 import pytest
 
+from chatterbox_turbo_rs import ChatterboxTurbo
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -48,3 +50,15 @@ def make_checkpoint() -> Maker:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Maker) -> Path:
     """The tiny random checkpoint of seed 1234, read-only by agreement: a test that changes files copies them first."""
     return make_checkpoint(tmp_path_factory.mktemp("tiny"), "--size", "tiny", "--seed", "1234")
+
+
+@pytest.fixture(scope="session")
+def demo() -> ChatterboxTurbo:
+    """The embedded model; threads may share it, so tests may too."""
+    return ChatterboxTurbo.from_pretrained("demo")
+
+
+@pytest.fixture(scope="session")
+def clip(data: Path) -> Path:
+    """A reference clip of a little more than 5 s."""
+    return data / "clips" / "short.flac"

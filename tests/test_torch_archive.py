@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def tensors(value, path=""):
 
 @pytest.mark.parametrize("name", ["conds", "kinds"])
 def test_tensors_of_torch_are_read_exactly(name):
-    found = {k: v for k, v in tensors(torch_archive.read(GOLDENS / f"torch_archive_{name}.pt"), name).items() if isinstance(v, np.ndarray)}
+    leaves = tensors(torch_archive.read(GOLDENS / f"torch_archive_{name}.pt"), name)
+    found = {key: leaf for key, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
     with np.load(GOLDENS / "torch_archive.npz") as file:
         expected = {k: file[k] for k in file if k.startswith(name)}
     assert found.keys() == expected.keys() and len(expected) >= 6
@@ -73,10 +75,15 @@ def test_big_endian_storages_are_swapped(tmp_path):
         np.testing.assert_array_equal(found[key], value, err_msg=key)
 
 
+KINDS = (("f2", [0.5]), ("f4", 7), ("f8", 0.1), ("i8", 2**62), ("i4", -5), ("u1", [255]), ("?", [True, False]))
 VALUE = {
-    "t3": {"speaker_emb": np.linspace(-1, 1, 256, dtype=np.float32)[None], "clap_emb": None, "tokens": np.arange(-3, 12)[None]},
-    "views": [np.arange(12.0).reshape(3, 4).T, np.arange(20, dtype=np.int32)[::3], np.float32(3) * np.ones((2, 0, 3), np.float32)],
-    "kinds": [np.array(v, dtype=t) for t, v in (("f2", [0.5]), ("f4", 7), ("f8", 0.1), ("i8", 2**62), ("i4", -5), ("u1", [255]), ("?", [True, False]))],
+    "t3": {
+        "speaker_emb": np.linspace(-1, 1, 256, dtype=np.float32)[None],
+        "clap_emb": None,
+        "tokens": np.arange(-3, 12)[None],
+    },
+    "views": [np.arange(12.0).reshape(3, 4).T, np.arange(20, dtype=np.int32)[::3], np.ones((2, 0, 3), np.float32)],
+    "kinds": [np.array(value, dtype=kind) for kind, value in KINDS],
     "plain": ["", "grün\n\0", 0, -1, 2**31, -(2**63), 0.1, True, False, None, [], {}, [[[]]]],
 }
 
@@ -107,7 +114,7 @@ def test_equal_values_give_equal_files_with_aligned_storages(tmp_path):
     assert data == (tmp_path / "b.pt").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.pt") as archive:
         for info in archive.infolist():
-            name, extra = (int.from_bytes(data[info.header_offset + at : info.header_offset + at + 2], "little") for at in (26, 28))
+            name, extra = struct.unpack_from("<HH", data, info.header_offset + 26)
             assert (info.header_offset + 30 + name + extra) % 64 == 0, info.filename
 
 

@@ -34,7 +34,9 @@ def storage(kind: str = "FloatStorage", key: bytes = text("0"), size: bytes = b"
     return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + key + text("cpu") + size + b"tQ"
 
 
-def tensor(shape: bytes = b"K\x04\x85", stride: bytes = b"K\x01\x85", offset: bytes = b"K\x00", store: bytes | None = None) -> bytes:
+def tensor(
+    shape: bytes = b"K\x04\x85", stride: bytes = b"K\x01\x85", offset: bytes = b"K\x00", store: bytes | None = None
+) -> bytes:
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + (store or storage()) + offset + shape + stride + b"\x89}tR"
 
 
@@ -85,8 +87,8 @@ CODE = {
     "textual persistent id": (b"Pstorage\n", "opcode PERSID"),
     "persistent id: string": (text("file:///etc/passwd") + b"Q", "persistent id: expected"),
     "persistent id: module": (b"(" + text("module") + text("os") + text("x") + text("y") + b"tQ", "4 parts"),
-    "persistent id: other tag": (b"(" + text("package") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ", "persistent id"),
-    "persistent id: class": (b"(" + text("storage") + b"ccollections\nOrderedDict\n" + text("0") + text("cpu") + b"K\x04tQ", "OrderedDict"),
+    "persistent id: other tag": (storage().replace(b"storage", b"package", 1), "persistent id: expected"),
+    "persistent id: class": (storage().replace(b"torch\nFloatStorage", b"collections\nOrderedDict"), "collections.OrderedDict"),
     "call of a storage class": (b"ctorch\nFloatStorage\n(" + text("/etc/passwd") + b"tR", "calling a storage class"),
     "call of a string": (text("system") + b")R", "calling a string"),
     "OrderedDict of something": (b"ccollections\nOrderedDict\n(]tR", "OrderedDict with arguments"),
@@ -95,7 +97,7 @@ CODE = {
     "BUILD of a class": (b"ccollections\nOrderedDict\n}b", "BUILD of collections.OrderedDict"),
     "BUILD with a list": (b"ccollections\nOrderedDict\n)R]b", "BUILD with a list"),
     "BUILD of a tensor": (tensor() + b"}b", "BUILD of a tensor"),
-    "backward hooks": (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + b"K\x00K\x04\x85K\x01\x85\x89}" + text("a") + b"NstR", "backward hooks"),
+    "backward hooks": (tensor().replace(b"\x89}tR", b"\x89}" + text("a") + b"NstR"), "backward hooks"),
     "class as value": (b"ccollections\nOrderedDict\n", "collections.OrderedDict stands where a value"),
     "storage as value": (storage(), "a storage stands where a value"),
     "SETITEM on a list": (b"]" + text("a") + b"Ns", "SETITEM on a list"),
@@ -116,6 +118,8 @@ CODE = {
     "endless global": (b"c" + b"a" * 100, "truncated"),
 }
 
+# each list holds the one before it twice
+SHARED = b"(]q\0" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(40)) + b"t"
 SIZES = {
     "storage of 2^40 values": (tensor(store=storage(size=integer(2**40))), "bytes declared"),
     "storage of 2^63 - 1 values": (tensor(store=storage(size=integer(2**63 - 1))), "bytes declared"),
@@ -142,7 +146,7 @@ SIZES = {
     "list in itself": (b"]q\0h\0a", "nested deeper than 64"),
     "dict in itself": (b"}q\0" + text("a") + b"h\0s", "nested deeper than 64"),
     "deep": (b"]" * 1000 + b"a" * 999, "nested deeper than 64"),
-    "2^40 shared lists": (b"(]q\0" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(40)) + b"t", "more than 1048576 values"),
+    "2^40 shared lists": (SHARED, "more than 1048576 values"),
     "a long key, many times": (text("k" * 2000) + b"q\0}h\0Ns", "at most 1024"),
     "a long string, many times": (b"(" + text("s" * 100_000) + b"q\0" + b"h\0" * 5000 + b"t", "more memory"),
 }

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import official_float64
 import torch
 from safetensors.numpy import load_file, save_file
 
@@ -56,6 +58,8 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
         total = time.perf_counter() - start
         voices[clip["name"]] = tts.conds
         take.keep("conds/prompt_token", tts.conds.gen["prompt_token"])
+        precise = official_float64.s3gen_prompt_mel(take.arrays["s3gen.prompt_mel/in.samples"])
+        take.keep("s3gen.prompt_mel/out.mel_float64", precise.astype(np.float32))
         if job.get("save_conds"):
             tts.conds.save(output / f"conds_{clip['name']}.pt")
         report["clips"][clip["name"]] = _write(output / f"clip_{clip['name']}.safetensors", take, total)

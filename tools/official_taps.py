@@ -50,7 +50,7 @@ def recording(tts: Any, take: Take, what: str) -> Iterator[None]:
     """Records what ``tts`` does inside the context into ``take``; ``what`` is ``"clip"`` (voice) or ``"text"`` (speech)."""
     with contextlib.ExitStack() as stack:
 
-        def tap(owner: Any, name: str, stage: str, after: After | None = None, before: Before | None = None) -> None:
+        def tap(owner: Any, name: str, stage: str | Callable[[], str], after: After | None = None, before: Before | None = None) -> None:
             original = getattr(owner, name)
 
             def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def recording(tts: Any, take: Take, what: str) -> Iterator[None]:
                     before(*arguments, **options)
                 start = time.perf_counter()
                 result = original(*arguments, **options)
-                take.seconds[stage] += time.perf_counter() - start
+                take.seconds[stage() if callable(stage) else stage] += time.perf_counter() - start
                 if after:
                     after(result)
                 return result
@@ -125,7 +125,7 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         lambda result: take.keep("voice_encoder.embedding/out.embedding", result[0]),
         lambda mels, **_: take.keep("voice_encoder.embedding/in.mel", mels[0]),
     )
-    tap(tokenizer, "log_mel_spectrogram", "s3tokenizer.mel", mel_out, mel_in)
+    tap(tokenizer, "log_mel_spectrogram", lambda: whose("mel"), mel_out, mel_in)
     tap(
         tokenizer.quantizer._codebook.project_down,
         "forward",
@@ -133,7 +133,7 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         # What is rounded to a digit of the token, [tokens, 8] (FSQCodebook.encode of s3tokenizer 0.3.0).
         lambda h: take.keep(f"{whose('tokens')}/out.levels", h.float().tanh() * 0.9990000128746033),
     )
-    tap(tokenizer, "quantize", "s3tokenizer.tokens", tokens_out, tokens_in)
+    tap(tokenizer, "quantize", lambda: whose("tokens"), tokens_out, tokens_in)
     tap(
         xvector_module,
         "extract_feature",

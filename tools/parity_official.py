@@ -34,7 +34,7 @@ TEXTS: tuple[dict[str, Any], ...] = (
     {"name": "unicode", "text": "ßtart… “naïve” café — at 5:30, 😀 ’tis ǆ", "clip": "long", "max_gen_len": 30},
     {"name": "empty", "text": "", "clip": "short", "max_gen_len": 20},
     {"name": "over_1024_tokens", "text": LONG_TEXT, "clip": "stereo", "max_gen_len": 10},
-    {"name": "greedy", "text": "One token is always the best.", "clip": "long", "max_gen_len": 60, "top_k": 1},
+    {"name": "greedy", "text": "One token is always the best.", "clip": "long", "max_gen_len": 220, "top_k": 1},
     {
         "name": "narrow",
         "text": "Hot, but within a narrow choice.",
@@ -55,7 +55,7 @@ TEXTS: tuple[dict[str, Any], ...] = (
         "top_p": 1.0,
         "repetition_penalty": 1.0,
     },
-    {"name": "long_speech", "text": "This one speaks for more than six seconds.", "clip": "short", "max_gen_len": 160},
+    {"name": "long_speech", "text": "This one speaks for more than eight seconds.", "clip": "short", "max_gen_len": 220},
     {"name": "spaces", "text": "  leading spaces\tand\nnew lines ; Dr. No paid $5.20 (not 1,000)", "clip": "long", "max_gen_len": 25},
 )
 PROMPT_TOKENS = 250

@@ -14,7 +14,7 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from chatterbox_turbo_rs.parity.metrics import Figures, compare
+from chatterbox_turbo_rs.parity.metrics import Figures, compare, log_spectra
 from chatterbox_turbo_rs.parity.tolerances import describe, judge, limits, margin
 
 Arrays = Mapping[str, np.ndarray]
@@ -107,6 +107,8 @@ class Parity:
 
     def judge(self, row: Row, name: str, reference: Any, found: Any, levels: np.ndarray | None = None) -> None:
         """Fills in a row's figures and verdict."""
+        if name.endswith("@spectrum"):
+            reference, found = log_spectra(reference, found)
         row.allowed, row.figures = limits(name, row.mode), compare(reference, found)
         row.wrong = judge(row.figures, row.allowed)
         if row.wrong and levels is not None and row.figures.comparable:
@@ -127,7 +129,8 @@ class Parity:
         chained = mode == "chained"
 
         def check(key: str, reference: Any, call: Callable[[Any], Any], **options: Any) -> Any:
-            return self.check(mode, key, name, reference, call, seconds.get(key), **options)
+            at = f"{key}@{use}" if (use := options.pop("use", None)) else key
+            return self.check(mode, key, f"{name}, for {use}" if use else name, reference, call, seconds.get(at), **options)
 
         def feed(ours: Any, theirs: str) -> Any:
             return ours if chained else ref[theirs]
@@ -163,13 +166,14 @@ class Parity:
         for use, samples in (("s3gen", r16), ("t3", w16[:240000])):
             at = f"s3tokenizer.mel@{use}"
             spectrum = check(
-                "s3tokenizer.mel", ref[f"{at}/out.mel"], lambda s: s(feed(samples, f"{at}/in.samples"))  # noqa: B023
+                "s3tokenizer.mel", ref[f"{at}/out.mel"], lambda s: s(feed(samples, f"{at}/in.samples")), use=use  # noqa: B023
             )
             at = f"s3tokenizer.tokens@{use}"
             ids[use] = check(
                 "s3tokenizer.tokens",
                 ref[f"{at}/out.ids"],
                 lambda s: s(feed(spectrum[:1500], f"{at}/in.mel")),  # noqa: B023
+                use=use,
                 levels=ref[f"{at}/out.levels"],
             )
         fbank = check("speaker_encoder.fbank", ref["speaker_encoder.fbank/out.fbank"], lambda s: s(feed(r16, "speaker_encoder.fbank/in.r16")))
@@ -180,6 +184,12 @@ class Parity:
         )
         prompt_mel = check(
             "s3gen.prompt_mel", ref["s3gen.prompt_mel/out.mel"], lambda s: s(feed(w24[:240000], "s3gen.prompt_mel/in.samples"))
+        )
+        check(
+            "s3gen.prompt_mel",
+            ref["s3gen.prompt_mel/out.mel_float64"],
+            lambda s: s(feed(w24[:240000], "s3gen.prompt_mel/in.samples")),
+            part="float64",
         )
         # Upstream's rule for a mel that is not twice as long as the tokens: cut the tokens, never the mel.
         cut = ids["s3gen"] if len(prompt_mel) == 2 * len(ids["s3gen"]) else ids["s3gen"][: len(prompt_mel) // 2]
@@ -202,7 +212,7 @@ class Parity:
         seconds, texts = official["seconds"], official["texts"]
 
         def check(key: str, reference: Any, call: Callable[[Any], Any], **options: Any) -> Any:
-            return self.check(mode, key, name, reference, call, seconds.get(key), **options)
+            return self.check(mode, key, name, reference, call, options.pop("time", seconds.get(key)), **options)
 
         text = check("text.normalize", texts["text.normalize/out"], lambda s: s(texts["text.normalize/in"]))
         with warnings.catch_warnings():
@@ -227,13 +237,34 @@ class Parity:
         )
         mel = mel if chained else ref["s3gen.vocoder/in.mel"]
         phases, excitation = self.draws["phases"], np.ascontiguousarray(self.draws["noise"][: 480 * len(mel)])
-        samples = check("s3gen.vocoder", ref["s3gen.vocoder/out.samples"], lambda s: s(mel, phases, excitation))
-        marked = check("watermark", ref["watermark/out.samples"], lambda s: s(samples if chained else ref["watermark/in.samples"]))
-        if chained:
-            row = Row(mode, "end_to_end", name, official_seconds=seconds["total"])
-            self.rows.append(row)
-            row.seconds = sum(r.seconds or 0.0 for r in self.rows if r.mode == mode and r.case == name)
-            self.judge(row, "end_to_end", ref["end_to_end/out.samples"], marked)
+        samples = check("s3gen.vocoder", ref["s3gen.vocoder/out.samples"], lambda s: s(mel, phases, excitation), part="spectrum")
+        self._vocoder_parts(check, ref, mel, phases, excitation, chained)
+        if not chained:
+            check("watermark", ref["watermark/out.samples"], lambda s: s(ref["watermark/in.samples"]))
+            return
+        watermark = self.stage("watermark")
+        row = Row(mode, "end_to_end@spectrum", name, official_seconds=seconds["total"])
+        if isinstance(watermark, Exception):
+            row.missing = f"{type(watermark).__name__}: {watermark}"
+        else:
+            start = time.perf_counter()
+            marked = watermark(samples)
+            ours = sum(r.seconds or 0.0 for r in self.rows if r.mode == mode and r.case == name)
+            row.seconds = ours + time.perf_counter() - start
+            self.judge(row, row.stage, ref["end_to_end/out.samples"], marked)
+        self.rows.append(row)
+
+    @staticmethod
+    def _vocoder_parts(
+        check: Callable[..., Any], ref: Arrays, mel: np.ndarray, phases: np.ndarray, excitation: np.ndarray, chained: bool
+    ) -> None:
+        """f0, excitation and decoder of the vocoder, with the official f0 and excitation: no rounding error adds up here."""
+        f0, source, faded = (ref[f"s3gen.vocoder/out.{name}"] for name in ("f0", "source", "samples"))
+        check("s3gen.vocoder", f0, lambda s: s.f0(mel), part="f0", time=None)
+        if not chained:
+            check("s3gen.vocoder", source, lambda s: s.source(f0, phases, excitation), part="source", time=None)
+        # The fade-in is part of the stage, but not of its decoder.
+        check("s3gen.vocoder", faded[960:], lambda s: s.samples_from_source(mel, source)[960:], part="decoder", time=None)
 
     def _isolated_t3(self, name: str, job: Mapping[str, Any], ref: Arrays, seconds: Mapping[str, float]) -> np.ndarray:
         """Teacher-forced logits, then the sampler on the official logits."""

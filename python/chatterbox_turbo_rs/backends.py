@@ -87,6 +87,9 @@ class Plan(Mapping[str, str]):
     def __getitem__(self, key: str) -> str:
         return self._choices[_known(key)]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._choices
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._choices)
 
@@ -146,9 +149,8 @@ def _choose(key: str, layers: list[dict[str, str]]) -> str:
                 raise BackendError(f"{key}={name}: {reason}")
             return name
         break
-    reasons = {name: missing(key, name) for name in ("rust", "python")}
-    for name, reason in reasons.items():
-        if reason is None:
+    for name in ("rust", "python"):
+        if missing(key, name) is None:  # Python is not even imported where Rust runs: SciPy alone takes a second
             return name
     return "rust"  # what `load` says when the stage is needed: an optional stage must not stop the others
 

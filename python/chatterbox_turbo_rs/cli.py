@@ -11,12 +11,15 @@ import os
 import platform
 import sys
 import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, NoReturn
 
 from . import backends, hub
-from .errors import ChatterboxError
+from .errors import ArgumentError, ChatterboxError, FileError, TextError, TruncationWarning
 from .progress import Bar
+from .speech import format_of
 
 DEMO_TEXT = "Hello [laugh] there. This is Chatterbox Turbo, without PyTorch."
 DEMO_REMARK = "The demo model's weights are random: what you hear is not speech. It shows that every stage runs."
@@ -26,24 +29,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(arguments)
     bar = Bar()
-    try:
-        return int(options.run(options, bar) or 0)
-    except ChatterboxError as error:
+
+    def remark(message: object) -> None:
         bar.close()
-        print(f"chatterbox-turbo: {error}", file=sys.stderr)
+        print(f"chatterbox-turbo: {' '.join(str(message).split())}", file=sys.stderr)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", TruncationWarning)
+            warnings.showwarning = lambda message, *_, **__: remark(message)
+            code = int(options.run(options, bar) or 0)
+        sys.stdout.flush()
+        return code
+    except ChatterboxError as error:
+        remark(error)
         return 2
     except KeyboardInterrupt:
-        bar.close()
-        print("chatterbox-turbo: interrupted", file=sys.stderr)
+        remark("interrupted")
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # of standard output: files that are named give a FileError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):
+            return 1
+        remark(error)
+        return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="chatterbox-turbo", description="Chatterbox Turbo text-to-speech, without PyTorch")
+    top = Parser(prog="chatterbox-turbo", description="Chatterbox Turbo text-to-speech, without PyTorch")
     commands = top.add_subparsers(required=True, metavar="command")
 
     demo = commands.add_parser("demo", help="speak with the embedded model and print a table of stages; needs no network")
@@ -51,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("-o", "--output", type=Path, default=Path("demo.wav"))
     demo.add_argument("--voice", type=Path, help="a reference clip or a voice file (default: the embedded one)")
     _generation(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, max_tokens=150)  # the demo model has not learnt to stop
 
     say = commands.add_parser("say", help="speak a text into a file")
     say.add_argument("text", help="the text, or - to read it from standard input")
@@ -65,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     actions = voice.add_subparsers(required=True, metavar="action")
     prepare = actions.add_parser("prepare", help="a reference clip → a voice file")
     prepare.add_argument("clip", type=Path)
-    prepare.add_argument("-o", "--output", type=Path, required=True)
+    prepare.add_argument("-o", "--output", type=Path, required=True, help="a name ending in .safetensors or .pt (upstream's)")
     prepare.add_argument("--loudness", choices=["bs1770", "rms", "none"], default="bs1770")
     _model(prepare)
     prepare.set_defaults(run=_voice_prepare)
@@ -106,7 +127,7 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 
 def _generation(command: argparse.ArgumentParser) -> None:
-    if "--backends" not in command._option_string_actions:  # noqa: SLF001 - argparse has no public query
+    if "--backends" not in command._option_string_actions:
         command.add_argument("--backends", help="which side runs each stage, such as auto,t3=rust,text=python")
     command.add_argument("--seed", type=int, help="the same seed gives the same sound (default: a random one)")
     command.add_argument("--temperature", type=float, default=0.8)
@@ -119,15 +140,36 @@ def _generation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
+def _text(text: str) -> str:
+    """The text, or standard input (UTF-8) for ``-``."""
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"standard input: expected UTF-8, found byte 0x{error.object[error.start]:02x} at {error.start}"
+        ) from None
+
+
+def _writable(path: Path) -> None:
+    """Raises ``FileError`` when ``path`` cannot become a file: better now than after the work."""
+    if path.is_dir():
+        raise FileError(f"{path}: expected a file name, found a directory")
+    if not path.parent.is_dir():
+        raise FileError(f"{path}: cannot be written: no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise FileError(f"{path}: cannot be written: no permission to write into {path.parent}")
+
+
 def _none(value: str) -> str | None:
     return None if value == "none" else value
 
 
 def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remark: str | None = None) -> int:
-    text = sys.stdin.read() if options.text == "-" else options.text
     started = time.perf_counter()
     speech = tts.generate(
-        text,
+        options.text,
         voice=options.voice,
         seed=options.seed,
         temperature=options.temperature,
@@ -165,10 +207,16 @@ def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remar
         return 0
     print(f"{'stage':26} {'side':8} {'seconds':>8}")
     for key, seconds in speech.timings.items():
-        side = speech.plan[key] if key in speech.plan else "/".join(sorted({speech.plan[k] for k in speech.plan if k.startswith(f"{key}.")}))
+        side = (
+            speech.plan[key]
+            if key in speech.plan
+            else "/".join(sorted({speech.plan[k] for k in speech.plan if k.startswith(f"{key}.")}))
+        )
         print(f"{key:26} {side:8} {seconds:8.3f}")
     print(f"{'load':26} {'':8} {loaded:8.3f}")
-    print(f"{options.output}: {speech.seconds:.2f} s of sound in {taken:.2f} s, real-time factor {factor:.2f}, seed {speech.seed}")
+    print(
+        f"{options.output}: {speech.seconds:.2f} s of sound in {taken:.2f} s, real-time factor {factor:.2f}, seed {speech.seed}"
+    )
     if remark:
         print(remark)
     return 0
@@ -177,6 +225,7 @@ def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remar
 def _demo(options: argparse.Namespace, bar: Bar) -> int:
     from .tts import ChatterboxTurbo
 
+    _prepare(options)
     started = time.perf_counter()
     tts = ChatterboxTurbo.from_pretrained("demo", backends=options.backends)
     if options.seed is None:
@@ -184,7 +233,15 @@ def _demo(options: argparse.Namespace, bar: Bar) -> int:
     return _speak(options, bar, tts, time.perf_counter() - started, DEMO_REMARK)
 
 
+def _prepare(options: argparse.Namespace) -> None:
+    """Everything that can be refused before a model is loaded."""
+    format_of(options.output)
+    _writable(options.output)
+    options.text = _text(options.text)
+
+
 def _say(options: argparse.Namespace, bar: Bar) -> int:
+    _prepare(options)
     started = time.perf_counter()
     tts = _load(options)
     return _speak(options, bar, tts, time.perf_counter() - started, DEMO_REMARK if options.model == "demo" else None)
@@ -204,11 +261,28 @@ def _load(options: argparse.Namespace) -> Any:
 
 
 def _voice_prepare(options: argparse.Namespace, bar: Bar) -> int:
+    _voice_name(options.output)
     voice = _load(options).voice(options.clip, loudness=_none(options.loudness), progress=bar)
     bar.close()
-    voice.save(options.output)
+    _save_voice(voice, options.output)
     print(f"{options.output}: {voice!r}")
     return 0
+
+
+def _voice_name(path: Path) -> None:
+    if path.suffix not in (".safetensors", ".pt"):
+        raise ArgumentError(f"{path}: expected a name ending in .safetensors or .pt, got {path.suffix!r}")
+    _writable(path)
+
+
+def _save_voice(voice: Any, path: Path) -> None:
+    from . import conditionals, torch_archive
+
+    if path.suffix == ".safetensors":
+        voice.save(path)
+    else:
+        t3, gen = conditionals.to_dicts(voice)
+        torch_archive.save(path, {"t3": t3, "gen": gen})
 
 
 def _voice_show(options: argparse.Namespace, bar: Bar) -> int:
@@ -226,29 +300,20 @@ def _voice_show(options: argparse.Namespace, bar: Bar) -> int:
 
 
 def _voice_convert(options: argparse.Namespace, bar: Bar) -> int:
-    from . import conditionals, torch_archive
-    from .errors import ArgumentError
     from .voice import Voice
 
+    _voice_name(options.output)
     voice = Voice.load(options.file)
-    if options.output.suffix == ".safetensors":
-        voice.save(options.output)
-    elif options.output.suffix == ".pt":
-        t3, gen = conditionals.to_dicts(voice)
-        torch_archive.save(options.output, {"t3": t3, "gen": gen})
-    else:
-        raise ArgumentError(f"{options.output}: expected a name ending in .safetensors or .pt")
+    _save_voice(voice, options.output)
     print(f"{options.output}: {voice!r}")
     return 0
 
 
 def _info(options: argparse.Namespace, bar: Bar) -> int:
-    from importlib import metadata
-
     from . import _core
 
     facts = {
-        "version": metadata.version("chatterbox-turbo-rs"),
+        "version": _core.build_info()["version"],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "core": dict(_core.build_info()),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ T3_SECONDS = 15
 """T3's prompt tokens come from this much of it."""
 FRAME = 480
 """Samples of a mel frame."""
+NORMALS = 1 << 16
+"""Rows of random normals between two looks at the callback."""
 
 READS_CHECKPOINT = (
     "text.tokenize",
@@ -108,15 +111,16 @@ class Pipeline:
         text_ids = run("text.tokenize", normalized)
 
         raw = self._tokens(run, voice, text_ids, parameters, seed, max_tokens)
-        tokens = token_loop.keep_speech(raw, self.config["s3gen"]["vocab"], self.config["s3gen"]["silence_token"])
+        tokens = token_loop.keep_speech(raw, self.config["s3gen"])
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
-        noise = normals(seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
+        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
         mel = run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
 
         harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
         phases = draws.phases(seed, harmonics)
-        samples = run("s3gen.vocoder", mel, phases, normals(seed, draws.NOISE, FRAME * len(mel), harmonics))
+        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, FRAME * len(mel), harmonics)
+        samples = run("s3gen.vocoder", mel, phases, noise)
         if watermark is not None:
             samples = run("watermark", samples)
         return Speech(samples, SAMPLE_RATE, seed, plan, run.timings, tokens, watermark is not None, normalized)
@@ -129,7 +133,7 @@ class Pipeline:
         prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
         started = time.perf_counter()
         if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
-            tokens = decoder.generate(*prompt, parameters, seed=seed, max_tokens=max_tokens, callback=run.callback)
+            tokens = decoder.generate(*prompt, parameters, max_tokens, seed=seed, callback=run.callback)
         else:
             sampler = self.stage("t3.sampler", run.plan["t3.sampler"])
             tokens = token_loop.generate(
@@ -140,8 +144,6 @@ class Pipeline:
                 lambda step: float(draws.uniforms(seed, draws.T3, step, 1)[0]),
                 max_tokens,
                 run.callback,
-                start_token=self.config["t3"]["start_token"],
-                stop_token=self.config["t3"]["stop_token"],
             )
         run.timings["t3"] = time.perf_counter() - started
         return tokens
@@ -170,12 +172,19 @@ class Run:
             self.callback(key, 1, 1)
         return result
 
+    def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
+        """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
+        from . import _core
 
-def normals(seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
-    """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner."""
-    from . import _core
-
-    return _core.draws_normals(seed, stream, 0, rows, cols)
+        started = time.perf_counter()
+        values = np.empty((rows, cols), np.float32)
+        for start in range(0, rows, NORMALS):
+            if self.callback is not None:
+                self.callback(key, 0, 1)
+            block = values[start : start + NORMALS]
+            block[:] = _core.draws_normals(seed, stream, start, len(block), cols)
+        self.timings["draws"] = self.timings.get("draws", 0.0) + time.perf_counter() - started
+        return values
 
 
 def callback(progress: Any, cancel: Any) -> Callback | None:

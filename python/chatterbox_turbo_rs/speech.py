@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,16 @@ _BLOCK = 1 << 16
 """Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
 _LOSSLESS = ("WAV", "FLAC", "AIFF")
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF"}
+
+
+def format_of(path: str | Path) -> str:
+    """The file format that a name's ending stands for; raises ``ArgumentError`` for another ending."""
+    if not isinstance(path, (str, Path)):
+        raise ArgumentError(f"path: expected str or Path, got {type(path).__name__}")
+    ending = Path(path).suffix
+    if ending.lower() not in _FORMATS:
+        raise ArgumentError(f"{path}: expected a name ending in {', '.join(_FORMATS)}, got {ending!r}")
+    return _FORMATS[ending.lower()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +69,7 @@ class Speech:
         Raises ``ArgumentError`` for another ending, or one that this system's libsndfile cannot write, and ``FileError``
         when the system refuses.
         """
-        path = Path(path)
-        kind = _FORMATS.get(path.suffix.lower())
-        if kind is None:
-            raise ArgumentError(f"{path}: expected a name ending in {', '.join(_FORMATS)}, got {path.suffix!r}")
+        kind = format_of(path)
         import soundfile
 
         try:

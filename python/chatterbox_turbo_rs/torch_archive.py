@@ -99,7 +99,8 @@ class _Pickler:
         if isinstance(value, (list, tuple)):
             items = b"".join(self._emit(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value))
             return b"](" + items + b"e" if isinstance(value, list) else b"(" + items + b"t"
-        raise ArgumentError(f"{where}: expected a dict, list, tuple, array, number, string, bool or None, got {type(value).__name__}")
+        kinds = "a dict, list, tuple, array, number, string, bool or None"
+        raise ArgumentError(f"{where}: expected {kinds}, got {type(value).__name__}")
 
     def _item(self, key: Any, item: Any, where: str, depth: int) -> bytes:
         if not isinstance(key, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import numbers
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ MAX_TOKENS = 1000
 class ChatterboxTurbo:
     """A loaded model. It does not change: threads may share it, and each request keeps its own state."""
 
-    def __init__(self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: str | None, watermark: str | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: str | None, watermark: str | None
+    ) -> None:
         self._pipeline = pipeline
         self._spec = spec
         self._loudness = loudness
@@ -60,13 +63,35 @@ class ChatterboxTurbo:
 
         Raises ``CheckpointError``, ``DownloadError``, ``DeviceError``, ``BackendError``, ``ArgumentError``.
         """
+        if not isinstance(model, (str, Path)) or model == "":
+            raise ArgumentError(f"model: expected turbo, nano, demo, a repository id or a directory, got {model!r}")
+        if not isinstance(revision, (str, type(None))):
+            raise ArgumentError(f"revision: expected a name or None, got {revision!r}")
+        return cls._open(
+            lambda: hub.locate(model, revision, progress), device, precision, backends, tokenizer, loudness, watermark
+        )
+
+    @classmethod
+    def _open(
+        cls,
+        locate: Callable[[], tuple[Path, dict[str, Any]]],
+        device: Any,
+        precision: Any = "auto",
+        backends: Spec = None,
+        tokenizer: str | Path | None = None,
+        loudness: str | None = "bs1770",
+        watermark: str | None = "perth",
+    ) -> ChatterboxTurbo:
+        """``from_pretrained`` over what ``locate()`` gives: the directory and its configuration."""
         one_of("precision", precision, PRECISIONS)
         one_of("loudness", loudness, LOUDNESS)
         one_of("watermark", watermark, WATERMARK)
         if not isinstance(device, str):
             raise DeviceError(f"device: expected auto, cpu, cuda or metal, got {type(device).__name__}")
+        if not isinstance(tokenizer, (str, Path, type(None))):
+            raise ArgumentError(f"tokenizer: expected the path of a tokenizer.json or None, got {type(tokenizer).__name__}")
         plan = resolve(backends)
-        directory, config = hub.locate(model, revision, progress)
+        directory, config = locate()
         options = {"tokenizer": None if tokenizer is None else str(tokenizer)}
         resources = Resources(directory, config, "cpu" if device == "auto" else device, "f32", options)
         pipeline = Pipeline(resources, hub.fingerprint(directory, config))
@@ -124,7 +149,8 @@ class ChatterboxTurbo:
 
         The same ``seed`` gives the same samples, to the bit, on the same machine, whatever the number of threads; without
         one, a random seed is drawn and stands in the result. ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts.
-        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``, ``WatermarkError``, ``CancelledError``.
+        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``,
+        ``WatermarkError``, ``CancelledError``.
         """
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")
@@ -134,6 +160,8 @@ class ChatterboxTurbo:
             _float("temperature", temperature), top_k, _float("top_p", top_p), _float("repetition_penalty", repetition_penalty)
         )
         whole("max_tokens", max_tokens, 1, MAX_TOKENS)
+        loudness = self._loudness if loudness is ... else loudness
+        one_of("loudness", loudness, LOUDNESS)
         seed = int.from_bytes(os.urandom(8), "little") if seed is None else whole("seed", seed, 0, 2**64 - 1)
         plan = resolve(backends, self._spec)
         if watermark is not None:
@@ -152,14 +180,13 @@ class ChatterboxTurbo:
 
     def detect_watermark(self, samples: Any, sample_rate: int = 24_000, *, backends: Spec = None) -> float:
         """Perth's confidence, 0 to 1, that float32 ``samples`` [n] carry the watermark."""
+        whole("sample_rate", sample_rate, 1_000, 768_000)
         plan = resolve(backends, self._spec)
         return float(self._pipeline.stage("watermark", plan["watermark"]).detect(samples, sample_rate))
 
     def _open_voice(self, path: Path, loudness: Any, spec: Spec, call: Any) -> Voice:
         if path.suffix in (".safetensors", ".pt", ".pth"):
             return Voice.load(path)
-        loudness = self._loudness if loudness is ... else loudness
-        one_of("loudness", loudness, LOUDNESS)
         return self._pipeline.voice(path, resolve(spec, self._spec), loudness, call)
 
 
@@ -170,7 +197,7 @@ def resolve(*specs: Spec) -> Plan:
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     """Raises ``ArgumentError`` unless ``value`` is allowed."""
-    if not any(value is a or value == a for a in allowed):
+    if not (value is None or isinstance(value, str)) or value not in allowed:
         raise ArgumentError(f"{name}: expected {', '.join(map(repr, allowed))}, got {value!r}")
 
 
@@ -184,4 +211,7 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
 def _float(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ArgumentError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ArgumentError(f"{name}: expected a number, got one beyond every float") from None

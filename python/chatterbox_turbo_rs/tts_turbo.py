@@ -9,6 +9,7 @@ distribution does not.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
@@ -19,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from . import conditionals, torch_archive
+from . import _core, conditionals, hub, torch_archive
+from . import config as configuration
 from .errors import AudioError, CheckpointError, VoiceError
+from .stages.reference.load import MIN_SECONDS
 from .tts import ChatterboxTurbo
 from .voice import Voice
 
@@ -51,6 +54,16 @@ class T3Cond:
         """Kept for compatibility: arrays live on the host."""
         del device, dtype
         return self
+
+    def save(self, fpath: str | Path) -> None:
+        """Writes the fields as a torch archive."""
+        torch_archive.save(fpath, {name: _host(value) for name, value in vars(self).items()})
+
+    @staticmethod
+    def load(fpath: str | Path, map_location: Any = "cpu") -> T3Cond:
+        """Reads what ``save`` wrote; nothing in it is executed."""
+        del map_location
+        return T3Cond(**torch_archive.read(fpath))
 
 
 @dataclass
@@ -94,7 +107,9 @@ class ChatterboxTurboTTS:
     ENC_COND_LEN = 15 * 16_000
     DEC_COND_LEN = 10 * 24_000
 
-    def __init__(self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo") -> None:
+    def __init__(
+        self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo"
+    ) -> None:
         self.sr = engine.sample_rate
         self.engine = engine
         self.device = device
@@ -102,15 +117,28 @@ class ChatterboxTurboTTS:
         self.model_label = model_label
 
     @classmethod
-    def from_local(cls, ckpt_dir: str | Path, device: Any = "cpu", nano: bool = False) -> ChatterboxTurboTTS:
-        """Loads upstream's files from ``ckpt_dir``."""
+    def from_local(cls, ckpt_dir: str | Path, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
+        """Loads upstream's files from ``ckpt_dir``; where it holds both models, ``nano`` chooses."""
         directory = Path(ckpt_dir)
-        engine = ChatterboxTurbo.from_pretrained(directory, device=_device(device))
-        return cls._wrap(engine, device, nano)
+
+        def locate() -> tuple[Path, dict[str, Any]]:
+            found, config = hub.locate(directory)
+            name = "nano" if nano else "turbo"
+            if config["name"] in ("turbo", "nano") and config["name"] != name:
+                config = configuration.builtin(name)
+                missing = [file for file in config["files"].values() if not (found / file).is_file()]
+                if missing:
+                    raise CheckpointError(f"{found}: missing {', '.join(missing)}, which nano={nano} needs")
+            return found, config
+
+        return cls._wrap(ChatterboxTurbo._open(locate, _device(device)), device, nano)
 
     @classmethod
-    def from_pretrained(cls, device: Any = "cpu", nano: bool = False) -> ChatterboxTurboTTS:
-        """Downloads (once) and loads Turbo, or Nano with ``nano=True``."""
+    def from_pretrained(cls, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
+        """Downloads (once) and loads Turbo, or Nano with ``nano=True``; ``"mps"`` becomes the CPU where there is none."""
+        if _device(device) == "metal" and "metal" not in _core.build_info()["features"]:
+            logger.warning("MPS not available because this build has no Metal support; using the CPU.")
+            device = "cpu"
         return cls._wrap(ChatterboxTurbo.from_pretrained("nano" if nano else "turbo", device=_device(device)), device, nano)
 
     @classmethod
@@ -136,11 +164,11 @@ class ChatterboxTurboTTS:
         """Prepares ``self.conds`` from a clip longer than 5 seconds (AssertionError otherwise, as upstream)."""
         path = os.fspath(wav_fpath) if isinstance(wav_fpath, os.PathLike) else wav_fpath
         if isinstance(path, str) and not os.path.exists(path):
-            raise FileNotFoundError(f"[Errno 2] No such file or directory: {path!r}")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
             voice = self.engine.voice(wav_fpath, loudness="bs1770" if norm_loudness else None)
         except AudioError as error:
-            if "5" in str(error) and "second" in str(error):
+            if f"must be longer than {MIN_SECONDS} s" in str(error):
                 raise AssertionError("Audio prompt must be longer than 5 seconds!") from error
             raise
         t3, gen = conditionals.to_dicts(voice, exaggeration)
@@ -164,6 +192,7 @@ class ChatterboxTurboTTS:
             self.prepare_conditionals(audio_prompt_path, exaggeration=exaggeration, norm_loudness=norm_loudness)
         else:
             assert self.conds is not None, "Please `prepare_conditionals` first or specify `audio_prompt_path`"
+        conds: Any = self.conds
         if cfg_weight > 0.0 or exaggeration > 0.0 or min_p > 0.0:
             logger.warning(
                 "CFG, min_p and exaggeration are not supported by the %s version and will be ignored.", self.model_label
@@ -171,7 +200,7 @@ class ChatterboxTurboTTS:
         _check_as_upstream(temperature, top_k, top_p, repetition_penalty)
         speech = self.engine.generate(
             text,
-            voice=self.conds.voice(),
+            voice=conds.voice(),
             seed=_seed(),
             temperature=temperature,
             top_p=top_p,
@@ -189,7 +218,10 @@ class ChatterboxTurboTTS:
 def _check_as_upstream(temperature: Any, top_k: Any, top_p: Any, repetition_penalty: Any) -> None:
     """The checks of the processors that ``inference_turbo`` builds (transformers 5.2.0): an int is refused where it is there."""
     if temperature > 0 and temperature != 1.0 and not isinstance(temperature, float):
-        raise ValueError(f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token scores will be invalid.")
+        raise ValueError(
+            f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token "
+            "scores will be invalid."
+        )
     if top_k > 0 and not isinstance(top_k, int):
         raise ValueError(f"`top_k` has to be a strictly positive integer, but is {top_k}")
     if top_p < 0:
@@ -206,7 +238,7 @@ def _seed() -> int | None:
 
 def _device(device: Any) -> str:
     name = str(device)
-    return "metal" if name == "mps" else name
+    return "metal" if name.partition(":")[0] == "mps" else name
 
 
 def _host(value: Any) -> Any:

@@ -129,8 +129,7 @@ def describe(fingerprint: str, samples: np.ndarray, **more: str) -> dict[str, st
     """The metadata of a voice made now."""
     from . import _core
 
-    version = _core.build_info()["version"]
-    return {"checkpoint": fingerprint, "source": digest(samples), "version": version, **more}
+    return {"checkpoint": fingerprint, "source": digest(samples), "version": _core.build_info()["version"], **more}
 
 
 def show(voice: Voice) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs.parity.metrics import compare
+from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
 from chatterbox_turbo_rs.parity.tolerances import describe, judge, limits, margin, tolerances
 
 RNG = np.random.default_rng(3)
@@ -82,6 +82,22 @@ def test_zeros_and_empty_arrays() -> None:
     assert compare(zeros[:0], zeros[:0]).exact
 
 
+def test_log_spectra_see_pitch_and_level_but_little_of_the_phase() -> None:
+    time = np.arange(24000) / 24000
+    tone = (0.5 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
+
+    def difference(other: np.ndarray) -> float:
+        return compare(*log_spectra(tone, other.astype(np.float32))).mean_abs
+
+    assert difference(tone) == 0
+    assert difference(0.5 * np.sin(2 * np.pi * 220 * time + 1e-3)) < 0.1  # rms of the difference: 1e-3
+    assert difference(0.5 * np.sin(2 * np.pi * 225 * time)) > 0.3
+    assert difference(tone * 1.5) > 0.1
+    assert difference(np.roll(tone, 12000) * 0) > 1
+    assert not compare(*log_spectra(tone, tone[:-1])).comparable
+    assert not compare(*log_spectra(tone, tone * np.float32(np.nan))).comparable
+
+
 def test_token_prefix() -> None:
     figures = compare(np.array([5, 6, 7, 8]), np.array([5, 6, 9, 8]))
     assert figures.prefix == 2 and not figures.exact
@@ -106,7 +122,7 @@ def test_every_limit_is_enforced() -> None:
 def test_every_stage_has_a_tolerance() -> None:
     keys = "text.normalize text.tokenize reference.load reference.loudness voice_encoder.mel voice_encoder.embedding s3tokenizer.mel "
     keys += "s3tokenizer.tokens speaker_encoder.fbank speaker_encoder.xvector s3gen.prompt_mel t3.decoder t3.sampler s3gen.encoder "
-    keys += "s3gen.flow s3gen.vocoder watermark end_to_end reference.resample@w16 reference.resample@r16"
+    keys += "s3gen.flow s3gen.vocoder@spectrum s3gen.vocoder@f0 s3gen.vocoder@source s3gen.vocoder@decoder watermark end_to_end@spectrum reference.resample@w16 reference.resample@r16"
     for key in keys.split():
         assert describe(limits(key)) and describe(limits(key, "chained"))
     with pytest.raises(KeyError, match="no limits for stage s3gen.other"):

@@ -148,7 +148,11 @@ def test_unusable_rates_in_a_file(impl, tone, rate):
         impl(bytes(content))
 
 
-@pytest.mark.parametrize("content", [b"", b"R", b"RIFF", b"not audio " * 20_000, bytes(200_000), b"\xff" * 200_000, b"\x89PNG\r\n\x1a\n" * 9_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"R", b"RIFF", b"not audio " * 20_000, bytes(200_000), b"\xff" * 200_000, b"\x89PNG\r\n\x1a\n" * 9_000],
+    ids=["empty", "one byte", "marker", "text", "zeros", "ones", "png"],
+)
 def test_not_audio(impl, content, tmp_path):
     with pytest.raises(AudioError, match="reference clip: not an audio file"):
         impl(content)

@@ -1,9 +1,9 @@
-"""Writes the goldens of the reference stages: what the official package computes for the clips of tests/stages/reference_clips.py.
+"""Writes the goldens of the reference stages: what the official package computes for the clips of reference_clips.py.
 
 Run with the official environment (chatterbox-tts, librosa 0.11, soxr 1.1, torchaudio 2.11, pyloudnorm 0.2, numpy < 2):
     python tools/goldens/reference.py [speech.wav]
-``speech.wav`` (mono, more than 5 s of speech, for instance of flite) renews the MP3 and Ogg files that the golden carries; without it
-those in the present golden are kept. Everything else is deterministic.
+``speech.wav`` (more than 5.4 s of speech, for instance of espeak-ng) renews the MP3 and Ogg files that the golden carries;
+without it those in the present golden are kept. Everything else is deterministic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 sys.path.insert(0, str(ROOT / "tests" / "stages"))
 import reference_clips as clips  # noqa: E402
 
-PAIRS = [(r, 24_000) for r in clips.RATES if r != 24_000] + [(24_000, 16_000), (24_000, 32_000), (37_800, 24_000), (44_101, 24_000)]
+PAIRS = [(r, 24_000) for r in (*clips.RATES, 37_800, 44_101) if r != 24_000] + [(24_000, 16_000), (24_000, 32_000)]
 
 
 def load(speech: str | None) -> None:
@@ -70,8 +70,8 @@ def loudness() -> None:
 def resample() -> None:
     out: dict[str, np.ndarray] = {}
     sinc = torchaudio.transforms.Resample(24_000, 16_000)
-    signals = {"tones": clips.tones(24_000, 10.5), "sweep": clips.sweep(24_002), "noise": clips.noise(24_001), "impulses": clips.impulses(3_000)}
-    signals["one"] = np.array([0.5], np.float32)
+    signals = {"tones": clips.tones(24_000, 10.5), "sweep": clips.sweep(24_002), "noise": clips.noise(24_001)}
+    signals |= {"impulses": clips.impulses(3_000), "one": np.array([0.5], np.float32)}
     for name, x in signals.items():
         w16 = librosa.resample(x, orig_sr=24_000, target_sr=16_000)
         r16 = sinc(torch.from_numpy(x[:240_000])[None])[0].numpy()
@@ -90,7 +90,8 @@ def lengths(count: int) -> dict[str, list[list[int]]]:
         period = source // np.gcd(source, target)
         n = np.concatenate([np.arange(1, count // 5), period * rng.integers(1, 200_000 // period + 2, count // 3)])
         n = np.unique(np.concatenate([n, rng.integers(1, 300_000, count - len(n))])).tolist()
-        table[f"{source}-{target}"] = [[k, len(librosa.resample(np.zeros(k, np.float32), orig_sr=source, target_sr=target))] for k in n]
+        silence = np.zeros(max(n), np.float32)
+        table[f"{source}-{target}"] = [[k, len(librosa.resample(silence[:k], orig_sr=source, target_sr=target))] for k in n]
     return table
 
 

@@ -9,6 +9,7 @@ official function computes in float64 (the same float32 window and filters), und
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +17,15 @@ import torch
 from chatterbox.models.s3gen.utils import mel
 from clips import int16, save, speech
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from official_float64 import s3gen_prompt_mel as stage_float64  # noqa: E402
+
 # First 10 s of the clip lengths of the parity specification, then the borders of one hop.
 LENGTHS = [120001, 130000, 144240, 200159, 227809, 240000, 721, 959, 960, 1439, 1440]
 
 
 def stage(samples: np.ndarray) -> np.ndarray:
     return mel.mel_spectrogram(torch.from_numpy(samples)[None])[0].numpy().T
-
-
-def stage_float64(samples: np.ndarray) -> np.ndarray:
-    stage(samples)
-    tables = (mel.mel_basis, mel.hann_window)
-    kept = [dict(table) for table in tables]
-    for table in tables:
-        table.update({key: value.double() for key, value in table.items()})
-    try:
-        return mel.mel_spectrogram(torch.from_numpy(samples).double()[None])[0].numpy().T
-    finally:
-        for table, values in zip(tables, kept):
-            table.update(values)
 
 
 def main() -> None:

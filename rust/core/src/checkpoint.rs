@@ -198,13 +198,36 @@ pub struct Checkpoint {
     voice_encoder: Arc<TensorFile>,
 }
 
+/// What the names in S3Gen's file begin with, a network or two each.
+const S3GEN_NETWORKS: [&str; 8] = [
+    "tokenizer.",
+    "speaker_encoder.",
+    "flow.input_embedding.",
+    "flow.encoder.",
+    "flow.encoder_proj.",
+    "flow.spk_embed_affine_layer.",
+    "flow.decoder.",
+    "mel2wav.",
+];
+
 impl Checkpoint {
     /// Opens the three weight files of `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be opened, [`Error::Checkpoint`] when one is not a complete safetensors file, or when
+    /// S3Gen's holds a tensor of no known network.
     pub fn open(directory: impl AsRef<Path>, config: Config) -> Result<Self> {
         let directory = directory.as_ref().to_path_buf();
         let open = |name: &str| TensorFile::open(directory.join(name)).map(Arc::new);
         let (t3, s3gen, voice_encoder) =
             (open(&config.files.t3)?, open(&config.files.s3gen)?, open(&config.files.voice_encoder)?);
+        // each network looks for tensors too many among its own; these belong to none
+        if let Some(name) = s3gen.tensors().into_keys().find(|n| !S3GEN_NETWORKS.iter().any(|p| n.starts_with(p))) {
+            return Err(Error::checkpoint(
+                &s3gen.path,
+                format!("tensor {name} belongs to no network that the configuration knows"),
+            ));
+        }
         Ok(Self { directory, config: Arc::new(config), t3, s3gen, voice_encoder })
     }
 

@@ -183,7 +183,10 @@ impl Config {
             return fail(format!("format: expected 1, found {}", self.format));
         }
         for (what, name) in [("t3", &self.files.t3), ("s3gen", &self.files.s3gen), ("voice_encoder", &self.files.voice_encoder)] {
-            if name.is_empty() || name.starts_with('.') || name.chars().any(|c| c.is_control() || c == '/' || c == '\\' || c == ':') {
+            if name.is_empty()
+                || name.starts_with('.')
+                || name.chars().any(|c| c.is_control() || c == '/' || c == '\\' || c == ':')
+            {
                 return fail(format!("files.{what}: expected the plain name of a file in the same directory, found {name:?}"));
             }
         }

@@ -14,7 +14,9 @@ mod matrix;
 pub mod nn;
 mod observer;
 pub mod stages;
+pub mod synthesizer;
 pub mod torch_archive;
+mod voice;
 
 pub use candle_core::{DType, Device, Tensor};
 pub use checkpoint::{Checkpoint, TensorFile, Weights};
@@ -22,3 +24,4 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use matrix::Matrix;
 pub use observer::{Observer, Silent};
+pub use voice::Voice;

@@ -22,6 +22,28 @@ impl Matrix {
         Ok(Self { rows, cols, data })
     }
 
+    /// Checks a stage's argument `name`: at least one row, `cols` columns, finite numbers.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with what was expected and what came.
+    pub fn require(&self, name: &str, cols: usize) -> Result<()> {
+        if self.cols != cols || self.rows == 0 {
+            return Err(Error::argument(format!(
+                "{name}: expected float32 [time, {cols}] with at least one row, got shape [{}, {}]",
+                self.rows, self.cols
+            )));
+        }
+        match self.data.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(i) => Err(Error::argument(format!(
+                "{name}: expected finite numbers, got {} at row {}, column {}",
+                self.data[i],
+                i / cols,
+                i % cols
+            ))),
+        }
+    }
+
     /// A matrix of zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
         Self { rows, cols, data: vec![0.0; rows * cols] }

@@ -48,6 +48,8 @@ class Watermarker:
         if callback is not None:
             callback("watermark", 0, 1)
         marked = self._perth.apply_watermark(padded, sample_rate=SAMPLE_RATE)
+        if callback is not None:
+            callback("watermark", 1, 1)
         return np.ascontiguousarray(marked[: len(samples)], dtype=np.float32)
 
     def detect(self, samples: np.ndarray, rate: int, callback: Callable[..., Any] | None = None) -> float:

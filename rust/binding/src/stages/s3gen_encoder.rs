@@ -1,7 +1,42 @@
-//! Binding of `s3gen_encoder`: to be written.
+//! Binding of `s3gen.encoder`.
 
+use numpy::PyArray2;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::arrays;
+use crate::checkpoint::{Checkpoint, device};
+use crate::door::run;
+
+/// `FlowEncoder(checkpoint, device)`; immutable.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct FlowEncoder {
+    core: chatterbox_turbo::stages::s3gen::encoder::FlowEncoder,
+}
+
+#[pymethods]
+impl FlowEncoder {
+    #[new]
+    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
+        let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
+        let load = |_: &dyn chatterbox_turbo::Observer| {
+            chatterbox_turbo::stages::s3gen::encoder::FlowEncoder::load(&checkpoint, &device)
+        };
+        Ok(Self { core: run(py, None, load)? })
+    }
+
+    #[pyo3(signature = (ids, callback=None))]
+    fn mu<'py>(
+        &self,
+        py: Python<'py>,
+        ids: &Bound<'py, PyAny>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let ids = arrays::ids("ids", ids)?;
+        let mu = run(py, callback, |observer| self.core.mu(&ids, observer))?;
+        arrays::to_matrix(py, mu)
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<FlowEncoder>()
 }

@@ -1,7 +1,43 @@
-//! Binding of `s3gen_flow`: to be written.
+//! Binding of `s3gen.flow`.
 
+use numpy::PyArray2;
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::arrays;
+use crate::checkpoint::{Checkpoint, device};
+use crate::door::run;
+
+/// `Flow(checkpoint, device)`; immutable.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct Flow {
+    core: chatterbox_turbo::stages::s3gen::flow::Flow,
+}
+
+#[pymethods]
+impl Flow {
+    #[new]
+    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
+        let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
+        Ok(Self { core: run(py, None, |_| chatterbox_turbo::stages::s3gen::flow::Flow::load(&checkpoint, &device))? })
+    }
+
+    #[pyo3(signature = (mu, xvector, prompt_mel, noise, callback=None))]
+    fn mel<'py>(
+        &self,
+        py: Python<'py>,
+        mu: &Bound<'py, PyAny>,
+        xvector: &Bound<'py, PyAny>,
+        prompt_mel: &Bound<'py, PyAny>,
+        noise: &Bound<'py, PyAny>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let (mu, xvector) = (arrays::matrix("mu", mu, None)?, arrays::vector("xvector", xvector, None)?);
+        let (prompt_mel, noise) = (arrays::matrix("prompt_mel", prompt_mel, None)?, arrays::matrix("noise", noise, None)?);
+        let mel = run(py, callback, |observer| self.core.mel(&mu, &xvector, &prompt_mel, &noise, observer))?;
+        arrays::to_matrix(py, mel)
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Flow>()
 }

@@ -5,6 +5,8 @@ use rayon::prelude::*;
 use super::matmul::dot;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
+use super::simd::dispatch;
+use super::tiles::Heads;
 
 /// Queries a task handles.
 const BLOCK: usize = 64;
@@ -30,6 +32,17 @@ pub struct Attention<'a> {
     pub causal: bool,
 }
 
+dispatch!(
+    /// `out = Σ weights[j] · row j`, rows `stride` apart.
+    fn weighted_sum(weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]);
+    fma => {
+        out.fill(0.0);
+        for (weight, row) in weights.iter().zip(rows.chunks(stride)) {
+            out.iter_mut().zip(row).for_each(|(o, v)| *o = fma(*weight, *v, *o));
+        }
+    }
+);
+
 /// Returns `[t, h * d]`.
 pub fn attention(a: Attention<'_>) -> Vec<f32> {
     let width = a.heads * a.size;
@@ -39,6 +52,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
     let mut out = vec![0.0; t * width];
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
+    let dealt = if a.causal || t < BLOCK { None } else { Heads::new(a.k, a.v, a.heads, a.size) };
     let task = |job: usize| {
         let (head, first) = (job / blocks, job % blocks * BLOCK);
         let rows = BLOCK.min(t - first);
@@ -48,6 +62,9 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         if rows == 1 {
             let q = &a.q[first * width + column..][..a.size];
             scores.iter_mut().enumerate().for_each(|(j, o)| *o = dot(q, &a.k[j * width + column..][..a.size]));
+        } else if let Some(dealt) = &dealt {
+            // SAFETY: rows `first..first + rows` of q lie inside its slice (sizes asserted above).
+            unsafe { dealt.score(head, rows, a.q.as_ptr().add(first * width + column), width, &mut scores) };
         } else {
             // SAFETY: rows `first..first + rows` of q and `0..seen` of k lie inside their slices (sizes asserted above).
             unsafe {
@@ -79,6 +96,16 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
             softmax_row(row);
         }
         let to = shared.at(first * width + column, (rows - 1) * width + a.size);
+        if let Some(dealt) = &dealt {
+            // SAFETY: this task alone writes these columns of rows `first..first + rows`; `at` checked the span.
+            unsafe { dealt.mix(head, rows, &scores, to, width) };
+            return;
+        }
+        if rows == 1 {
+            // SAFETY: this task alone writes these columns of row `first`; `at` checked the span.
+            weighted_sum(&scores, &a.v[column..], width, unsafe { std::slice::from_raw_parts_mut(to, a.size) });
+            return;
+        }
         // SAFETY: this task alone writes columns `column..column + size` of rows `first..first + rows`; `at` checked the span.
         unsafe {
             product(rows, a.size, seen, to, width, scores.as_ptr(), seen, a.v.as_ptr().add(column), 1, width);
@@ -97,7 +124,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
 ///
 /// # Safety
 /// All rows must lie inside the allocations behind the pointers, and `out` must not overlap the inputs.
-unsafe fn product(
+pub(super) unsafe fn product(
     m: usize,
     n: usize,
     k: usize,

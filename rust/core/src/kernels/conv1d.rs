@@ -4,7 +4,7 @@
 //! product whose input rows overlap (row stride = stride·C). A dilated one is the same after the rows are dealt into
 //! `dilation` piles. Weights are `[out, k, in]`.
 
-use super::matmul::{Rows, matmul};
+use super::matmul::{Rows, matmul_add};
 
 /// Shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,27 +33,35 @@ impl Geometry {
     }
 }
 
-/// Convolves `x` `[t, input]`; returns `[rows(t), output]`.
-pub fn conv1d(x: &[f32], t: usize, weight: &[f32], bias: Option<&[f32]>, g: Geometry) -> Vec<f32> {
+/// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`. `before` changes a copy of the input rows first.
+pub fn conv1d_add<E>(
+    x: &[f32],
+    t: usize,
+    weight: &[f32],
+    g: Geometry,
+    before: Option<impl Fn(&mut [f32]) -> Result<(), E>>,
+    out: &mut [f32],
+) -> Result<(), E> {
     let (c, n, rows) = (g.input, g.output, g.rows(t));
-    assert_eq!(x.len(), t * c, "conv1d: input size");
-    let mut out = vec![0.0; rows * n];
+    assert!(x.len() == t * c && out.len() == rows * n, "conv1d: input or output size");
     if rows == 0 {
-        return out;
+        return Ok(());
     }
     let k = g.kernel * c;
     if g.dilation == 1 || g.kernel == 1 {
         let padded;
-        let data = if g.left + g.right == 0 {
+        let data = if g.left + g.right == 0 && before.is_none() {
             x
         } else {
             let mut copy = vec![0.0; (t + g.left + g.right) * c];
-            copy[g.left * c..(g.left + t) * c].copy_from_slice(x);
+            let inner = &mut copy[g.left * c..(g.left + t) * c];
+            inner.copy_from_slice(x);
+            before.map_or(Ok(()), |before| before(inner))?;
             padded = copy;
             &padded
         };
-        matmul(rows, n, k, Rows { data, offset: 0, stride: g.stride * c }, weight, bias, &mut out, 0, n);
-        return out;
+        matmul_add(rows, n, k, Rows { data, offset: 0, stride: g.stride * c }, weight, out, 0, n);
+        return Ok(());
     }
     assert_eq!(g.stride, 1, "conv1d: a dilated convolution with a stride is not used by any stage");
     let d = g.dilation;
@@ -61,18 +69,18 @@ pub fn conv1d(x: &[f32], t: usize, weight: &[f32], bias: Option<&[f32]>, g: Geom
     let mut pile = Vec::new();
     for phase in 0..d.min(rows) {
         let height = (total - phase).div_ceil(d);
+        let (first, end) = (g.left.saturating_sub(phase).div_ceil(d), (g.left + t).saturating_sub(phase).div_ceil(d));
         pile.clear();
         pile.resize(height * c, 0.0);
-        for j in 0..height {
-            let row = phase + j * d;
-            if (g.left..g.left + t).contains(&row) {
-                pile[j * c..(j + 1) * c].copy_from_slice(&x[(row - g.left) * c..(row - g.left + 1) * c]);
-            }
+        for j in first..end {
+            let row = phase + j * d - g.left;
+            pile[j * c..(j + 1) * c].copy_from_slice(&x[row * c..(row + 1) * c]);
         }
+        before.as_ref().map_or(Ok(()), |before| before(&mut pile[first * c..end * c]))?;
         let m = (rows - phase).div_ceil(d);
-        matmul(m, n, k, Rows { data: &pile, offset: 0, stride: c }, weight, bias, &mut out, phase * n, d * n);
+        matmul_add(m, n, k, Rows { data: &pile, offset: 0, stride: c }, weight, out, phase * n, d * n);
     }
-    out
+    Ok(())
 }
 
 #[cfg(test)]
@@ -96,8 +104,13 @@ mod tests {
                 let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
                 let w: Vec<f32> = (0..5 * kernel * 3).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
                 let bias = [0.5, -0.5, 1.0, 0.0, 2.0];
-                let out = conv1d(&x, t, &w, Some(&bias), g);
-                assert_eq!(out.len(), g.rows(t) * 5);
+                let mut out = bias.repeat(g.rows(t));
+                let lower = |x: &mut [f32]| -> Result<(), ()> {
+                    x.iter_mut().for_each(|v| *v -= 1.0);
+                    Ok(())
+                };
+                let y: Vec<f32> = x.iter().map(|v| v + 1.0).collect();
+                assert_eq!(conv1d_add(&y, t, &w, g, Some(lower), &mut out), Ok(()));
                 for o in 0..g.rows(t) {
                     for n in 0..5 {
                         let mut sum = f64::from(bias[n]);

@@ -3,7 +3,7 @@
 //! Output row o reads the input rows i with o + padding = i·stride + j, 0 <= j < k: the outputs of one residue
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
-use super::matmul::{Rows, matmul};
+use super::matmul::{Rows, matmul_add};
 
 /// Weights of one transposed convolution, dealt into phases.
 #[derive(Clone, Debug)]
@@ -44,16 +44,28 @@ impl Phases {
         ((t.max(1) - 1) * self.stride + self.kernel).saturating_sub(2 * self.padding)
     }
 
-    /// Convolves `x` `[t, input]`; returns `[rows(t), output]`.
-    pub fn apply(&self, x: &[f32], t: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    /// Input channels.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`. `before` changes a copy of the input rows first.
+    pub fn apply_add<E>(
+        &self,
+        x: &[f32],
+        t: usize,
+        before: impl FnOnce(&mut [f32]) -> Result<(), E>,
+        out: &mut [f32],
+    ) -> Result<(), E> {
         let (c, n, s) = (self.input, self.output, self.stride);
-        assert_eq!(x.len(), t * c, "conv_transpose1d: input size");
         let rows = self.rows(t);
+        assert!(x.len() == t * c && out.len() == rows * n, "conv_transpose1d: input or output size");
         let most = self.kernel.div_ceil(s);
         // zero rows on both sides, so that every window lies inside
         let mut padded = vec![0.0; (t + 2 * most) * c];
-        padded[most * c..(most + t) * c].copy_from_slice(x);
-        let mut out = vec![0.0; rows * n];
+        let inner = &mut padded[most * c..(most + t) * c];
+        inner.copy_from_slice(x);
+        before(inner)?;
         for (phase, weight) in self.weights.iter().enumerate() {
             let first = (phase + s - self.padding % s) % s;
             if first >= rows {
@@ -64,9 +76,9 @@ impl Phases {
             // newest input row of the first output
             let newest = (first + self.padding) / s;
             let offset = (newest + most + 1 - taps) * c;
-            matmul(count, n, taps * c, Rows { data: &padded, offset, stride: c }, weight, bias, &mut out, first * n, s * n);
+            matmul_add(count, n, taps * c, Rows { data: &padded, offset, stride: c }, weight, out, first * n, s * n);
         }
-        out
+        Ok(())
     }
 }
 
@@ -94,7 +106,13 @@ mod tests {
                         }
                     }
                 }
-                let out = phases.apply(&x, t, Some(&[0.25, -1.0]));
+                let mut out = [0.25, -1.0].repeat(rows);
+                let halve = |x: &mut [f32]| -> Result<(), ()> {
+                    x.iter_mut().for_each(|v| *v /= 2.0);
+                    Ok(())
+                };
+                let doubled: Vec<f32> = x.iter().map(|v| 2.0 * v).collect();
+                assert_eq!(phases.apply_add(&doubled, t, halve, &mut out), Ok(()));
                 for o in 0..rows {
                     for n in 0..2 {
                         assert!(

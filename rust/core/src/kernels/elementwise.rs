@@ -78,6 +78,53 @@ dispatch!(
     }
 );
 
+/// `x += by` in every row of `[rows, by.len()]`.
+pub fn shift(x: &mut [f32], by: &[f32]) {
+    let rows = (PIECE / by.len()).max(1) * by.len();
+    x.par_chunks_mut(rows).for_each(|x| x.chunks_exact_mut(by.len()).for_each(|row| add_piece(row, by)));
+}
+
+/// `[rows, n]`, every row `bias + Σ adds` (zeros without either); at most two adds.
+pub fn sum_rows(rows: usize, n: usize, bias: Option<&[f32]>, adds: &[&[f32]]) -> Vec<f32> {
+    assert!(bias.is_none_or(|b| b.len() == n) && adds.iter().all(|a| a.len() == rows * n), "sum_rows: sizes");
+    if rows * n == 0 {
+        return Vec::new();
+    }
+    let zeros;
+    let bias = match bias {
+        Some(bias) => bias,
+        None => {
+            zeros = vec![0.0; n];
+            &zeros
+        }
+    };
+    let mut out: Vec<f32> = Vec::with_capacity(rows * n);
+    let piece = (PIECE / n).max(1) * n;
+    out.spare_capacity_mut()[..rows * n].par_chunks_mut(piece).enumerate().for_each(|(i, out)| {
+        for (j, row) in out.chunks_exact_mut(n).enumerate() {
+            let at = i * piece + j * n;
+            let cells = row.iter_mut().zip(bias);
+            match adds {
+                [] => cells.for_each(|(o, b)| {
+                    o.write(*b);
+                }),
+                [x] => cells.zip(&x[at..at + n]).for_each(|((o, b), x)| {
+                    o.write(b + x);
+                }),
+                [x, y, ..] => {
+                    let xy = x[at..at + n].iter().zip(&y[at..at + n]);
+                    cells.zip(xy).for_each(|((o, b), (x, y))| {
+                        o.write(b + x + y);
+                    });
+                }
+            }
+        }
+    });
+    // SAFETY: the loop above has written the first rows * n values.
+    unsafe { out.set_len(rows * n) };
+    out
+}
+
 /// `x = function(x)`.
 pub fn apply(function: Function, x: &mut [f32]) {
     x.par_chunks_mut(PIECE).for_each(|x| piece(function, x));
@@ -139,6 +186,21 @@ mod tests {
             let mut y = [x];
             apply(Function::GeluErf, &mut y);
             assert!((f64::from(y[0]) - t).abs() < 2e-7, "{x}: {}", y[0]);
+        }
+    }
+
+    #[test]
+    fn rows_are_summed_and_shifted() {
+        for (rows, n) in [(0, 3), (1, 1), (700, 37)] {
+            let x: Vec<f32> = (0..rows * n).map(|i| i as f32).collect();
+            let y: Vec<f32> = (0..rows * n).map(|i| (i % 7) as f32).collect();
+            let bias: Vec<f32> = (0..n).map(|i| i as f32 / 4.0).collect();
+            assert_eq!(sum_rows(rows, n, None, &[]), vec![0.0; rows * n]);
+            assert_eq!(sum_rows(rows, n, Some(&bias), &[]), bias.repeat(rows));
+            let mut both: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+            assert_eq!(sum_rows(rows, n, None, &[&x, &y]), both);
+            shift(&mut both, &bias);
+            assert_eq!(sum_rows(rows, n, Some(&bias), &[&x, &y]), both);
         }
     }
 

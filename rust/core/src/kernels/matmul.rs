@@ -2,43 +2,54 @@
 
 use rayon::prelude::*;
 
+use super::pointer::SharedMut;
 use super::simd::dispatch;
 
 /// Up to this many rows the product reads the weights row by row (memory-bound) instead of through the blocked GEMM.
 const FEW_ROWS: usize = 4;
 /// Products below this many multiply-adds are not worth a second thread.
 const PARALLEL_FROM: usize = 1 << 18;
+/// Products from this many multiply-adds on are worth dealing the weights into panels.
+const TILES_FROM: usize = 1 << 15;
+/// Rows of a task of the tiled product.
+const TILE_ROWS: usize = 96;
 const LANES: usize = 16;
 
 dispatch!(
     /// Σ a·b in 4 × 16 interleaved lanes.
     pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32;
     fma => {
-        let mut acc = [[0f32; LANES]; 4];
-        let (ca, cb) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
-        let (ra, rb) = (ca.remainder(), cb.remainder());
-        for (a, b) in ca.zip(cb) {
-            for j in 0..4 {
-                for l in 0..LANES {
-                    acc[j][l] = fma(a[j * LANES + l], b[j * LANES + l], acc[j][l]);
-                }
+        // Four variables, whole arrays in and out, no index that varies: only so do the lanes stay in vector registers.
+        let add = |lanes: [f32; LANES], a: &[f32], b: &[f32]| -> [f32; LANES] {
+            let mut next = lanes;
+            for ((lane, a), b) in next.iter_mut().zip(a).zip(b) {
+                *lane = fma(*a, *b, *lane);
             }
+            next
+        };
+        let (mut s, mut t, mut u, mut v) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        let (chunks_a, chunks_b) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
+        let (rest_a, rest_b) = (chunks_a.remainder(), chunks_b.remainder());
+        for (a, b) in chunks_a.zip(chunks_b) {
+            s = add(s, &a[..LANES], &b[..LANES]);
+            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
         }
-        for (i, (a, b)) in ra.iter().zip(rb).enumerate() {
-            acc[i / LANES][i % LANES] = fma(*a, *b, acc[i / LANES][i % LANES]);
+        if !rest_a.is_empty() {
+            let (mut a, mut b) = ([0f32; 4 * LANES], [0f32; 4 * LANES]);
+            let n = rest_a.len().min(rest_b.len());
+            a[..n].copy_from_slice(&rest_a[..n]);
+            b[..n].copy_from_slice(&rest_b[..n]);
+            s = add(s, &a[..LANES], &b[..LANES]);
+            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
         }
-        let mut sum = [0f32; LANES];
-        for l in 0..LANES {
-            sum[l] = (acc[0][l] + acc[1][l]) + (acc[2][l] + acc[3][l]);
-        }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for l in 0..width {
-                sum[l] += sum[l + width];
-            }
-            width /= 2;
-        }
-        sum[0]
+        let all: [f32; LANES] = std::array::from_fn(|l| (s[l] + t[l]) + (u[l] + v[l]));
+        let half: [f32; LANES / 2] = std::array::from_fn(|l| all[l] + all[l + LANES / 2]);
+        let quarter: [f32; LANES / 4] = std::array::from_fn(|l| half[l] + half[l + LANES / 4]);
+        (quarter[0] + quarter[2]) + (quarter[1] + quarter[3])
     }
 );
 
@@ -73,14 +84,28 @@ pub fn matmul(
     assert!(w.len() == n * k && bias.is_none_or(|b| b.len() == n) && out_stride >= n, "matmul: weight or bias size");
     assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
-    if m <= FEW_ROWS {
-        return few_rows(m, n, k, a, w, bias, &mut out[out_offset..], out_stride);
-    }
     for row in out[out_offset..].chunks_mut(out_stride).take(m) {
         match bias {
             Some(bias) => row[..n].copy_from_slice(bias),
             None => row[..n].fill(0.0),
         }
+    }
+    matmul_add(m, n, k, a, w, out, out_offset, out_stride);
+}
+
+/// As [`matmul`], but added to what `out` holds.
+pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_offset: usize, out_stride: usize) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    assert!(w.len() == n * k && out_stride >= n, "matmul: weight size");
+    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
+    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
+    if m <= FEW_ROWS {
+        return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
+    }
+    if super::tiles::available() && m * n * k >= TILES_FROM {
+        return tiled(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
@@ -109,14 +134,79 @@ pub fn matmul(
     }
 }
 
-fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], bias: Option<&[f32]>, out: &mut [f32], out_stride: usize) {
+/// The product in register tiles: blocks of rows by groups of panels, each a task.
+fn tiled(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
+    let panels = super::tiles::Panels::new(w, n, k, k, 1);
+    let shared = SharedMut::new(out);
+    let blocks = m.div_ceil(TILE_ROWS);
+    // few blocks: the panels are shared out too
+    let groups = (4 * super::threads()).div_ceil(blocks).min(panels.count());
+    let size = panels.count().div_ceil(groups);
+    (0..blocks * groups).into_par_iter().for_each(|job| {
+        let (first, group) = (job / groups * TILE_ROWS, job % groups * size);
+        let rows = TILE_ROWS.min(m - first);
+        let range = group.min(panels.count())..(group + size).min(panels.count());
+        let to = shared.at(first * out_stride, (rows - 1) * out_stride + n);
+        // SAFETY: `matmul_add` has checked that all rows lie inside; this task alone writes these rows of these panels.
+        unsafe {
+            panels.multiply(range, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride);
+        }
+    });
+}
+
+/// `out` row `i` (at `out_offset + i * out_stride`) `+= a_i · w` for `m` rows on this thread; `w` is `[k, n]` row-major.
+///
+/// The weights' layout lets small products run without repacking them.
+pub(super) fn accumulate(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Rows<'_>,
+    w: &[f32],
+    out: &mut [f32],
+    out_offset: usize,
+    out_stride: usize,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    assert!(w.len() == n * k && out_stride >= n, "accumulate: weight size");
+    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "accumulate: input too short");
+    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "accumulate: output too short");
+    // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr().add(out_offset),
+            1,
+            out_stride as isize,
+            true,
+            a.data.as_ptr().add(a.offset),
+            1,
+            a.stride as isize,
+            w.as_ptr(),
+            1,
+            n as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
     let value = |i: usize, j: usize| {
         let row = &a.data[a.offset + i * a.stride..][..k];
-        dot(row, &w[j * k..(j + 1) * k]) + bias.map_or(0.0, |b| b[j])
+        dot(row, &w[j * k..(j + 1) * k])
     };
     if m == 1 {
         let piece = (PARALLEL_FROM / 8 / k.max(1)).clamp(1, n);
-        let fill = |(p, out): (usize, &mut [f32])| out.iter_mut().enumerate().for_each(|(j, o)| *o = value(0, p * piece + j));
+        let fill = |(p, out): (usize, &mut [f32])| out.iter_mut().enumerate().for_each(|(j, o)| *o += value(0, p * piece + j));
         if n * k < PARALLEL_FROM / 4 {
             out[..n].chunks_mut(piece).enumerate().for_each(fill);
         } else {
@@ -127,9 +217,9 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], bias: Option<&
     for i in 0..m {
         let row = &mut out[i * out_stride..][..n];
         if m * n * k < PARALLEL_FROM / 4 {
-            row.iter_mut().enumerate().for_each(|(j, o)| *o = value(i, j));
+            row.iter_mut().enumerate().for_each(|(j, o)| *o += value(i, j));
         } else {
-            row.par_iter_mut().enumerate().with_min_len(16).for_each(|(j, o)| *o = value(i, j));
+            row.par_iter_mut().enumerate().with_min_len(16).for_each(|(j, o)| *o += value(i, j));
         }
     }
 }
@@ -157,6 +247,24 @@ mod tests {
             }
             assert_eq!(out[..2], [-7.0; 2]);
             assert!(out[2 + n..].chunks(stride).all(|gap| gap.iter().take(3).all(|v| *v == -7.0)), "wrote between rows");
+        }
+    }
+
+    #[test]
+    fn accumulate_adds_to_strided_rows() {
+        for (m, n, k, stride) in [(1, 4, 1, 1), (6, 64, 32, 40), (50, 33, 9, 3)] {
+            let a: Vec<f32> = (0..2 + (m - 1) * stride + k).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+            let w: Vec<f32> = (0..n * k).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+            let mut out = vec![0.5; 3 + m * (n + 2)];
+            accumulate(m, n, k, Rows { data: &a, offset: 2, stride }, &w, &mut out, 3, n + 2);
+            assert!(out[..3].iter().all(|v| *v == 0.5));
+            for (i, row) in out[3..].chunks(n + 2).enumerate() {
+                for j in 0..n {
+                    let sum: f64 = (0..k).map(|x| f64::from(a[2 + i * stride + x]) * f64::from(w[x * n + j])).sum();
+                    assert!((f64::from(row[j]) - 0.5 - sum).abs() < 1e-4, "m {m} n {n} k {k} at {i},{j}");
+                }
+                assert!(row[n..].iter().all(|v| *v == 0.5));
+            }
         }
     }
 }

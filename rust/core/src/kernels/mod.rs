@@ -3,17 +3,29 @@
 //! Every kernel splits its work in the same pieces whatever the number of threads, and adds in the same order inside a
 //! piece, so that results are the same to the bit on one thread and on many.
 
+pub mod affine;
 pub mod attention;
 pub mod conv1d;
+pub mod conv2d;
 pub mod conv_transpose1d;
+pub mod depthwise;
 pub mod elementwise;
+pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
 mod pointer;
+pub mod relative_attention;
+pub mod rotary;
 pub(crate) mod simd;
+mod tiles;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {
     rayon::current_num_threads()
+}
+
+/// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it.
+pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }

@@ -7,36 +7,38 @@ use super::simd::dispatch;
 
 const LANES: usize = 16;
 
-/// Sum in sixteen interleaved lanes, so that the order of additions does not depend on the CPU level.
+/// Reduction in sixteen interleaved lanes, so that the order does not depend on the CPU level; what is left over is padded
+/// with `neutral`. No index varies inside: only so do the lanes stay in a vector register.
 #[inline(always)]
-fn lanes(x: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+fn lanes(x: &[f32], neutral: f32, start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let add = |acc: [f32; LANES], chunk: &[f32; LANES]| -> [f32; LANES] {
+        let mut next = acc;
+        for (a, v) in next.iter_mut().zip(chunk) {
+            *a = step(*a, *v);
+        }
+        next
+    };
+    let (chunks, rest) = x.as_chunks::<LANES>();
     let mut acc = [start; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
     for chunk in chunks {
-        for l in 0..LANES {
-            acc[l] = step(acc[l], chunk[l]);
-        }
+        acc = add(acc, chunk);
     }
-    for (l, v) in rest.iter().enumerate() {
-        acc[l] = step(acc[l], *v);
+    if !rest.is_empty() {
+        let mut last = [neutral; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        acc = add(acc, &last);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            acc[l] = join(acc[l], acc[l + width]);
-        }
-        width /= 2;
-    }
-    acc[0]
+    let half: [f32; LANES / 2] = std::array::from_fn(|l| join(acc[l], acc[l + LANES / 2]));
+    let quarter: [f32; LANES / 4] = std::array::from_fn(|l| join(half[l], half[l + LANES / 4]));
+    join(join(quarter[0], quarter[2]), join(quarter[1], quarter[3]))
 }
 
 dispatch!(
     fn layer_norm_row(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
     fma => {
         let n = x.len() as f32;
-        let mean = lanes(x, 0.0, |a, v| a + v, |a, b| a + b) / n;
-        let variance = lanes(x, 0.0, |a, v| fma(v - mean, v - mean, a), |a, b| a + b) / n;
+        let mean = lanes(x, 0.0, 0.0, |a, v| a + v, |a, b| a + b) / n;
+        let variance = lanes(x, mean, 0.0, |a, v| fma(v - mean, v - mean, a), |a, b| a + b) / n;
         let scale = 1.0 / (variance + eps).sqrt();
         for ((v, w), b) in x.iter_mut().zip(weight).zip(bias) {
             *v = fma((*v - mean) * scale, *w, *b);
@@ -48,9 +50,9 @@ dispatch!(
     /// `x = softmax(x)`; a row of only -∞ becomes NaN, as in PyTorch.
     pub(crate) fn softmax_row(x: &mut [f32]);
     fma => {
-        let max = lanes(x, f32::NEG_INFINITY, |a, v| if v > a { v } else { a }, |a, b| if b > a { b } else { a });
+        let max = lanes(x, f32::NEG_INFINITY, f32::NEG_INFINITY, |a, v| if v > a { v } else { a }, |a, b| if b > a { b } else { a });
         x.iter_mut().for_each(|v| *v = maths::exp(fma, *v - max));
-        let inverse = 1.0 / lanes(x, 0.0, |a, v| a + v, |a, b| a + b);
+        let inverse = 1.0 / lanes(x, 0.0, 0.0, |a, v| a + v, |a, b| a + b);
         x.iter_mut().for_each(|v| *v *= inverse);
     }
 );

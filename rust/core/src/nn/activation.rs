@@ -45,9 +45,19 @@ pub struct Snake {
 }
 
 impl Snake {
+    /// From α `[channels]`.
+    pub fn new(alpha: Tensor) -> Self {
+        Self { alpha }
+    }
+
     /// Reads `alpha` `[channels]`.
     pub fn load(weights: &Weights, channels: usize) -> Result<Self> {
         Ok(Self { alpha: weights.tensor("alpha", &[channels])? })
+    }
+
+    /// The α `[channels]`.
+    pub(super) fn alpha(&self) -> &Tensor {
+        &self.alpha
     }
 
     /// `x` `[.., channels]`.

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{weight_norm, with_slice};
-use crate::kernels::conv1d::{Geometry, conv1d};
+use super::{Fused, weight_norm, with_slice};
+use crate::kernels::conv1d::{Geometry, conv1d_add};
 use crate::{Result, Weights};
 
 /// How a convolution walks over time. The default is stride 1, dilation 1, no padding.
@@ -98,30 +98,29 @@ impl Conv1d {
 
     /// `x` `[B, T, in]` → `[B, T', out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_fused(x, &Fused::default())
+    }
+
+    /// `x` `[B, T, in]` → `[B, T', out]`, with more work done on the way.
+    pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         let g = self.geometry;
-        if !x.device().is_cpu() || c != g.input {
-            return self.plain(x);
-        }
         let rows = g.rows(t);
-        let mut out = Vec::with_capacity(b * rows * g.output);
+        if !x.device().is_cpu() || c != g.input || !fused.fits(c, g.output, b * rows * g.output) {
+            return fused.plain(x, |x| self.plain(x));
+        }
+        let mut out = fused.start(b * rows, self.bias.as_ref(), g.output)?;
+        let before = |x: &mut [f32]| fused.before.map_or(Ok(()), |before| before.apply(x));
         with_slice(x, |x| {
             with_slice(&self.weight, |w| {
-                let mut run = |bias: Option<&[f32]>| {
-                    for item in x.chunks_exact((t * c).max(1)) {
-                        let y = conv1d(item, t, w, bias, g);
-                        if b == 1 { out = y } else { out.extend_from_slice(&y) }
-                    }
-                };
-                match &self.bias {
-                    Some(bias) => with_slice(bias, |bias| run(Some(bias))),
-                    None => {
-                        run(None);
-                        Ok(())
-                    }
-                }
+                let items = x.chunks_exact((t * c).max(1)).zip(out.chunks_exact_mut((rows * g.output).max(1)));
+                items.into_iter().try_for_each(|(x, out)| match fused.before {
+                    None => conv1d_add(x, t, w, g, None::<fn(&mut [f32]) -> Result<()>>, out),
+                    Some(_) => conv1d_add(x, t, w, g, Some(before), out),
+                })
             })
         })???;
+        fused.finish(&mut out)?;
         Ok(Tensor::from_vec(out, (b, rows, g.output), x.device())?)
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{weight_norm, with_slice};
+use super::{Fused, weight_norm, with_slice};
 use crate::kernels::conv_transpose1d::Phases;
 use crate::{Result, Weights};
 
@@ -53,22 +53,29 @@ impl ConvTranspose1d {
 
     /// `x` `[B, T, in]` → `[B, (T - 1) * stride - 2 * padding + kernel, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_fused(x, &Fused::default())
+    }
+
+    /// The same, with more work done on the way.
+    pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         if let Some(weight) = &self.weight {
-            return plain(x, weight, &self.bias, self.stride, self.padding);
+            return fused.plain(x, |x| plain(x, weight, &self.bias, self.stride, self.padding));
         }
         let Some(phases) = &self.phases else {
             return Err(crate::Error::argument("transposed convolution without weights"));
         };
         let rows = phases.rows(t);
-        let mut out = Vec::with_capacity(b * rows * self.output);
+        if c != phases.input() || !fused.fits(c, self.output, b * rows * self.output) {
+            return Err(crate::Error::argument(format!("transposed convolution of {} channels was given {c}", phases.input())));
+        }
+        let mut out = fused.start(b * rows, Some(&self.bias), self.output)?;
+        let before = |x: &mut [f32]| fused.before.map_or(Ok(()), |before| before.apply(x));
         with_slice(x, |x| {
-            with_slice(&self.bias, |bias| {
-                for item in x.chunks_exact((t * c).max(1)) {
-                    out.extend_from_slice(&phases.apply(item, t, Some(bias)));
-                }
-            })
+            let items = x.chunks_exact((t * c).max(1)).zip(out.chunks_exact_mut((rows * self.output).max(1)));
+            items.into_iter().try_for_each(|(x, out)| phases.apply_add(x, t, before, out))
         })??;
+        fused.finish(&mut out)?;
         Ok(Tensor::from_vec(out, (b, rows, self.output), x.device())?)
     }
 }

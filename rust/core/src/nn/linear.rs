@@ -2,8 +2,8 @@
 
 use candle_core::{D, Tensor};
 
-use super::with_slice;
-use crate::kernels::matmul::{Rows, matmul};
+use super::{Fused, with_slice};
+use crate::kernels::matmul::{Rows, matmul_add};
 use crate::{Result, Weights};
 
 /// `y = x Wᵀ + b` over the last axis.
@@ -42,6 +42,11 @@ impl Linear {
 
     /// `x` `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_fused(x, &Fused::default())
+    }
+
+    /// `x` `[.., in]` → `[.., out]`, with more work done on the way.
+    pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
         let (n, k) = self.weight.dims2()?;
         let mut shape = x.dims().to_vec();
         let m = x.elem_count() / x.dim(D::Minus1)?;
@@ -49,24 +54,21 @@ impl Linear {
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        if x.device().is_cpu() {
-            let mut out = vec![0.0; m * n];
-            with_slice(x, |x| {
-                with_slice(&self.weight, |w| {
-                    let mut run =
-                        |b: Option<&[f32]>| matmul(m, n, k, Rows { data: x, offset: 0, stride: k }, w, b, &mut out, 0, n);
-                    match &self.bias {
-                        Some(bias) => with_slice(bias, |b| run(Some(b))),
-                        None => {
-                            run(None);
-                            Ok(())
-                        }
-                    }
-                })
-            })???;
-            return Ok(Tensor::from_vec(out, shape, x.device())?);
+        if !x.device().is_cpu() || !fused.fits(k, n, m * n) {
+            return fused.plain(x, |x| self.plain(x));
         }
-        self.plain(x)
+        let mut out = fused.start(m, self.bias.as_ref(), n)?;
+        with_slice(x, |x| {
+            let (mut data, mut changed) = (x, vec![]);
+            if let Some(before) = fused.before {
+                changed.extend_from_slice(x);
+                before.apply(&mut changed)?;
+                data = &changed;
+            }
+            with_slice(&self.weight, |w| matmul_add(m, n, k, Rows { data, offset: 0, stride: k }, w, &mut out, 0, n))
+        })??;
+        fused.finish(&mut out)?;
+        Ok(Tensor::from_vec(out, shape, x.device())?)
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {

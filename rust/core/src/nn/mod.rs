@@ -5,22 +5,36 @@
 
 mod activation;
 mod attention;
+mod batch_norm;
 mod conv1d;
+mod conv2d;
 mod conv_transpose1d;
+mod depthwise;
 mod embedding;
+mod fused;
 mod kv_cache;
 mod linear;
+mod lstm;
 mod norm;
+mod relative_attention;
+mod rotary;
 mod weight_norm;
 
 pub use activation::{Activation, Snake};
 pub use attention::{Attention, attention};
+pub use batch_norm::{BatchNormRelu, fold_batch_norm};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};
+pub use conv2d::{Conv2d, Geometry2d};
+pub use depthwise::DepthwiseConv1d;
 pub use embedding::Embedding;
+pub use fused::{Fused, Pointwise};
 pub use kv_cache::KvCache;
 pub use linear::Linear;
+pub use lstm::Lstm;
 pub use norm::{LayerNorm, softmax};
+pub use relative_attention::{RelativeAttention, relative_attention};
+pub use rotary::Rotary;
 pub use weight_norm::weight_norm;
 
 use candle_core::{Storage, Tensor};

@@ -15,9 +15,24 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// From weight and bias `[channels]`.
+    pub fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
     /// Reads `weight` and `bias` `[channels]`.
     pub fn load(weights: &Weights, channels: usize, eps: f64) -> Result<Self> {
         Ok(Self { weight: weights.tensor("weight", &[channels])?, bias: weights.tensor("bias", &[channels])?, eps })
+    }
+
+    /// Number of channels.
+    pub(super) fn channels(&self) -> usize {
+        self.weight.elem_count()
+    }
+
+    /// Calls `f` with weight, bias and ε.
+    pub(super) fn with_values<R>(&self, f: impl FnOnce(&[f32], &[f32], f32) -> R) -> Result<R> {
+        with_slice(&self.weight, |w| with_slice(&self.bias, |b| f(w, b, self.eps as f32)))?
     }
 
     /// `x` `[.., channels]`.
@@ -26,7 +41,7 @@ impl LayerNorm {
             return self.plain(x);
         }
         let mut values = super::to_vec(x)?;
-        with_slice(&self.weight, |w| with_slice(&self.bias, |b| kernel::layer_norm(&mut values, w, b, self.eps as f32)))??;
+        self.with_values(|w, b, eps| kernel::layer_norm(&mut values, w, b, eps))?;
         Ok(Tensor::from_vec(values, x.shape(), x.device())?)
     }
 

@@ -197,7 +197,7 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, new: &[Id]) -> Found<()> {
-        if new.len() % 2 != 0 {
+        if !new.len().is_multiple_of(2) {
             return Err("SETITEMS: a key without a value".into());
         }
         let mut pairs = Vec::with_capacity(new.len() / 2);

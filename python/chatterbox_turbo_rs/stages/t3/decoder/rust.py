@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .... import _core
@@ -15,12 +17,12 @@ def create(resources: Resources) -> Decoder:
 
 
 class Decoder:
-    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust."""
+    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust, ``keep_speech`` the filter after it."""
 
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
         self._core = _core.T3Decoder(resources.core, resources.device)
-        self.start = self._core.start
+        self.start, self.keep_speech = self._core.start, self._core.keep_speech
 
     def generate(
         self,
@@ -35,12 +37,12 @@ class Decoder:
         callback: Callback | None = None,
     ) -> np.ndarray:
         """``token_loop.generate`` with the Rust sampler; draws are stream ``t3`` of ``seed``, or ``uniforms`` float64 [n]."""
-        options = {
+        options: dict[str, Any] = {
             "temperature": parameters.temperature,
             "top_k": min(max(parameters.top_k, 0), 1 << 31),
             "top_p": parameters.top_p,
             "repetition_penalty": parameters.repetition_penalty,
         }
-        draws = {"seed": seed, "uniforms": uniforms}
+        draws: dict[str, Any] = {"seed": seed, "uniforms": uniforms}
         inputs = (speaker_embedding, prompt_tokens, text_ids)
         return self._core.generate(*inputs, **options, **draws, max_tokens=max_tokens, callback=callback)

@@ -1,1 +1,149 @@
-//! To be written.
+//! `s3tokenizer.tokens`: speech tokens of a clip, 25 a second.
+//!
+//! A log-mel spectrogram `[frames, 128]` → ids `[ceil(frames / 4)]` below 3^8. Two convolutions of stride 2, transformer blocks
+//! whose attention carries a depthwise memory (FSMN) of the values, then finite scalar quantisation: eight numbers in -1..1,
+//! each rounded to one of three levels, digits of a base-3 number. Source: `s3tokenizer/model_v2.py` of s3tokenizer 0.3.0, as
+//! `src/chatterbox/models/s3tokenizer/s3tokenizer.py` at 5de7a54 uses it (CosyVoice 2, arXiv:2412.10117).
+
+use candle_core::Tensor;
+
+use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, LayerNorm, Linear, Rotary, attention};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
+
+const STAGE: &str = "s3tokenizer.tokens";
+/// Frames (30 s) that the network reads at once. Upstream cuts longer clips into windows, which no caller reaches: clips are
+/// cropped to 15 s before.
+pub const MAX_FRAMES: usize = 3000;
+/// Keeps every number off ±1, where rounding would leave the three levels.
+const SHRINK: f64 = 0.999_000_012_874_603_3;
+
+/// S3Tokenizer v2.
+#[derive(Clone, Debug)]
+pub struct S3Tokenizer {
+    stem: [Conv1d; 2],
+    rotary: Rotary,
+    blocks: Vec<Block>,
+    projection: Linear,
+    mels: usize,
+    device: Device,
+}
+
+impl S3Tokenizer {
+    /// Reads the tensors below `tokenizer.` of S3Gen's file.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape.
+    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        let (c, all) = (&checkpoint.config().s3tokenizer, checkpoint.s3gen(device));
+        let weights = all.under("tokenizer");
+        let size = c.hidden_size;
+        let encoder = weights.under("encoder");
+        let stem = |name: &str, input: usize| {
+            let options = Conv1dOptions { stride: 2, ..Conv1dOptions::padded(1) };
+            Conv1d::load(&encoder.under(name), input, size, 3, options, true)
+        };
+        let stem = [stem("conv1", c.mels)?, stem("conv2", size)?];
+        let blocks = (0..c.layers).map(|i| Block::load(&encoder.under("blocks").under(i), c)).collect::<Result<_>>()?;
+        let projection = Linear::load(&weights.under("quantizer._codebook.project_down"), size, c.fsq_dims)?;
+        // Read by `s3tokenizer.mel`.
+        weights.unused("_mel_filters", &[c.mels, 201], false)?;
+        weights.unused("window", &[400], false)?;
+        all.expect_all_used(&["tokenizer."])?;
+        let rotary = Rotary::new(c.rope_theta, size / c.heads, MAX_FRAMES.div_ceil(4), device)?;
+        Ok(Self { stem, rotary, blocks, projection, mels: c.mels, device: device.clone() })
+    }
+
+    /// Token ids `[ceil(frames / 4)]` of a log-mel spectrogram `[frames, 128]`.
+    ///
+    /// # Errors
+    /// As [`Self::pre_codes`].
+    pub fn tokens(&self, mel: &Matrix, observer: &dyn Observer) -> Result<Vec<i64>> {
+        let levels = self.pre_codes(mel, observer)?;
+        let id = |row: &[f32]| row.iter().rev().fold(0, |id, v| 3 * id + v.round_ties_even() as i64 + 1);
+        Ok((0..levels.rows).map(|k| id(levels.row(k))).collect())
+    }
+
+    /// The numbers in -0.999..0.999 that are rounded to the digits of every token, `[ceil(frames / 4), 8]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no frames, more than [`MAX_FRAMES`], another width, NaN or infinity; what `observer` returns.
+    pub fn pre_codes(&self, mel: &Matrix, observer: &dyn Observer) -> Result<Matrix> {
+        mel.require("mel", self.mels)?;
+        if mel.rows > MAX_FRAMES {
+            return Err(Error::argument(format!(
+                "mel: expected at most {MAX_FRAMES} frames (30 s), got {}; crop the clip first",
+                mel.rows
+            )));
+        }
+        let total = 2 * self.blocks.len() + 1;
+        let mut done = 0;
+        let mut advance = || {
+            done += 1;
+            observer.progress(STAGE, done, total)
+        };
+        observer.progress(STAGE, 0, total)?;
+        let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?; // [1, frames, 128]
+        for conv in &self.stem {
+            x = Activation::GeluErf.forward(&conv.forward(&x)?)?;
+        }
+        let mut x = x.squeeze(0)?; // [tokens, 1280]
+        advance()?;
+        for block in &self.blocks {
+            x = block.attend(&x, &self.rotary)?;
+            advance()?;
+            x = block.transform(&x)?;
+            advance()?;
+        }
+        Matrix::from_tensor(&(Activation::Tanh.forward(&self.projection.forward(&x)?)? * SHRINK)?)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    heads: usize,
+    attn_norm: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    fsmn: DepthwiseConv1d,
+    mlp_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+}
+
+impl Block {
+    fn load(weights: &Weights, c: &config::S3Tokenizer) -> Result<Self> {
+        let (size, attn, mlp) = (c.hidden_size, weights.under("attn"), weights.under("mlp"));
+        Ok(Self {
+            heads: c.heads,
+            attn_norm: LayerNorm::load(&weights.under("attn_ln"), size, c.attn_norm_eps)?,
+            query: Linear::load(&attn.under("query"), size, size)?,
+            key: Linear::load_without_bias(&attn.under("key"), size, size)?,
+            value: Linear::load(&attn.under("value"), size, size)?,
+            out: Linear::load(&attn.under("out"), size, size)?,
+            fsmn: DepthwiseConv1d::load(&attn.under("fsmn_block"), size, c.fsmn_kernel)?,
+            mlp_norm: LayerNorm::load(&weights.under("mlp_ln"), size, c.mlp_norm_eps)?,
+            up: Linear::load(&mlp.under(0), size, 4 * size)?,
+            down: Linear::load(&mlp.under(2), 4 * size, size)?,
+        })
+    }
+
+    /// `x` `[T, C]` → `x + out(attention) + memory + values`; the memory sees the values as they are, without rotation.
+    fn attend(&self, x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
+        let normal = self.attn_norm.forward(x)?;
+        let q = rotary.forward(&self.query.forward(&normal)?)?;
+        let k = rotary.forward(&self.key.forward(&normal)?)?;
+        let v = self.value.forward(&normal)?;
+        let scale = ((x.dim(1)? / self.heads) as f64).powf(-0.5);
+        let attended = attention(&q, &k, &v, Attention { heads: self.heads, scale, bias: None, causal: false })?;
+        let memory = (self.fsmn.forward(&v)? + v)?;
+        Ok((x + (self.out.forward(&attended)? + memory)?)?)
+    }
+
+    /// `x` `[T, C]` → `x + down(gelu(up(norm(x))))`.
+    fn transform(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = Activation::GeluErf.forward(&self.up.forward(&self.mlp_norm.forward(x)?)?)?;
+        Ok((x + self.down.forward(&wide)?)?)
+    }
+}

@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor};
 
 use super::generate::Session;
 use crate::config;
+use crate::kernels::in_pool;
 use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, attention};
 use crate::{Checkpoint, Error, Observer, Result, Weights};
 
@@ -126,7 +127,9 @@ impl T3Decoder {
 fn expect_ids(name: &str, ids: &[i64], vocab: usize) -> Result<()> {
     match ids.iter().position(|id| usize::try_from(*id).map_or(true, |id| id >= vocab)) {
         None => Ok(()),
-        Some(at) => Err(Error::argument(format!("{name}: expected ids from 0 to {}, got {} at position {at}", vocab - 1, ids[at]))),
+        Some(at) => {
+            Err(Error::argument(format!("{name}: expected ids from 0 to {}, got {} at position {at}", vocab - 1, ids[at])))
+        }
     }
 }
 
@@ -148,14 +151,12 @@ impl Session for T3Session {
         let model = self.model.clone();
         let (layers, width) = (model.config.layers, model.config.hidden_size);
         self.caches = None;
-        let mut caches = (0..layers)
-            .map(|_| KvCache::new(self.positions, width, &model.device))
-            .collect::<Result<Vec<_>>>()?;
+        let mut caches = (0..layers).map(|_| KvCache::new(self.positions, width, &model.device)).collect::<Result<Vec<_>>>()?;
         let mut x = model.beginning(&self.speaker, &self.prompt, &self.text)?; // [2 + P + T, C]
         for (i, (block, cache)) in model.blocks.iter().zip(&mut caches).enumerate() {
             // Nothing reads what the last block makes of the other rows.
             let rows = if i + 1 == layers { 1 } else { x.dim(0)? };
-            x = block.forward(&x, cache, rows)?;
+            x = in_pool(|| block.forward(&x, cache, rows))?;
             observer.progress("t3.prefill", i + 1, layers)?;
         }
         self.caches = Some(caches);
@@ -178,11 +179,13 @@ impl Session for T3Session {
             let room = self.positions - 2 - self.prompt.len() - self.text.len();
             return Err(Error::argument(format!("step: expected at most max_tokens = {room} steps, got one more")));
         }
-        let mut x = (model.speech.forward(&[token])? + model.positions.range(at, 1)?)?; // [1, C]
-        for (block, cache) in model.blocks.iter().zip(caches) {
-            x = block.forward(&x, cache, 1)?;
-        }
-        model.logits(&x)
+        in_pool(|| {
+            let mut x = (model.speech.forward(&[token])? + model.positions.range(at, 1)?)?; // [1, C]
+            for (block, cache) in model.blocks.iter().zip(caches) {
+                x = block.forward(&x, cache, 1)?;
+            }
+            model.logits(&x)
+        })
     }
 }
 

@@ -38,8 +38,8 @@ impl Stack {
         Ok(Self { layers: layers.collect::<Result<_>>()? })
     }
 
-    /// `[frames, inputs]` → `[frames, outputs]`.
-    pub(super) fn forward(&self, input: &Matrix, observer: &dyn Observer) -> Result<Matrix> {
+    /// `[frames, inputs]` → `[frames, outputs]`; reports progress as stack number `part` of `parts`.
+    pub(super) fn forward(&self, input: &Matrix, observer: &dyn Observer, (part, parts): (usize, usize)) -> Result<Matrix> {
         let frames = input.rows;
         let blocks = frames.div_ceil(FRAMES);
         let total = self.layers.len() * blocks;
@@ -54,7 +54,7 @@ impl Stack {
                 if i + 1 < self.layers.len() {
                     out.iter_mut().filter(|v| **v < 0.0).for_each(|v| *v *= SLOPE);
                 }
-                observer.progress("watermark", i * blocks + block + 1, total)?;
+                observer.progress("watermark", part * total + i * blocks + block + 1, parts * total)?;
             }
             x = y;
         }

@@ -26,9 +26,9 @@ impl Decoder {
     /// The confidence, not limited to `[0, 1]`; `None` where a branch has no frame that is loud enough.
     pub(super) fn forward(&self, levels: &Levels, observer: &dyn Observer) -> Result<Option<f64>> {
         let mut votes = Vec::with_capacity(self.branches.len());
-        for (stack, speed) in &self.branches {
+        for (part, (stack, speed)) in self.branches.iter().enumerate() {
             let frames = (levels.band.rows as f64 * speed) as usize;
-            let out = stack.forward(&stretch(&levels.band, frames), observer)?; // [frames, 2]
+            let out = stack.forward(&stretch(&levels.band, frames), observer, (part, self.branches.len()))?; // [frames, 2]
             let (mut attention, mut verdict, mut count) = (0f64, 0f64, 0usize);
             for t in (0..frames).filter(|t| levels.mask[nearest(*t, levels.mask.len(), frames)]) {
                 attention += f64::from(out.row(t)[0]);

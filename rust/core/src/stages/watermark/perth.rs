@@ -1,7 +1,7 @@
 //! The watermarker: 24 kHz speech in, marked speech of the same length out; and the detector for any sample rate.
 //!
 //! Embedding: soxr HQ to 32 kHz → spectrogram → the encoder's change added to the lowest 128 bins of the loud frames →
-//! samples → back to 24 kHz. It is deterministic and not small: about 16 dB below speech.
+//! samples → back to 24 kHz. It is deterministic and not small: 12 to 16 dB below speech.
 //! Weights: `perth/perth_net/pretrained/implicit/perth_net_250000.pth.tar` of the resemble-perth 1.0.1 wheel.
 //! Source: resemble-perth 1.0.1, `perth_net_implicit/perth_watermarker.py` and `model/{perth_net,encoder}.py`; called by
 //! `src/chatterbox/tts_turbo.py` of resemble-ai/chatterbox at 5de7a54.
@@ -65,10 +65,12 @@ impl Watermarker {
         check(samples)?;
         let mut padded = samples.to_vec();
         padded.resize(samples.len().next_multiple_of(BLOCK).max(SHORTEST), 0.0);
+        observer.progress("watermark", 0, 1)?;
         let inner = resample_soxr_hq(&padded, RATE, INNER_RATE)?;
         let (levels, spectrum) = self.spectrogram.forward(&inner, true, observer)?;
-        let change = self.encoder.forward(&levels.band, observer)?;
+        let change = self.encoder.forward(&levels.band, observer, (0, 1))?;
         let marked = self.spectrogram.inverse(spectrum, &levels, &change)?;
+        observer.progress("watermark", 1, 1)?; // the networks were what is counted
         let mut out = resample_soxr_hq(&marked, INNER_RATE, RATE)?;
         out.truncate(samples.len());
         Ok(out)

@@ -50,7 +50,7 @@ impl Spectrogram {
         let mut values = Vec::with_capacity(if keep { frames * bins } else { 0 });
         self.stft.each(&padded, |t, spectrum| {
             if t % REPORT == 0 {
-                observer.progress("watermark.spectrum", t, frames)?;
+                observer.progress("watermark", 0, 1)?; // the networks are what is counted
             }
             let mut sum = 0f64;
             for (f, c) in spectrum.iter().enumerate() {

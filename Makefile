@@ -1,0 +1,59 @@
+# Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
+.DEFAULT_GOAL := help
+.PHONY: help setup build say test test-rust test-python parity parity-official bench lint wheel check-wheel clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+BIN := $(VENV)/bin
+TEXT ?= Hello [laugh] there. This is Chatterbox Turbo, without PyTorch.
+REFERENCE ?= $(BUILD)/reference
+OFFICIAL_MODEL ?= $(BUILD)/full
+PYTEST ?= $(BIN)/python -m pytest -q
+CARGO_TEST ?= $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run --no-fail-fast" || echo "cargo test")
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+
+$(VENV)/.ready: tools/requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r tools/requirements-dev.txt
+	touch $@
+
+setup: $(VENV)/.ready ## make the virtual environment with the development tools
+
+build: setup ## compile the core and install the package into the virtual environment
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+
+say: build ## speak a text with the embedded model into say.wav
+	$(BIN)/chatterbox-turbo demo "$(TEXT)" -o say.wav
+
+test: test-rust test-python ## run all tests
+
+test-rust:
+	$(CARGO_TEST) -p chatterbox-turbo
+	cargo test --doc -p chatterbox-turbo -q
+
+test-python: build
+	$(PYTEST) tests
+
+parity-official: build ## compare every stage with the official package on a full-size random checkpoint
+	$(BIN)/python tools/parity_official.py --environment $(REFERENCE) --checkpoint $(OFFICIAL_MODEL) --output $(BUILD)/parity.json
+
+lint: setup ## formatting, clippy, ruff, type checks, stubs
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -q -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) build
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest chatterbox_turbo_rs._core --concise
+
+wheel: setup ## build the wheel into dist/
+	$(BIN)/maturin build --release --quiet --out dist
+
+check-wheel: wheel ## install the wheel into an empty environment and use it there
+	PYTHON=$(PYTHON) tools/check_wheel.sh dist
+
+clean: ## remove what was built
+	rm -rf $(VENV) $(BUILD) dist target say.wav demo.wav

@@ -1,0 +1,16 @@
+"""``s3gen.encoder`` in Rust; see the contract in ``__init__.py``."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+from ....resources import Resources
+
+
+def create(resources: Resources) -> Callable[..., np.ndarray]:
+    """The stage, with the weights of ``resources`` on its device."""
+    from .... import _core
+
+    return _core.FlowEncoder(resources.core, resources.device).mu

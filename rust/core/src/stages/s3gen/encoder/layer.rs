@@ -1,0 +1,93 @@
+//! A block of the conformer: self-attention with relative positions, then a feed-forward layer, both on normalised input.
+//!
+//! Rows are `[T, width]`. Source: `models/s3gen/transformer/{attention,embedding,encoder_layer}.py` of resemble-ai/chatterbox
+//! at 5de7a54; relative positions after Transformer-XL (arXiv:1901.02860).
+
+use candle_core::Tensor;
+
+use crate::config::FlowEncoder as Config;
+use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, relative_attention};
+use crate::{Device, Result, Weights};
+
+/// One block.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    norm_attention: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    position: Linear,
+    /// Added to the queries that meet keys, `[width]`.
+    content_bias: Tensor,
+    /// Added to the queries that meet positions, `[width]`.
+    position_bias: Tensor,
+    norm_feed_forward: LayerNorm,
+    feed_forward: [Linear; 2],
+    heads: usize,
+    scale: f64,
+}
+
+impl Layer {
+    pub(super) fn load(weights: &Weights, c: &Config) -> Result<Self> {
+        let (width, size) = (c.hidden_size, c.hidden_size / c.heads);
+        let attention = weights.under("self_attn");
+        let linear = |name: &str| Linear::load(&attention.under(name), width, width);
+        let bias = |name: &str| -> Result<Tensor> { Ok(attention.tensor(name, &[c.heads, size])?.flatten_all()?) };
+        let ff = weights.under("feed_forward");
+        Ok(Self {
+            norm_attention: LayerNorm::load(&weights.under("norm_mha"), width, c.layer_norm_eps)?,
+            query: linear("linear_q")?,
+            key: linear("linear_k")?,
+            value: linear("linear_v")?,
+            out: linear("linear_out")?,
+            position: Linear::load_without_bias(&attention.under("linear_pos"), width, width)?,
+            content_bias: bias("pos_bias_u")?,
+            position_bias: bias("pos_bias_v")?,
+            norm_feed_forward: LayerNorm::load(&weights.under("norm_ff"), width, c.layer_norm_eps)?,
+            feed_forward: [
+                Linear::load(&ff.under("w_1"), width, c.ffn_size)?,
+                Linear::load(&ff.under("w_2"), c.ffn_size, width)?,
+            ],
+            heads: c.heads,
+            scale: 1.0 / (size as f64).sqrt(),
+        })
+    }
+
+    /// `x` `[T, width]`, `positions` `[2T - 1, width]` → `[T, width]`.
+    pub(super) fn forward(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let y = self.norm_attention.forward(x)?;
+        let q = self.query.forward(&y)?;
+        let attended = relative_attention(RelativeAttention {
+            q: &q.broadcast_add(&self.content_bias)?,
+            r: &q.broadcast_add(&self.position_bias)?,
+            k: &self.key.forward(&y)?,
+            v: &self.value.forward(&y)?,
+            p: &self.position.forward(positions)?,
+            heads: self.heads,
+            scale: self.scale,
+        })?;
+        let x = self.out.forward_fused(&attended, &Fused { add: &[x], ..Fused::default() })?;
+        let silu = Some(Pointwise::Function(Activation::Silu));
+        let y = self.norm_feed_forward.forward(&x)?;
+        let y = self.feed_forward[0].forward_fused(&y, &Fused { after: silu, ..Fused::default() })?;
+        self.feed_forward[1].forward_fused(&y, &Fused { add: &[&x], ..Fused::default() })
+    }
+}
+
+/// Sinusoids of the positions T − 1 down to −(T − 1), `[2T - 1, width]`: even columns sine, odd columns cosine.
+///
+/// The angles are float32 products as upstream's are: at position 1000 their rounding is larger than float32's own.
+pub(super) fn positions(t: usize, width: usize, device: &Device) -> Result<Tensor> {
+    let rate = -(10000f64.ln() / width as f64) as f32;
+    let frequencies: Vec<f32> = (0..width / 2).map(|m| f64::from((2 * m) as f32 * rate).exp() as f32).collect();
+    let mut table = vec![0.0; (2 * t - 1) * width];
+    for (i, row) in table.chunks_exact_mut(width).enumerate() {
+        let position = (t as f32 - 1.0) - i as f32;
+        for (pair, frequency) in row.chunks_exact_mut(2).zip(&frequencies) {
+            let angle = position * frequency;
+            (pair[0], pair[1]) = (angle.sin(), angle.cos());
+        }
+    }
+    Ok(Tensor::from_vec(table, (2 * t - 1, width), device)?)
+}

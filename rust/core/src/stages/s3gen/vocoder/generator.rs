@@ -1,0 +1,136 @@
+//! The generator: mel `[F, mels]` and excitation `[480F]` to samples `[480F]` within ±0.99.
+//!
+//! Three times a transposed convolution, the excitation's spectrum brought to the same rate and added, and the mean of three
+//! residual blocks; then log-magnitude and phase of a 16-point STFT. Activations are `[1, T, C]`, T = 8F, 40F, 120F + 1.
+//! Source: `HiFTGenerator.decode` in `models/s3gen/hifigan.py` of resemble-ai/chatterbox at 5de7a54.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::STAGE;
+use super::resblock::ResBlock;
+use super::spectrum::Spectrum;
+use crate::config::Vocoder as Config;
+use crate::nn::{Activation, Conv1d, Conv1dOptions, ConvTranspose1d, Fused, Pointwise, weight_norm};
+use crate::{Device, Matrix, Observer, Result, Weights};
+
+/// Taps of the first and the last convolution.
+const KERNEL: usize = 7;
+/// Slope of PyTorch's LeakyReLU when none is given, as before the last convolution.
+const DEFAULT_SLOPE: f32 = 0.01;
+
+/// One upsampling level.
+#[derive(Clone, Debug)]
+struct Level {
+    up: ConvTranspose1d,
+    source_down: Conv1d,
+    source_block: ResBlock,
+    blocks: Vec<ResBlock>,
+}
+
+/// The generator.
+#[derive(Clone, Debug)]
+pub(super) struct Generator {
+    first: Conv1d,
+    levels: Vec<Level>,
+    last: Conv1d,
+    spectrum: Spectrum,
+    slope: f32,
+    magnitude_limit: f32,
+    audio_limit: f32,
+    device: Device,
+}
+
+impl Generator {
+    pub(super) fn load(weights: &Weights, mels: usize, c: &Config, device: &Device) -> Result<Self> {
+        let spectrum = Spectrum::new(c.istft_size, c.istft_hop);
+        let blocks = c.resblock_kernels.len();
+        // LeakyReLU(x / n) = LeakyReLU(x) / n: the mean over the blocks is a factor on the next layer's weights
+        let mean = |mut values: Vec<f32>| {
+            values.iter_mut().for_each(|v| *v /= blocks as f32);
+            values
+        };
+        let mut levels = Vec::new();
+        for (i, (&rate, &kernel)) in c.upsample_rates.iter().zip(&c.upsample_kernels).enumerate() {
+            let (input, output) = (c.base_channels >> i, c.base_channels >> (i + 1));
+            let up = weights.under("ups").under(i);
+            let values = weight_norm(&up, &[input, output, kernel])?;
+            let values = if i == 0 { values } else { mean(values) };
+            let bias = up.tensor("bias", &[output])?;
+            let stride = c.upsample_rates[i + 1..].iter().product::<usize>();
+            let down = Conv1dOptions { stride, ..Conv1dOptions::padded(stride / 2) };
+            let taps = if stride == 1 { 1 } else { 2 * stride };
+            let source_block = weights.under("source_resblocks").under(i);
+            levels.push(Level {
+                up: ConvTranspose1d::new(values, bias, input, output, kernel, rate, (kernel - rate) / 2)?,
+                source_down: Conv1d::load(&weights.under("source_downs").under(i), spectrum.parts(), output, taps, down, true)?,
+                source_block: ResBlock::load(&source_block, output, c.source_resblock_kernels[i], &c.resblock_dilations)?,
+                blocks: (0..blocks)
+                    .map(|j| {
+                        let weights = weights.under("resblocks").under(i * blocks + j);
+                        ResBlock::load(&weights, output, c.resblock_kernels[j], &c.resblock_dilations)
+                    })
+                    .collect::<Result<_>>()?,
+            });
+        }
+        let (channels, parts, post) = (c.base_channels >> levels.len(), spectrum.parts(), weights.under("conv_post"));
+        let values = mean(weight_norm(&post, &[parts, channels, KERNEL])?);
+        let bias = Some(post.tensor("bias", &[parts])?);
+        let padded = Conv1dOptions::padded(KERNEL / 2);
+        Ok(Self {
+            first: Conv1d::load_weight_norm(&weights.under("conv_pre"), mels, c.base_channels, KERNEL, padded)?,
+            levels,
+            last: Conv1d::new(&values, bias, channels, parts, KERNEL, padded, device)?,
+            spectrum,
+            slope: c.leaky_slope as f32,
+            magnitude_limit: c.magnitude_limit as f32,
+            audio_limit: c.audio_limit as f32,
+            device: device.clone(),
+        })
+    }
+
+    pub(super) fn forward(&self, mel: &Matrix, source: &[f32], observer: &dyn Observer) -> Result<Vec<f32>> {
+        let level = |l: &Level| 1 + l.source_block.convolutions() + l.blocks.iter().map(ResBlock::convolutions).sum::<usize>();
+        let (mut done, total) = (0, self.levels.iter().map(level).sum::<usize>() + 2);
+        let mut step = || {
+            done += 1;
+            observer.progress(STAGE, done - 1, total)
+        };
+        step()?;
+        let parts = self.spectrum.parts();
+        let excitation = self.spectrum.analyse(source);
+        let excitation = Tensor::from_vec(excitation, (1, source.len() / self.spectrum.hop() + 1, parts), &self.device)?;
+        let mut x = self.first.forward(&mel.to_tensor(&self.device)?.unsqueeze(0)?)?; // [1, F, base_channels]
+        for (i, level) in self.levels.iter().enumerate() {
+            let before = Some(Pointwise::Function(Activation::LeakyRelu(self.slope)));
+            x = level.up.forward_fused(&x, &Fused { before, ..Fused::default() })?;
+            if i + 1 == self.levels.len() {
+                x = Tensor::cat(&[&x.narrow(1, 1, 1)?, &x], 1)?; // reflection on the left
+            }
+            let down = level.source_down.forward(&excitation)?;
+            step()?;
+            x = level.source_block.forward(&down, Some(&x), &mut step)?;
+            let mut sum = None;
+            for block in &level.blocks {
+                sum = Some(block.forward(&x, sum.as_ref(), &mut step)?);
+            }
+            x = sum.unwrap_or(x);
+        }
+        let before = Some(Pointwise::Function(Activation::LeakyRelu(DEFAULT_SLOPE)));
+        let x = self.last.forward_fused(&x, &Fused { before, ..Fused::default() })?; // [1, 120F + 1, parts]
+        let mut spectrum: Vec<f32> = x.flatten_all()?.to_vec1()?;
+        spectrum.par_chunks_mut(parts).with_min_len(256).for_each(|frame| {
+            let (first, second) = frame.split_at_mut(parts / 2);
+            for (a, b) in first.iter_mut().zip(second) {
+                let magnitude = a.exp().min(self.magnitude_limit);
+                let (sin, cos) = b.sin().sin_cos();
+                (*a, *b) = (magnitude * cos, magnitude * sin);
+            }
+        });
+        step()?;
+        let mut samples = self.spectrum.synthesise(&spectrum);
+        samples.iter_mut().for_each(|v| *v = v.clamp(-self.audio_limit, self.audio_limit));
+        observer.progress(STAGE, total, total)?;
+        Ok(samples)
+    }
+}

@@ -1,0 +1,59 @@
+//! The residual block of the generator: three pairs of a dilated and a plain convolution, each after a snake.
+//!
+//! Source: `ResBlock` in `models/s3gen/hifigan.py` of resemble-ai/chatterbox at 5de7a54; snake: arXiv:2006.08195.
+
+use candle_core::Tensor;
+
+use crate::nn::{Conv1d, Conv1dOptions, Fused, Pointwise, Snake};
+use crate::{Result, Weights};
+
+/// One block of `channels` in and out.
+#[derive(Clone, Debug)]
+pub(super) struct ResBlock {
+    pairs: Vec<Pair>,
+}
+
+#[derive(Clone, Debug)]
+struct Pair {
+    snakes: [Snake; 2],
+    convolutions: [Conv1d; 2],
+}
+
+impl ResBlock {
+    pub(super) fn load(weights: &Weights, channels: usize, kernel: usize, dilations: &[usize]) -> Result<Self> {
+        let conv = |name: &str, i: usize, dilation: usize| {
+            let options = Conv1dOptions { dilation, ..Conv1dOptions::padded(dilation * (kernel - 1) / 2) };
+            Conv1d::load_weight_norm(&weights.under(name).under(i), channels, channels, kernel, options)
+        };
+        let snake = |name: &str, i: usize| Snake::load(&weights.under(name).under(i), channels);
+        let pair = |(i, dilation): (usize, &usize)| -> Result<Pair> {
+            Ok(Pair {
+                snakes: [snake("activations1", i)?, snake("activations2", i)?],
+                convolutions: [conv("convs1", i, *dilation)?, conv("convs2", i, 1)?],
+            })
+        };
+        Ok(Self { pairs: dilations.iter().enumerate().map(pair).collect::<Result<_>>()? })
+    }
+
+    /// Convolutions, the unit of progress.
+    pub(super) fn convolutions(&self) -> usize {
+        2 * self.pairs.len()
+    }
+
+    /// `block(x) + extra`, `[1, T, channels]`; `step` is called after every convolution and may stop the work.
+    pub(super) fn forward(&self, x: &Tensor, extra: Option<&Tensor>, step: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (i, pair) in self.pairs.iter().enumerate() {
+            let [before, after] = [Some(Pointwise::Snake(&pair.snakes[0])), Some(Pointwise::Snake(&pair.snakes[1]))];
+            let y = pair.convolutions[0].forward_fused(&x, &Fused { before, after, ..Fused::default() })?;
+            step()?;
+            let add: &[&Tensor] = match extra {
+                Some(extra) if i + 1 == self.pairs.len() => &[&x, extra],
+                _ => &[&x],
+            };
+            x = pair.convolutions[1].forward_fused(&y, &Fused { add, ..Fused::default() })?;
+            step()?;
+        }
+        Ok(x)
+    }
+}

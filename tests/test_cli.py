@@ -1,0 +1,288 @@
+"""The command: every subcommand, output that scripts read, and one line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from chatterbox_turbo_rs import Voice, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SHORT = ["--max-tokens", "4", "--seed", "1"]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """Runs the command in ``tmp_path``; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stopped:  # argparse
+            code = stopped.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def process(*arguments: object, prepare: str = "", **options) -> subprocess.CompletedProcess:
+    program = f"{prepare}\nimport sys\nfrom chatterbox_turbo_rs.cli import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT} | options
+    return subprocess.run(command, check=False, **options)
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    code, out, err = result
+    assert (code, out) == (2, ""), result
+    assert re.fullmatch(r"chatterbox-turbo[a-z ]*: [^\n]+\n", err), err
+    assert all(part in err for part in parts), err
+
+
+def test_demo_without_arguments_speaks(command, tmp_path):
+    code, out, err = command("demo", *SHORT)
+    assert code == 0 and err == ""
+    lines = out.splitlines()
+    assert lines[0].split() == ["stage", "side", "seconds"]
+    stages = [line.split()[0] for line in lines[1:-2]]
+    assert {"text.normalize", "t3", "s3gen.flow", "watermark", "load"} <= set(stages)
+    assert re.search(r"demo\.wav: 0\.\d\d s of sound in .*, real-time factor .*, seed 1", out)
+    assert "not speech" in lines[-1]
+    samples, rate = soundfile.read(tmp_path / "demo.wav")
+    assert rate == 24_000 and samples.any() and os.listdir(tmp_path) == ["demo.wav"]
+
+
+def test_say_as_json(command, tmp_path, clip):
+    arguments = ["say", "hello [laugh]", "--model", "demo", "-o", "x.flac", "--voice", clip, "--json", *SHORT]
+    code, out, err = command(*arguments, "--backends", "rust,text=python", "--watermark", "none")
+    assert code == 0 and err == ""
+    done = json.loads(out)
+    assert (done["output"], done["seed"], done["text"], done["watermarked"]) == ("x.flac", 1, "Hello [laugh].", False)
+    assert done["plan"]["text.tokenize"] == "python" and done["plan"]["t3.decoder"] == "rust"
+    assert {"voice_encoder.embedding", "reference.load"}.isdisjoint(done["timings"]) and done["timings"]["t3"] > 0
+    assert done["sample_rate"] == 24_000 and done["tokens"] == done["seconds"] * 25
+    assert soundfile.info(tmp_path / "x.flac").duration == done["seconds"]
+    assert done["real_time_factor"] > 0 and done["load_seconds"] > 0
+
+
+def test_the_options_reach_the_model(command):
+    results = []
+    for change in (
+        [],
+        ["--temperature", "3"],
+        ["--top-k", "1"],
+        ["--top-p", "0.01"],
+        ["--repetition-penalty", "3"],
+        ["--seed", "2"],
+    ):
+        code, _, _ = command("demo", "Hello there.", "--max-tokens", "30", "--seed", "1", "--watermark", "none", *change)
+        assert code == 0
+        results.append(Path("demo.wav").read_bytes())
+    assert results[0] not in results[1:]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "spoken"),
+    [(b"hello\n", "Hello."), ("grüße …\n".encode(), "Grüße,"), (b"", "You need to add some text for me to talk.")],
+)
+def test_text_from_standard_input(command, monkeypatch, stdin, spoken):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "ascii"))
+    code, out, _ = command("demo", "-", "--json", *SHORT)
+    assert code == 0
+    assert json.loads(out)["text"] == spoken
+
+
+def test_standard_input_that_is_not_text(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
+    refused(command("demo", "-"), "expected UTF-8", "0xff at 2")
+
+
+def test_voice_prepare_show_convert_and_say(command, tmp_path, clip):
+    code, out, err = command("voice", "prepare", clip, "-o", "v.safetensors", "--model", "demo", "--loudness", "rms")
+    assert code == 0 and err == "" and out.startswith("v.safetensors: Voice(5.0 s prompt")
+    code, out, _ = command("voice", "show", "v.safetensors")
+    assert code == 0 and "speaker_embedding" in out and "checkpoint" in out
+    code, out, _ = command("voice", "show", "v.safetensors", "--json")
+    shown = json.loads(out)
+    assert shown["arrays"]["xvector"] == ["float32", 192] and len(shown["metadata"]["source"]) == 64
+    assert command("voice", "convert", "v.safetensors", "-o", "v.pt")[0] == 0
+    assert command("voice", "convert", "v.pt", "-o", "back.safetensors")[0] == 0
+    first, back = Voice.load("v.safetensors"), Voice.load("back.safetensors")
+    for name in shown["arrays"]:
+        np.testing.assert_array_equal(getattr(first, name), getattr(back, name))
+    sounds = set()
+    for voice in ("v.safetensors", "v.pt", "back.safetensors"):
+        assert command("say", "Hi.", "--model", "demo", "--voice", voice, "-o", "s.wav", *SHORT)[0] == 0
+        sounds.add((tmp_path / "s.wav").read_bytes())
+    assert len(sounds) == 1
+    assert command("voice", "prepare", clip, "-o", "direct.pt", "--model", "demo", "--loudness", "rms")[0] == 0
+    np.testing.assert_array_equal(Voice.load("direct.pt").xvector, first.xvector)
+
+
+def test_info(command):
+    code, out, err = command("info")
+    assert code == 0 and err == "" and out.startswith("chatterbox-turbo-rs ") and "device cpu: available" in out
+    code, out, _ = command("info", "--json")
+    facts = json.loads(out)
+    assert facts["devices"]["cpu"] is None and facts["stages"]["t3.decoder"]["rust"] is None
+    assert "no python implementation" in facts["stages"]["t3.decoder"]["python"]
+    assert facts["version"] == facts["core"]["version"]
+
+
+def test_watermark_detect(command, tmp_path):
+    for mark in ("perth", "none"):
+        assert command("demo", "-o", f"{mark}.wav", "--watermark", mark, "--max-tokens", "120", "--seed", "1")[0] == 0
+    code, out, err = command("watermark", "detect", "perth.wav")
+    assert code == 0 and err == "" and re.search(r"perth\.wav: watermarked \(confidence (0\.9|1\.0)", out)
+    code, out, _ = command("watermark", "detect", "none.wav", "--json")
+    assert code == 1 and json.loads(out)["watermarked"] is False
+    refused(command("watermark", "detect", "nowhere.wav"), "nowhere.wav", "No such file")
+    (tmp_path / "text.wav").write_text("text")
+    refused(command("watermark", "detect", "text.wav"), "text.wav", "not a sound file")
+    soundfile.write(tmp_path / "nan.wav", np.full(48_000, np.nan), 24_000, subtype="FLOAT")
+    refused(command("watermark", "detect", "nan.wav"), "finite")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(48_000), 24_000)
+    refused(command("watermark", "detect", "silent.wav"), "silence")
+    soundfile.write(tmp_path / "short.wav", np.ones(3), 24_000)
+    refused(command("watermark", "detect", "short.wav"), "3 samples")
+    refused(command("watermark", "detect", "perth.wav", "--backends", "x"), "backends")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["demo", "--temperature", "nan"], ["temperature: expected a finite number, got nan"]),
+        (["demo", "--temperature", "x"], ["--temperature: invalid float value: 'x'"]),
+        (["demo", "--top-p", "-1"], ["top_p"]),
+        (["demo", "--repetition-penalty", "0"], ["repetition_penalty"]),
+        (["demo", "--seed", "-1"], ["seed: expected a whole number from 0"]),
+        (["demo", "--seed", "1.5"], ["--seed: invalid int value"]),
+        (["demo", "--max-tokens", "0"], ["max_tokens: expected a whole number from 1 to 1000, got 0"]),
+        (["demo", "--watermark", "x"], ["--watermark: invalid choice"]),
+        (["demo", "--backends", "t9=rust"], ["unknown stage 't9'"]),
+        (["demo", "--voice", "nowhere.wav"], ["nowhere.wav: No such file"]),
+        (["demo", "--voice", "nowhere.safetensors"], ["nowhere.safetensors: No such file"]),
+        (["demo", "--voice", "."], [".: is a directory"]),
+        (["demo", "a\udcffb"], ["text: ", "U+DCFF"]),
+        (["demo", "-o", "x.txt"], ["x.txt: expected a name ending in .wav"]),
+        (["demo", "-o", "nowhere/x.wav"], ["nowhere/x.wav: cannot be written", "no directory nowhere"]),
+        (["say", "Hi.", "--model", "/nowhere"], ["/nowhere: no such directory"]),
+        (["say", "Hi.", "--model", "."], ["missing t3_turbo_v1.safetensors"]),
+        (["say", "Hi.", "--model", "demo", "--device", "tpu"], ["device"]),
+        (["say", "Hi.", "--model", "demo", "--precision", "f8"], ["precision"]),
+        (["say", "Hi.", "--model", "demo", "--tokenizer", "nowhere.json"], ["nowhere.json"]),
+        (["say"], ["text"]),
+        (["sing"], ["invalid choice: 'sing'"]),
+        ([], ["command"]),
+        (["voice", "show", "nowhere.pt"], ["nowhere.pt: No such file"]),
+        (["voice", "prepare", "nowhere.wav", "-o", "v.safetensors", "--model", "demo"], ["nowhere.wav: No such file"]),
+        (["voice", "prepare", "x.wav", "-o", "v.wav", "--model", "demo"], ["v.wav: expected a name ending in .safetensors"]),
+        (["voice", "convert", "x.pt", "-o", "y.txt"], ["y.txt: expected a name ending in .safetensors or .pt"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(command, tmp_path, arguments, parts):
+    refused(command(*arguments), *parts)
+    assert os.listdir(tmp_path) == []
+
+
+def _wav(samples: np.ndarray, rate: int = 24_000, subtype: str = "FLOAT") -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="WAV", subtype=subtype)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "not an audio file"),
+        (b"just text, and a\nsecond line", "not an audio file"),
+        (_wav(np.zeros(120_000)), "longer than 5.0 s"),
+        (_wav(np.zeros(1)), "longer than 5.0 s"),
+        (_wav(np.full(130_000, np.nan)), "finite"),
+        (_wav(np.zeros(40_000), 8_000, "PCM_U8"), "longer than 5.0 s"),
+    ],
+)
+def test_clips_that_are_refused(command, tmp_path, content, part):
+    (tmp_path / "clip.wav").write_bytes(content)
+    refused(command("voice", "prepare", "clip.wav", "-o", "v.safetensors", "--model", "demo"), "clip.wav", part)
+    assert os.listdir(tmp_path) == ["clip.wav"]
+
+
+def test_a_directory_as_output(command, tmp_path):
+    (tmp_path / "dir.wav").mkdir()
+    refused(command("demo", "-o", "dir.wav", *SHORT), "dir.wav: expected a file name, found a directory")
+    assert os.listdir(tmp_path / "dir.wav") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_files_without_permission(command, tmp_path, clip):
+    (tmp_path / "secret.wav").write_bytes(clip.read_bytes())
+    (tmp_path / "secret.wav").chmod(0)
+    refused(command("demo", "--voice", "secret.wav"), "secret.wav: Permission denied")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    refused(command("demo", "-o", "locked/x.wav"), "locked/x.wav: cannot be written")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    old = tmp_path / "x.wav"
+    old.write_bytes(b"old")
+    limit = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    )
+    result = process("demo", "-o", old, *SHORT, prepare=limit)
+    refused((result.returncode, result.stdout, result.stderr), "x.wav: cannot be written: File too large")
+    assert old.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.wav"]
+    result = process("voice", "convert", ROOT / "tests/goldens/conds_fresh.pt", "-o", tmp_path / "v.safetensors", prepare=limit)
+    refused((result.returncode, result.stdout, result.stderr), "v.safetensors: cannot be written: File too large")
+    assert os.listdir(tmp_path) == ["x.wav"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_standard_output_that_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        result = process("info", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "No space left" in result.stderr
+
+
+def test_a_reader_that_goes_away():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        result = process("info", capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert result.returncode == 1 and result.stderr == ""
+
+
+def test_a_text_that_is_too_long_is_one_line_on_stderr(command):
+    code, _, err = command("demo", "word " * 1100, *SHORT)
+    assert code == 0
+    assert re.fullmatch(r"chatterbox-turbo: text: expected at most 1024 tokens, got \d+: [^\n]+\n", err)
+
+
+def test_help_and_the_module(command):
+    code, out, _ = command("--help")
+    assert code == 0 and all(name in out for name in ("demo", "say", "voice", "info", "download", "watermark"))
+    result = subprocess.run(
+        [sys.executable, "-m", "chatterbox_turbo_rs", "info", "--json"], capture_output=True, check=False, cwd=ROOT
+    )
+    assert result.returncode == 0 and json.loads(result.stdout)["stages"]
+
+
+def test_download_without_a_network_is_one_line(command, monkeypatch, tmp_path):
+    result = process("download", "turbo", env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)})
+    refused((result.returncode, result.stdout, result.stderr), "ResembleAI/chatterbox-turbo")

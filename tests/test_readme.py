@@ -1,0 +1,56 @@
+"""The README's commands and Python run as they stand, with the demo model and a committed clip in place of downloads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from chatterbox_turbo_rs import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "reference.wav").symlink_to(CLIP)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_runs(folder):
+    names: dict = {}
+    found = blocks("python")
+    assert len(found) >= 3
+    for block in found:
+        code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=40)")
+        exec(compile(code, "README.md", "exec"), names)
+    assert (folder / "hello.wav").stat().st_size > 10_000
+    assert (folder / "somebody.safetensors").exists()
+
+
+def test_commands_run(folder, capsys):
+    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ chatterbox-turbo")]
+    assert len(lines) >= 2
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        if arguments[0] == "say":
+            arguments += ["--model", "demo", "--max-tokens", "40"]
+        assert cli.main(arguments) == 0, line
+    assert "real-time factor" in capsys.readouterr().out
+    assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()
+
+
+def test_targets_named_in_the_documents_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        for target in re.findall(r"`make ([a-z-]+)`", (ROOT / document).read_text("utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
