@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
-
 from chatterbox_turbo_rs import ChatterboxTurbo
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -107,7 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._content(file, data, {**headers, "ETag": f'"{digest[:40]}"'})
         headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"'}
         if hub.xet:
-            headers |= {"X-Xet-Hash": "not a hash", "Link": f'<{hub.endpoint}/api/models/{hub.name}/xet-read-token/{commit}>; rel="xet-auth"'}
+            headers |= {
+                "X-Xet-Hash": "not a hash",
+                "Link": f'<{hub.endpoint}/api/models/{hub.name}/xet-read-token/{commit}>; rel="xet-auth"',
+            }
         # Another host than the hub's, so that a client must not send its token along.
         self._send(302, {**headers, "Location": f"http://localhost:{hub.port}/store/{file}"}, b"")
 

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from chatterbox_turbo_rs import Plan, available, backends
 from chatterbox_turbo_rs.backends import TABLE, parse, resolve
 from chatterbox_turbo_rs.errors import BackendError
@@ -104,9 +103,9 @@ def test_by_name_is_an_error_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch
     assert sides(resolve("auto")) == {"text.normalize": "python"}
     assert sides(resolve(None)) == {"text.normalize": "python"}
     for spec in ("rust", "text=rust", "auto,text.normalize=rust", {"text.normalize": "rust"}):
-        with pytest.raises(BackendError, match="^text.normalize=rust: it is broken; repair it$"):
+        with pytest.raises(BackendError, match=r"^text.normalize=rust: it is broken; repair it$"):
             resolve(spec)
-    with pytest.raises(BackendError, match="^text.normalize=rust: "):
+    with pytest.raises(BackendError, match=r"^text.normalize=rust: "):
         resolve("text.tokenize=rust", "text=rust")
     assert sides(resolve("text.normalize=auto", "rust")) == {"text.normalize": "python"}
 
@@ -114,7 +113,7 @@ def test_by_name_is_an_error_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch
 def test_a_stage_that_cannot_run_at_all_stops_only_those_who_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "missing", lambda key, name: "not installed" if key == "watermark" else None)
     assert resolve("auto")["watermark"] == "rust"
-    with pytest.raises(BackendError, match="^watermark=rust: not installed$"):
+    with pytest.raises(BackendError, match=r"^watermark=rust: not installed$"):
         backends.load("watermark", "rust", Resources(".", {}))
 
 
@@ -124,9 +123,9 @@ def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     from chatterbox_turbo_rs.stages.watermark import python
 
     monkeypatch.setitem(python.NEEDS, "torch_of_another_world", "pip install torch-of-another-world")
-    with pytest.raises(BackendError, match="watermark=python: .*torch_of_another_world: pip install torch-of-another-world"):
+    with pytest.raises(BackendError, match=r"watermark=python: .*torch_of_another_world: pip install torch-of-another-world"):
         resolve("watermark=python")
-    with pytest.raises(BackendError, match="watermark=python: .*torch_of_another_world"):
+    with pytest.raises(BackendError, match=r"watermark=python: .*torch_of_another_world"):
         backends.load("watermark", "python", Resources(".", {}))
     module = "chatterbox_turbo_rs.stages.reference.loudness.python"
     monkeypatch.delitem(sys.modules, module, raising=False)
@@ -134,7 +133,7 @@ def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     reason = real_missing("reference.loudness", "python")
     assert reason is not None and reason.endswith("; pip install pyloudnorm")
     assert real_missing("reference.loudness", "rust") is None
-    with pytest.raises(BackendError, match="unknown stage 'loudness'; the stages are text.normalize"):
+    with pytest.raises(BackendError, match=r"unknown stage 'loudness'; the stages are text.normalize"):
         real_missing("loudness", "rust")
 
 
@@ -160,10 +159,13 @@ def test_a_plan_is_a_frozen_map() -> None:
         plan["t4"]
     assert pickle.loads(pickle.dumps(plan)) == plan
     assert repr(plan) == "Plan('rust,text.normalize=python,text.tokenize=python')"
-    for wrong, says in [({}, "expected python or rust for text.normalize, got ''"), ({**plan, "t4": "rust"}, "unknown stage 't4'")]:
+    for wrong, says in [
+        ({}, "expected python or rust for text.normalize, got ''"),
+        ({**plan, "t4": "rust"}, "unknown stage 't4'"),
+    ]:
         with pytest.raises(BackendError, match=says):
             Plan(wrong)
-    with pytest.raises(BackendError, match="for t3.decoder, got 'auto'"):
+    with pytest.raises(BackendError, match=r"for t3.decoder, got 'auto'"):
         Plan({**plan, "t3.decoder": "auto"})
 
 

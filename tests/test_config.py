@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from chatterbox_turbo_rs import _core, config
 from chatterbox_turbo_rs.errors import ConfigError, FileError
 
@@ -44,15 +43,42 @@ def leaves(content: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path, content)]
 
 
-SECTIONS = ["files", "text", "t3", "voice_encoder", "s3tokenizer", "speaker_encoder", "s3gen", "s3gen.encoder", "s3gen.estimator", "s3gen.vocoder"]
+SECTIONS = [
+    "files",
+    "text",
+    "t3",
+    "voice_encoder",
+    "s3tokenizer",
+    "speaker_encoder",
+    "s3gen",
+    "s3gen.encoder",
+    "s3gen.estimator",
+    "s3gen.vocoder",
+]
 BAD = {
     **{f"{path} is missing": (changed(path, ...), path.rsplit(".", 1)[-1]) for path, _ in leaves(json.loads(TINY))},
-    **{f"{path} is a list": (changed(path, [1, 2]), path.rsplit(".", 1)[-1]) for path, v in leaves(json.loads(TINY)) if isinstance(v, (str, float))},
-    **{f"{path} is a text": (changed(path, "1"), "") for path, v in leaves(json.loads(TINY)) if not isinstance(v, (str, type(None)))},
-    **{f"{path} is {value}": (changed(path, value), path) for path, v in leaves(json.loads(TINY)) if isinstance(v, (int, float)) for value in (-1, 1 << 25)},
+    **{
+        f"{path} is a list": (changed(path, [1, 2]), path.rsplit(".", 1)[-1])
+        for path, v in leaves(json.loads(TINY))
+        if isinstance(v, (str, float))
+    },
+    **{
+        f"{path} is a text": (changed(path, "1"), "")
+        for path, v in leaves(json.loads(TINY))
+        if not isinstance(v, (str, type(None)))
+    },
+    **{
+        f"{path} is {value}": (changed(path, value), path)
+        for path, v in leaves(json.loads(TINY))
+        if isinstance(v, (int, float))
+        for value in (-1, 1 << 25)
+    },
     **{f"{path} is true": (changed(path, True), "") for path, v in leaves(json.loads(TINY)) if isinstance(v, (int, float))},
     **{f"{path} has another key": (changed(f"{path}.colour", 1), "colour") for path in SECTIONS},
-    **{f"{path} is a list of its values": (changed(path, list(json.loads(TINY).get(path, {}).values())), "") for path in SECTIONS[:3]},
+    **{
+        f"{path} is a list of its values": (changed(path, list(json.loads(TINY).get(path, {}).values())), "")
+        for path in SECTIONS[:3]
+    },
     "another key": (changed("colour", 1), "colour"),
     "null": (changed("name", None), ""),
     "whole number with a point": (changed("t3.layers", 2.0), ""),
@@ -129,10 +155,10 @@ def test_builtin_configurations_are_good(name: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="absent.json: No such file"):
+    with pytest.raises(FileError, match=r"absent.json: No such file"):
         config.read(tmp_path / "absent.json")
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ConfigError, match="config.json: expected JSON in UTF-8"):
+    with pytest.raises(ConfigError, match=r"config.json: expected JSON in UTF-8"):
         config.read(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="expected one of turbo, nano, demo"):
         config.builtin("../turbo")

@@ -1,4 +1,4 @@
-"""One noun, many places: every stage key of the registry has its folder, modules, binding, test and golden, and nothing else does."""
+"""One noun, many places: every stage key of the registry has its folder, modules, binding, test and golden; nothing else does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from chatterbox_turbo_rs import _core, backends
 from chatterbox_turbo_rs.backends import TABLE
 
@@ -57,7 +56,9 @@ def test_a_stage_has_its_contract_and_its_implementations(key: str) -> None:
     assert files == set(TABLE[key]), f"{key}: the registry and the folder differ"
     contract = ast.get_docstring(ast.parse((folder(key) / "__init__.py").read_text("utf-8"))) or ""
     assert len(contract.splitlines()) >= 5, f"{key}: its __init__.py does not say what goes in and comes out"
-    assert "5de7a54" in contract or "upstream" in contract.lower() or "resemble-perth" in contract, f"{key}: the contract names no source"
+    assert "5de7a54" in contract or "upstream" in contract.lower() or "resemble-perth" in contract, (
+        f"{key}: the contract names no source"
+    )
     for name, module in TABLE[key].items():
         assert module == f"chatterbox_turbo_rs.stages.{key}.{name}"
         create = importlib.import_module(module).create
@@ -86,10 +87,12 @@ def test_the_core_has_the_same_stages() -> None:
     assert public(CORE / "mod.rs") == GROUPS == {path.name for path in CORE.iterdir() if path.is_dir()}
     found = {f"{group}.{name}" for group in GROUPS for name in public(CORE / group / "mod.rs")}
     assert found - CORE_PARTS == set(TABLE) - {"watermark"}
-    assert CORE_PARTS <= found
+    assert found >= CORE_PARTS
     for key in set(TABLE) - {"watermark"}:
         path = CORE.joinpath(*key.split("."))
-        assert path.with_suffix(".rs").is_file() != (path / "mod.rs").is_file(), f"{key}: expected one of {path}.rs and {path}/mod.rs"
+        assert path.with_suffix(".rs").is_file() != (path / "mod.rs").is_file(), (
+            f"{key}: expected one of {path}.rs and {path}/mod.rs"
+        )
 
 
 def test_every_stage_has_one_binding() -> None:
@@ -104,7 +107,9 @@ def test_functions_of_the_core_are_named_after_their_stage() -> None:
     keys = {key.replace(".", "_") for key in TABLE}
     functions = {name for name in dir(_core) if inspect.isbuiltin(getattr(_core, name))}
     others = {"build_info", "read_torch_archive"}
-    stray = {name for name in functions - others if not name.startswith("draws_") and not any(name.startswith(key) for key in keys)}
+    stray = {
+        name for name in functions - others if not name.startswith("draws_") and not any(name.startswith(key) for key in keys)
+    }
     assert not stray
 
 

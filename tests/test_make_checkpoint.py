@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest
-
 from checkpoint_layout import UNUSED_T3, is_integer, tensors
 from checkpoint_values import slaney_filters, uniforms, values
 
@@ -90,7 +89,9 @@ def test_filters_and_window_are_disturbed_but_usable(tiny_checkpoint: Path) -> N
     assert 0.01 < np.abs(window - hann).max() < 0.1
 
 
-def test_same_seed_same_bytes_and_other_seed_other_bytes(tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_same_seed_same_bytes_and_other_seed_other_bytes(
+    tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     again = make_checkpoint(tmp_path / "again", "--size", "tiny", "--seed", "1234")
     other = make_checkpoint(tmp_path / "other", "--size", "tiny", "--seed", "1235")
     for file in FILES:
@@ -113,7 +114,9 @@ def test_stop_token_is_improbable() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_half_precision_is_the_rounded_float32(tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, dtype: str) -> None:
+def test_half_precision_is_the_rounded_float32(
+    tiny_checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, dtype: str
+) -> None:
     from safetensors import safe_open
     from safetensors.numpy import load_file
 

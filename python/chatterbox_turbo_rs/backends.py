@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any, Callable, Iterator, Mapping, Union
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Union
 
 from .errors import BackendError
 from .resources import Resources
@@ -174,7 +175,7 @@ def _choose(key: str, layers: list[dict[str, str]]) -> str:
 
 
 def _covers(prefix: str, key: str) -> bool:
-    return prefix == "" or key == prefix or key.startswith(prefix + ".")
+    return prefix in ("", key) or key.startswith(prefix + ".")
 
 
 def _known(key: str) -> str:

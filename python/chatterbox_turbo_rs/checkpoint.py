@@ -12,7 +12,13 @@ import numpy as np
 
 from .errors import CheckpointError, FileError
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+}
 _OTHER_SIZES = {"F64": 8, "U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes of a value of the dtypes that a file may hold but no stage reads."""
 LARGEST_HEADER = 100_000_000
@@ -122,7 +128,9 @@ def _entry(name: str, described: Any) -> tuple[str, tuple[int, ...], int, int]:
     if size is None:
         raise ValueError(f"tensor {name}: expected a dtype of whole bytes, found {dtype!r}")
     if offsets[1] - offsets[0] != size * math.prod(shape):
-        raise ValueError(f"tensor {name}: {dtype} of shape {shape} has {size * math.prod(shape)} bytes, its offsets are {offsets}")
+        raise ValueError(
+            f"tensor {name}: {dtype} of shape {shape} has {size * math.prod(shape)} bytes, its offsets are {offsets}"
+        )
     return dtype, tuple(shape), offsets[0], offsets[1]
 
 

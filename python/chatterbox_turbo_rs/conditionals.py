@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +30,10 @@ def read_conds(path: str | Path) -> Voice:
 
 def sections(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two dictionaries of a file's content; raises ``VoiceError`` when there are none."""
-    found = [content.get(name) if isinstance(content, dict) else None for name in ("t3", "gen")]
-    if not all(isinstance(section, dict) for section in found):
+    t3, gen = (content.get(name) if isinstance(content, dict) else None for name in ("t3", "gen"))
+    if not isinstance(t3, dict) or not isinstance(gen, dict):
         raise VoiceError("expected upstream's conds.pt, a dict with the dicts t3 and gen")
-    return found[0], found[1]
+    return t3, gen
 
 
 def from_dicts(t3: Mapping[str, Any], gen: Mapping[str, Any]) -> Voice:

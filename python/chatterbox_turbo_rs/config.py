@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from .errors import ConfigError, FileError
 
@@ -109,13 +110,18 @@ def _compare(value: Any, example: Any, origin: str, path: str) -> None:
         for item in value:
             _compare(item, example[0], origin, path)
     elif isinstance(example, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LARGEST or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not 0 <= value <= LARGEST
+            or not math.isfinite(value)
+        ):
             raise expected(f"a number from 0 to {LARGEST}")
     elif isinstance(example, int):
         least = 0 if path.endswith("_token") else 1
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
             raise expected(f"a whole number from {least} to {LARGEST}")
-    elif not (isinstance(value, str) and _is_text(value) or (value is None and path in ("repository", "revision"))):
+    elif not ((isinstance(value, str) and _is_text(value)) or (value is None and path in ("repository", "revision"))):
         raise expected("a string")
 
 

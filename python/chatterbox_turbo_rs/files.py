@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from .errors import FileError
 
@@ -25,7 +25,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             raise FileError(f"{path}: expected a file name, found a directory")
         if target.exists() and not target.is_file():
             raise FileError(f"{path}: expected a file name, found a device or a pipe")
-        beside = target.parent / f".{secrets.token_hex(8)}.part"  # of its own, for ``path`` may already be as long as names may be
+        beside = (
+            target.parent / f".{secrets.token_hex(8)}.part"
+        )  # of its own, for ``path`` may already be as long as names may be
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         temporary = beside
         yield temporary

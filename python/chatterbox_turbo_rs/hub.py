@@ -9,9 +9,10 @@ import logging
 import os
 import re
 import struct
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from . import config as configuration
 from .errors import ArgumentError, CheckpointError, DownloadError, FileError
@@ -41,7 +42,7 @@ def locate(model: str | Path, revision: str | None = None, progress: bool = True
         return download(name, revision, progress)
     if name == "demo":
         _no_revision(name, revision)
-        directory = Path(str(resources.files(__package__).joinpath("assets", "demo")))
+        directory = Path(str(resources.files(__package__) / "assets" / "demo"))
         if not directory.is_dir():
             raise CheckpointError(f"demo: this installation has no embedded model ({directory} is missing)")
         return _complete(directory, configuration.read(directory / CONFIG))
@@ -126,7 +127,7 @@ class _Repository:
             if optional:
                 return None
             raise self._error(file, error) from error
-        except Exception as error:  # noqa: BLE001 - huggingface_hub and hf_xet raise many kinds; each becomes one clear error
+        except Exception as error:
             text = f"{type(error).__name__} {error}".lower()
             if not constants.HF_HUB_DISABLE_XET and ("xet" in text or "hex hash" in text):
                 # Read at import from the environment, at each download from here.
@@ -157,7 +158,9 @@ def _explain(repository: str, file: str, error: Exception) -> str:
                 " unset it and run again, or set HF_HOME to a cache that has the file"
             )
         reason = _first_line(error.__cause__ or error)
-        return f"{constants.ENDPOINT} cannot be reached ({reason}); check the connection, HF_ENDPOINT and the proxy, then run again"
+        return (
+            f"{constants.ENDPOINT} cannot be reached ({reason}); check the connection, HF_ENDPOINT and the proxy, then run again"
+        )
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository has no such file; see {page}/tree/main, or name another revision"
     if isinstance(error, errors.GatedRepoError):

@@ -246,4 +246,4 @@ def _host(value: Any) -> Any:
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()
-    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    return (value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value).numpy()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Voice:
     def __post_init__(self) -> None:
         for name, (dtype, dimensions) in _TENSORS.items():
             value = np.array(getattr(self, name), order="C")
-            if value.dtype != dtype or value.ndim != dimensions or value.size == 0 and name != "t3_prompt_tokens":
+            if value.dtype != dtype or value.ndim != dimensions or (value.size == 0 and name != "t3_prompt_tokens"):
                 expected = f"a {np.dtype(dtype).name} array with {dimensions} axes"
                 raise VoiceError(f"voice: {name}: expected {expected}, got {value.dtype} of shape {list(value.shape)}")
             if value.dtype == np.float32 and not np.isfinite(value).all():
@@ -85,9 +86,13 @@ class Voice:
         try:
             file = TensorFile(path)
             if file.metadata.get("kind") != KIND:
-                raise VoiceError(f"not a voice file: {path}: expected kind {KIND!r} in its metadata, found {file.metadata.get('kind')!r}")
+                raise VoiceError(
+                    f"not a voice file: {path}: expected kind {KIND!r} in its metadata, found {file.metadata.get('kind')!r}"
+                )
             if file.metadata.get("format") != FORMAT:
-                raise VoiceError(f"{path}: expected voice format {FORMAT}, found {file.metadata.get('format')}; is it of a later version?")
+                raise VoiceError(
+                    f"{path}: expected voice format {FORMAT}, found {file.metadata.get('format')}; is it of a later version?"
+                )
             arrays = {name: file.get(name) for name in _TENSORS}
         except CheckpointError as error:
             raise VoiceError(f"not a voice file: {error}") from None
@@ -113,7 +118,7 @@ class Voice:
             raise VoiceError(f"voice: t3_prompt_tokens: expected at most {limit}, got {len(self.t3_prompt_tokens)}")
         for name, size in (("t3_prompt_tokens", config["t3"]["speech_vocab"]), ("s3gen_prompt_tokens", config["s3gen"]["vocab"])):
             ids = getattr(self, name)
-            if len(ids) and not (0 <= ids.min() and ids.max() < size):
+            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
                 raise VoiceError(f"voice: {name}: expected ids from 0 to {size - 1}, found {ids.min()} to {ids.max()}")
         origin = self.metadata.get("checkpoint")
         if origin and origin != fingerprint:
