@@ -84,7 +84,7 @@ class Patched:
 
     def __init__(self, path: Path) -> None:
         self.file = TensorFile(path)
-        self.handle = open(path, "r+b")  # noqa: SIM115 - closed by the test
+        self.handle = open(path, "r+b")
         self.start = 8 + struct.unpack("<Q", self.handle.read(8))[0]
 
     def swap(self, name: str) -> bytes:

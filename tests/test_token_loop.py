@@ -32,7 +32,11 @@ def sampler(request):
 
 def case(name):
     temperature, top_k, top_p, penalty = GOLDEN[f"{name}.sampling"].tolist()
-    return SamplerParameters(temperature, int(top_k), top_p, penalty), GOLDEN[f"{name}.uniforms"], GOLDEN[f"{name}.max_gen_len"].item()
+    return (
+        SamplerParameters(temperature, int(top_k), top_p, penalty),
+        GOLDEN[f"{name}.uniforms"],
+        GOLDEN[f"{name}.max_gen_len"].item(),
+    )
 
 
 @pytest.mark.parametrize("name", ["greedy", "sampled", "hot", "stops", "first_is_stop"])

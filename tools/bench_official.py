@@ -13,8 +13,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 TOOLS = Path(__file__).resolve().parent
 FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -48,10 +49,10 @@ def main() -> None:
 def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
     """Name, official call, our call of every case."""
     import numpy as np
-    from official import load_official
 
     from chatterbox_turbo_rs import backends, config, draws
     from chatterbox_turbo_rs.resources import Resources
+    from official import load_official
 
     official = load_official(checkpoint)
     resources = Resources(checkpoint, config.for_directory(checkpoint))

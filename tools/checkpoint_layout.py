@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
@@ -204,7 +205,11 @@ def _estimator(c: Mapping[str, Any], mels: int) -> Named:
     yield from _linear("time_mlp.linear_1", time, 4 * mels)
     yield from _linear("time_mlp.linear_2", time, time)
     yield "time_embed_mixer.weight", (time, 2 * time)
-    blocks = [("down_blocks.0", 4 * mels), *((f"mid_blocks.{i}", size) for i in range(c["mid_blocks"])), ("up_blocks.0", 2 * size)]
+    blocks = [
+        ("down_blocks.0", 4 * mels),
+        *((f"mid_blocks.{i}", size) for i in range(c["mid_blocks"])),
+        ("up_blocks.0", 2 * size),
+    ]
     for at, inputs in blocks:
         yield from _linear(f"{at}.0.mlp.1", size, time)
         for block, width in (("block1", inputs), ("block2", size)):

@@ -30,7 +30,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 SEED = 1234
 COMMIT = "5de7a54"
-SCRIPTS = ("dump_goldens.py", "official.py", "official_draws.py", "make_checkpoint.py", "checkpoint_layout.py", "checkpoint_values.py")
+SCRIPTS = (
+    "dump_goldens.py",
+    "official.py",
+    "official_draws.py",
+    "make_checkpoint.py",
+    "checkpoint_layout.py",
+    "checkpoint_values.py",
+)
 PACKAGES = ("chatterbox-tts", "torch", "torchaudio", "transformers", "s3tokenizer", "librosa", "diffusers", "numpy", "soxr")
 TEXT = "Well, this is [laugh] a test of the voice."
 LAST = 1.0 - 2.0**-53  # the largest uniform: picks the last id that can occur

@@ -15,8 +15,9 @@ import json
 import math
 import shutil
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 

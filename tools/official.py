@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 from unittest import mock
 
 import librosa
@@ -120,9 +121,7 @@ def _s3gen(config: Mapping[str, Any]) -> nn.Module:
     _require("s3tokenizer head size", s["hidden_size"] // s["heads"], 64)
     _require("speaker_encoder.head_channels", sp["head_channels"], 32)
     _require("speaker_encoder.layers", sp["layers"], [12, 24, 16])
-    sizes = ModelConfig(
-        n_mels=s["mels"], n_audio_state=s["hidden_size"], n_audio_head=s["heads"], n_audio_layer=s["layers"]
-    )
+    sizes = ModelConfig(n_mels=s["mels"], n_audio_state=s["hidden_size"], n_audio_head=s["heads"], n_audio_layer=s["layers"])
 
     def tokenizer(name: str) -> nn.Module:
         # S3Tokenizer does not hand its configuration on, so that the base class's default has to change.

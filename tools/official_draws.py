@@ -14,8 +14,9 @@ Order of the draws: resemble-ai/chatterbox at commit 5de7a54, tts_turbo.py, t3.p
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 from unittest import mock
 
 import numpy as np

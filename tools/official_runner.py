@@ -28,10 +28,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import official_float64
 import torch
 from safetensors.numpy import load_file, save_file
 
+import official_float64
 from official import load_official
 from official_draws import Draws, injected
 from official_taps import Take, recording
@@ -83,7 +83,10 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def _write(path: Path, take: Take, total: float) -> dict[str, Any]:
     save_file(take.arrays, path)
-    return {"seconds": {**{k: round(v, 6) for k, v in sorted(take.seconds.items())}, "total": round(total, 6)}, "texts": take.texts}
+    return {
+        "seconds": {**{k: round(v, 6) for k, v in sorted(take.seconds.items())}, "total": round(total, 6)},
+        "texts": take.texts,
+    }
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import librosa
@@ -50,7 +51,9 @@ def recording(tts: Any, take: Take, what: str) -> Iterator[None]:
     """Records what ``tts`` does inside the context into ``take``; ``what`` is ``"clip"`` (voice) or ``"text"`` (speech)."""
     with contextlib.ExitStack() as stack:
 
-        def tap(owner: Any, name: str, stage: str | Callable[[], str], after: After | None = None, before: Before | None = None) -> None:
+        def tap(
+            owner: Any, name: str, stage: str | Callable[[], str], after: After | None = None, before: Before | None = None
+        ) -> None:
             original = getattr(owner, name)
 
             def wrapped(*arguments: Any, **options: Any) -> Any:

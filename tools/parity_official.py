@@ -30,7 +30,12 @@ CLIPS = ("short", "stereo", "long")
 LONG_TEXT = "The quick brown fox, number seven, [sigh] jumps over the lazy dog while eleven zebras argue about jazz. " * 70
 TEXTS: tuple[dict[str, Any], ...] = (
     {"name": "plain", "text": "Hello there.", "clip": "short", "max_gen_len": 40},
-    {"name": "tags", "text": "oh [laugh] that is[clear throat]really [sigh] something [Laugh]", "clip": "stereo", "max_gen_len": 40},
+    {
+        "name": "tags",
+        "text": "oh [laugh] that is[clear throat]really [sigh] something [Laugh]",
+        "clip": "stereo",
+        "max_gen_len": 40,
+    },
     {"name": "unicode", "text": "ßtart… “naïve” café — at 5:30, 😀 ’tis ǆ", "clip": "long", "max_gen_len": 30},
     {"name": "empty", "text": "", "clip": "short", "max_gen_len": 20},
     {"name": "over_1024_tokens", "text": LONG_TEXT, "clip": "stereo", "max_gen_len": 10},
@@ -56,7 +61,12 @@ TEXTS: tuple[dict[str, Any], ...] = (
         "repetition_penalty": 1.0,
     },
     {"name": "long_speech", "text": "This one speaks for more than eight seconds.", "clip": "short", "max_gen_len": 220},
-    {"name": "spaces", "text": "  leading spaces\tand\nnew lines ; Dr. No paid $5.20 (not 1,000)", "clip": "long", "max_gen_len": 25},
+    {
+        "name": "spaces",
+        "text": "  leading spaces\tand\nnew lines ; Dr. No paid $5.20 (not 1,000)",
+        "clip": "long",
+        "max_gen_len": 25,
+    },
 )
 PROMPT_TOKENS = 250
 
@@ -109,7 +119,20 @@ def compare_all(output: Path, checkpoint: Path, backend: str) -> tuple[list[Row]
 
 def table(rows: list[Row], every: bool) -> str:
     """The worst row of every stage (or every row), as aligned text."""
-    head = ("mode", "stage", "case", "max abs", "rel rms", "norm", "worst cos", "prefix", "tolerance", "verdict", "ours", "official")
+    head = (
+        "mode",
+        "stage",
+        "case",
+        "max abs",
+        "rel rms",
+        "norm",
+        "worst cos",
+        "prefix",
+        "tolerance",
+        "verdict",
+        "ours",
+        "official",
+    )
     lines = [head]
     for key in dict.fromkeys((row.mode, row.stage) for row in rows):
         group = [row for row in rows if (row.mode, row.stage) == key]

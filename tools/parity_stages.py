@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Parity:
         if key not in self._stages:
             try:
                 self._stages[key] = self._load(key)
-            except Exception as error:  # noqa: BLE001 - whatever the reason, it goes into the report
+            except Exception as error:
                 self._stages[key] = error
         return self._stages[key]
 
@@ -99,7 +100,7 @@ class Parity:
             start = time.perf_counter()
             found = call(stage)
             row.seconds = time.perf_counter() - start
-        except Exception as error:  # noqa: BLE001 - a stage that raises is a failed row, and the others still run
+        except Exception as error:
             row.wrong = [f"{type(error).__name__}: {error}"]
             return reference
         self.judge(row, name, reference, found, options.get("levels"))
@@ -139,7 +140,10 @@ class Parity:
         w24 = check("reference.load", ref["reference.load/out.samples"], lambda s: s(path), part=None if single else "multistage")
         note = ""
         if chained and not single:
-            w24, note = ref["reference.load/out.samples"], "chain starts from the official samples: soxr's multi-stage filter differs"
+            w24, note = (
+                ref["reference.load/out.samples"],
+                "chain starts from the official samples: soxr's multi-stage filter differs",
+            )
         w24 = check(
             "reference.loudness",
             ref["reference.loudness/out.samples"],
@@ -166,17 +170,24 @@ class Parity:
         for use, samples in (("s3gen", r16), ("t3", w16[:240000])):
             at = f"s3tokenizer.mel@{use}"
             spectrum = check(
-                "s3tokenizer.mel", ref[f"{at}/out.mel"], lambda s: s(feed(samples, f"{at}/in.samples")), use=use  # noqa: B023
+                "s3tokenizer.mel",
+                ref[f"{at}/out.mel"],
+                lambda s: s(feed(samples, f"{at}/in.samples")),
+                use=use,
             )
             at = f"s3tokenizer.tokens@{use}"
             ids[use] = check(
                 "s3tokenizer.tokens",
                 ref[f"{at}/out.ids"],
-                lambda s: s(feed(spectrum[:1500], f"{at}/in.mel")),  # noqa: B023
+                lambda s: s(feed(spectrum[:1500], f"{at}/in.mel")),
                 use=use,
                 levels=ref[f"{at}/out.levels"],
             )
-        fbank = check("speaker_encoder.fbank", ref["speaker_encoder.fbank/out.fbank"], lambda s: s(feed(r16, "speaker_encoder.fbank/in.r16")))
+        fbank = check(
+            "speaker_encoder.fbank",
+            ref["speaker_encoder.fbank/out.fbank"],
+            lambda s: s(feed(r16, "speaker_encoder.fbank/in.r16")),
+        )
         xvector = check(
             "speaker_encoder.xvector",
             ref["speaker_encoder.xvector/out.xvector"],
@@ -217,8 +228,12 @@ class Parity:
         text = check("text.normalize", texts["text.normalize/out"], lambda s: s(texts["text.normalize/in"]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the warning about a long text is the text stage's own test
-            ids = check("text.tokenize", ref["text.tokenize/out.ids"], lambda s: s(text if chained else texts["text.normalize/out"]))
-        tokens = self._chained_loop(name, job, voice, ids, ref, seconds) if chained else self._isolated_t3(name, job, ref, seconds)
+            ids = check(
+                "text.tokenize", ref["text.tokenize/out.ids"], lambda s: s(text if chained else texts["text.normalize/out"])
+            )
+        tokens = (
+            self._chained_loop(name, job, voice, ids, ref, seconds) if chained else self._isolated_t3(name, job, ref, seconds)
+        )
 
         rows = len(ref["s3gen.flow/in.mu"])
         noise = np.ascontiguousarray(self.draws["flow"][:rows])
@@ -315,7 +330,7 @@ class Parity:
                 if token == STOP:
                     break
             row.seconds = time.perf_counter() - start
-        except Exception as error:  # noqa: BLE001 - as in `check`
+        except Exception as error:
             row.wrong = [f"{type(error).__name__}: {error}"]
             return reference
         if tokens[-1] == STOP:

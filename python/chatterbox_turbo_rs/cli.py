@@ -312,7 +312,7 @@ def _voice_convert(options: argparse.Namespace, bar: Bar) -> int:
 def _info(options: argparse.Namespace, bar: Bar) -> int:
     from . import _core
 
-    facts = {
+    facts: dict[str, Any] = {
         "version": _core.build_info()["version"],
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -351,7 +351,7 @@ def _watermark_detect(options: argparse.Namespace, bar: Bar) -> int:
 
     samples, rate = read(options.file)
     plan = backends.resolve(options.backends)
-    stage = backends.load("watermark", plan["watermark"], None)  # type: ignore[arg-type] - needs no checkpoint
+    stage = backends.load("watermark", plan["watermark"], None)  # type: ignore[arg-type]
     score = float(stage.detect(samples, rate))
     if options.json:
         print(json.dumps({"file": str(options.file), "score": score, "watermarked": score >= 0.5}))

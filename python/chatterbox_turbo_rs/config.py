@@ -27,7 +27,7 @@ def builtin(name: str) -> dict[str, Any]:
     """The configuration called ``name`` (one of ``BUILTIN``)."""
     if name not in BUILTIN:
         raise ConfigError(f"configuration: unknown name {name!r}; expected one of {', '.join(BUILTIN)}")
-    return json.loads(resources.files(__package__).joinpath("config", f"{name}.json").read_text("utf-8"))
+    return json.loads(resources.files(__package__).joinpath("config").joinpath(f"{name}.json").read_text("utf-8"))
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def check_samples(stage: str, samples: Any, minimum: int) -> np.ndarray:
     finite = np.isfinite(samples)
     if not finite.all():
         at = int(np.argmin(finite))
-        raise AudioError(f"{stage}: expected finite samples, but sample {at} is {'NaN' if np.isnan(samples[at]) else samples[at]}")
+        raise AudioError(
+            f"{stage}: expected finite samples, but sample {at} is {'NaN' if np.isnan(samples[at]) else samples[at]}"
+        )
     return samples
 
 

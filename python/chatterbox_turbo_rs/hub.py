@@ -42,7 +42,7 @@ def locate(model: str | Path, revision: str | None = None, progress: bool = True
         return download(name, revision, progress)
     if name == "demo":
         _no_revision(name, revision)
-        directory = Path(str(resources.files(__package__) / "assets" / "demo"))
+        directory = Path(str(resources.files(__package__).joinpath("assets").joinpath("demo")))
         if not directory.is_dir():
             raise CheckpointError(f"demo: this installation has no embedded model ({directory} is missing)")
         return _complete(directory, configuration.read(directory / CONFIG))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from .checkpoint import TensorFile
 
@@ -42,6 +43,6 @@ class Resources:
         """The Python side's view of a weight file; ``which`` is ``"t3"``, ``"s3gen"`` or ``"voice_encoder"``."""
         return self._files(which)
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019 - lives as long as the model
+    @functools.cache  # noqa: B019 - lives as long as the model
     def _files(self, which: str) -> TensorFile:
         return TensorFile(self.directory / self.config["files"][which])

@@ -8,7 +8,8 @@ resemble-ai/chatterbox at 5de7a54; ``stages/t3/generate.rs`` is the same loop in
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 

@@ -203,7 +203,7 @@ def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """``value`` as int; raises ``ArgumentError`` unless it is a whole number from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise ArgumentError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     return int(value)
 

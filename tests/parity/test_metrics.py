@@ -121,7 +121,9 @@ def test_every_limit_is_enforced() -> None:
 
 def test_every_stage_has_a_tolerance() -> None:
     keys = "text.normalize text.tokenize reference.load reference.loudness voice_encoder.mel voice_encoder.embedding s3tokenizer.mel "
-    keys += "s3tokenizer.tokens speaker_encoder.fbank speaker_encoder.xvector s3gen.prompt_mel t3.decoder t3.sampler s3gen.encoder "
+    keys += (
+        "s3tokenizer.tokens speaker_encoder.fbank speaker_encoder.xvector s3gen.prompt_mel t3.decoder t3.sampler s3gen.encoder "
+    )
     keys += "s3gen.flow s3gen.vocoder@spectrum s3gen.vocoder@f0 s3gen.vocoder@source s3gen.vocoder@decoder watermark end_to_end@spectrum reference.resample@w16 reference.resample@r16"
     for key in keys.split():
         assert describe(limits(key)) and describe(limits(key, "chained"))

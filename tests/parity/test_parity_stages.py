@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("safetensors", reason="the parity tools read safetensors")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from parity_official import TEXTS, table, write_job  # noqa: E402
-from parity_stages import Parity, near_ties  # noqa: E402
+from parity_official import TEXTS, table, write_job
+from parity_stages import Parity, near_ties
 
 MU = np.random.default_rng(1).standard_normal((40, 80)).astype(np.float32)
 
@@ -88,7 +88,7 @@ def test_tokens_pass_with_an_explanation_and_fail_without() -> None:
 def test_table_shows_the_worst_case_and_every_failure() -> None:
     found = parity(lambda scale: MU * np.float32(scale))
     for case, scale in (("good", 1.0), ("bad", 1.1), ("fine", 1.000001)):
-        found.check("isolated", "s3gen.encoder", case, MU, lambda s: s(scale), 0.5)  # noqa: B023
+        found.check("isolated", "s3gen.encoder", case, MU, lambda s: s(scale), 0.5)
     text = table(found.rows, every=False)
     assert "bad (of 3)" in text and "good" not in text and "FAIL: isolated s3gen.encoder, bad" in text
     assert len(table(found.rows, every=True).splitlines()) == 6

@@ -8,8 +8,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ TESTS = Path(__file__).parents[1]
 SEED = 1234  # the goldens' checkpoint, see tests/goldens/manifest.json
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def checkpoint() -> tuple[tempfile.TemporaryDirectory[str], Resources]:
     """The checkpoint that made the goldens; it lives as long as the test run."""
     folder = tempfile.TemporaryDirectory()
@@ -66,7 +67,9 @@ def check_refusals(stage: Callable[[np.ndarray], np.ndarray], name: str, good: n
         "list": good[:2].tolist(),
     }
     for value in (np.nan, np.inf):
-        bad[f"{value} at row 1, column 2".lower()] = np.where(np.arange(good.size).reshape(good.shape) == channels + 2, value, good)
+        bad[f"{value} at row 1, column 2".lower()] = np.where(
+            np.arange(good.size).reshape(good.shape) == channels + 2, value, good
+        )
     for came, array in bad.items():
         with pytest.raises(ArgumentError) as caught:
             stage(array if came in ("float64", "int64", "list") else array.astype(np.float32))
@@ -91,11 +94,15 @@ def check_load_refusals(key: str, implementation: str, which: str, tensor: str, 
         (tmp_path / file).write_bytes((source.directory / file).read_bytes())
     path = tmp_path / source.config["files"][which]
     good = load_file(path)
-    prefix = tensor.split(".")[0] + "." if which == "s3gen" else ""
+    prefix = tensor.split(".", maxsplit=1)[0] + "." if which == "s3gen" else ""
     missing = {k: v for k, v in good.items() if k != tensor}
     changed = good | {tensor: np.zeros((3, 1), np.float32)}
     extra = good | {f"{prefix}surprise": np.zeros(1, np.float32)}
-    for tensors, says in ((missing, f"{tensor} is missing"), (changed, f"{tensor}: expected shape"), (extra, f"{prefix}surprise")):
+    for tensors, says in (
+        (missing, f"{tensor} is missing"),
+        (changed, f"{tensor}: expected shape"),
+        (extra, f"{prefix}surprise"),
+    ):
         save_file(tensors, path)
         with pytest.raises(CheckpointError, match=says.replace(".", r"\.")):
             load(key, implementation, resources(tmp_path))

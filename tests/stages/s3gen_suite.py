@@ -17,7 +17,7 @@ GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 IMPLEMENTATIONS = ["rust"]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def golden(name: str) -> dict[str, np.ndarray]:
     """The arrays of ``tests/goldens/s3gen_<name>.npz``; draws are stored as float16."""
     with np.load(GOLDENS / f"s3gen_{name}.npz") as file:

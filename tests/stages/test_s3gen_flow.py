@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from s3gen_suite import IMPLEMENTATIONS, assert_close, create, golden, refusal, stops_at_once
 
 

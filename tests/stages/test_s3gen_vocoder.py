@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from s3gen_suite import IMPLEMENTATIONS, assert_close, create, golden, refusal, stops_at_once
 
 from chatterbox_turbo_rs.stages.s3gen.vocoder import FADE, HOP
-from s3gen_suite import IMPLEMENTATIONS, assert_close, create, golden, refusal, stops_at_once
 
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
@@ -47,7 +47,10 @@ def test_samples_agree_with_the_official_package(vocoder: Any) -> None:
 
 def test_fades_in(vocoder: Any) -> None:
     g = golden("vocoder")
-    faded, plain = vocoder(*arguments()), vocoder.samples_from_source(g["mel"], vocoder.source(vocoder.f0(g["mel"]), *arguments()[1:]))
+    faded, plain = (
+        vocoder(*arguments()),
+        vocoder.samples_from_source(g["mel"], vocoder.source(vocoder.f0(g["mel"]), *arguments()[1:])),
+    )
     assert not faded[: FADE + 1].any() and np.array_equal(faded[2 * FADE - 1 :], plain[2 * FADE - 1 :])
     middle = FADE + FADE // 2
     assert abs(faded[middle] - plain[middle] / 2) < 0.01 * np.abs(plain[middle]) + 1e-6

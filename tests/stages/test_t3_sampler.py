@@ -137,7 +137,13 @@ def test_defaults_are_the_official_ones():
     [
         ([0.0, float("nan")], [], {}, 0.5, "logits: expected finite numbers or -inf, got (nan|NaN) for token 1"),
         ([INF, 0.0], [], {}, 0.5, "logits: expected finite numbers or -inf, got inf for token 0"),
-        ([0.0, 1.0], [], {"temperature": 1e-40}, 0.5, "logits / temperature: expected finite numbers or -inf, got inf for token 1"),
+        (
+            [0.0, 1.0],
+            [],
+            {"temperature": 1e-40},
+            0.5,
+            "logits / temperature: expected finite numbers or -inf, got inf for token 1",
+        ),
         ([0.0, 1.0], [1], {"repetition_penalty": 1e-40}, 0.5, "logits after repetition_penalty: expected finite"),
         ([0.0, 1.0], [2], {}, 0.5, r"history: expected tokens in 0\.\.2, got 2"),
         ([0.0, 1.0], [-1], {}, 0.5, r"history: expected tokens in 0\.\.2, got -1"),

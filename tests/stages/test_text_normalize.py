@@ -41,7 +41,8 @@ def test_wrong_input(impl):
 
 
 @pytest.mark.skipif(
-    tuple(map(int, unicodedata.unidata_version.split("."))) > RUST_UNICODE, reason="the interpreter's Unicode is newer than Rust's"
+    tuple(map(int, unicodedata.unidata_version.split("."))) > RUST_UNICODE,
+    reason="the interpreter's Unicode is newer than Rust's",
 )
 @pytest.mark.parametrize("form", ["{}", "{}bc", "a{}c", "ab{}"])
 def test_implementations_agree_on_every_character(form):

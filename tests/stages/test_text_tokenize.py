@@ -57,13 +57,20 @@ def test_official_truncation(impl):
 
 @pytest.mark.parametrize(
     ("text", "tokens", "characters"),
-    [("[laugh]" * 1025, 1025, 7 * 1024), (" hello" * 2000, 2000, 6 * 1024), ("é" * 1023 + " 😀 a", 1026, 1025), ("a😀" * 600, None, 1024 // 3 * 2 + 1)],
+    [
+        ("[laugh]" * 1025, 1025, 7 * 1024),
+        (" hello" * 2000, 2000, 6 * 1024),
+        ("é" * 1023 + " 😀 a", 1026, 1025),
+        ("a😀" * 600, None, 1024 // 3 * 2 + 1),
+    ],
 )
 def test_truncation_says_where(impl, text, tokens, characters):
     with pytest.warns(TruncationWarning) as caught:
         assert len(load(impl)(text)) == 1024
     message = str(caught[0].message)
-    got, spoken = map(int, re.search(r"expected at most 1024 tokens, got (\d+): only its first (\d+) characters", message).groups())
+    got, spoken = map(
+        int, re.search(r"expected at most 1024 tokens, got (\d+): only its first (\d+) characters", message).groups()
+    )
     assert tokens in (None, got) and spoken == characters, message
 
 
@@ -136,7 +143,9 @@ def base_tokenizer(path, special=("[START]", "[STOP]", "[UNK]", "[SPACE]")):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     symbols = [*special, *"abcdefghijklmnopqrstuvwxyz.,!é"]
-    tokenizer = Tokenizer(models.BPE(vocab={s: i for i, s in enumerate([*symbols, "he", "ll"])}, merges=[("h", "e"), ("l", "l")], unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={s: i for i, s in enumerate([*symbols, "he", "ll"])}, merges=[("h", "e"), ("l", "l")], unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(special))
     tokenizer.save(str(path))

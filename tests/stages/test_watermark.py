@@ -159,7 +159,7 @@ def test_absent_weights_say_what_to_install(monkeypatch):
         assert "pip install resemble-perth==1.0.1" in module.missing()
         with pytest.raises(WatermarkError, match="resemble-perth"):
             module.create(None)
-    assert 'setuptools<81' in python.missing() and "pip install torch;" in python.missing()
+    assert "setuptools<81" in python.missing() and "pip install torch;" in python.missing()
 
 
 def test_damaged_weights_name_the_file_and_the_tensor(tmp_path):

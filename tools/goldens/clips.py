@@ -20,7 +20,12 @@ def speech(rate: int, seconds: float, seed: int) -> np.ndarray:
         f = harmonic * pitch
         formants = sum(
             gain / (1 + ((f - centre * (1 + 0.2 * np.sin(2 * np.pi * speed * t))) / width) ** 2)
-            for centre, width, gain, speed in ((600, 90, 1.0, 2.1), (1500, 130, 0.5, 1.3), (2700, 200, 0.25, 0.9), (5200, 900, 0.05, 0.4))
+            for centre, width, gain, speed in (
+                (600, 90, 1.0, 2.1),
+                (1500, 130, 0.5, 1.3),
+                (2700, 200, 0.25, 0.9),
+                (5200, 900, 0.05, 0.4),
+            )
         )
         voice += formants * np.sin(2 * np.pi * harmonic * phase)
     syllables = np.clip(np.sin(2 * np.pi * 3.1 * t + rng.uniform(0, 6)) + 0.5, 0, None)
@@ -53,6 +58,8 @@ def save(path, clips: dict[str, np.ndarray], stage, lengths: list[int], **extra:
 
     arrays = {f"{name}.clip": clip for name, clip in clips.items()}
     arrays |= {f"{name}.frames": np.ascontiguousarray(stage(as_float(clip)), np.float32) for name, clip in clips.items()}
-    versions = f"chatterbox 5de7a54, torch {torch.__version__}, torchaudio {torchaudio.__version__}, librosa {librosa.__version__}"
+    versions = (
+        f"chatterbox 5de7a54, torch {torch.__version__}, torchaudio {torchaudio.__version__}, librosa {librosa.__version__}"
+    )
     np.savez_compressed(path, **arrays, **extra, counts=counts(stage, lengths), source=np.array(versions))
     print(f"{path}: {path.stat().st_size} bytes")

@@ -38,7 +38,16 @@ def texts() -> list[str]:
 
 def long_texts() -> list[tuple[str, int]]:
     """(piece, repetitions): around and beyond the limit of 1024 tokens."""
-    return [("hello ", 1023), ("hello ", 1024), (" hello", 1024), (" hello", 1025), ("[laugh]", 1024), ("[laugh]", 1025), ("😀🎉 é ", 400), ("one two. ", 20000)]
+    return [
+        ("hello ", 1023),
+        ("hello ", 1024),
+        (" hello", 1024),
+        (" hello", 1025),
+        ("[laugh]", 1024),
+        ("[laugh]", 1025),
+        ("😀🎉 é ", 400),
+        ("one two. ", 20000),
+    ]
 
 
 def main() -> None:

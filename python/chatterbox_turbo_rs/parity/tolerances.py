@@ -6,7 +6,8 @@ import functools
 import importlib.resources
 import math
 import sys
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from .metrics import Figures
 
@@ -19,7 +20,7 @@ UPPER = ("max_abs", "mean_abs", "peak", "relative_rms")
 LOWER = ("worst_cosine",)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tolerances() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """Mode (``isolated``, ``chained``) -> stage -> limits. Raises ``ValueError`` for a limit that does not exist."""
     table = tomllib.loads(importlib.resources.files(__package__).joinpath("tolerances.toml").read_text(encoding="utf-8"))
@@ -27,7 +28,9 @@ def tolerances() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         for stage, limits in stages.items():
             unknown = set(limits) - {"exact", *UPPER, *LOWER}
             if unknown or not limits:
-                raise ValueError(f"tolerances.toml: {mode}, {stage}: expected limits exact, {', '.join(UPPER + LOWER)}, found {limits}")
+                raise ValueError(
+                    f"tolerances.toml: {mode}, {stage}: expected limits exact, {', '.join(UPPER + LOWER)}, found {limits}"
+                )
     return table
 
 

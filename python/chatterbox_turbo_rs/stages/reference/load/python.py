@@ -7,8 +7,9 @@ The same libraries in the same order as ``librosa.load(path, sr=24000)``, which 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import soundfile

@@ -5,7 +5,8 @@ Upstream: ``tts_turbo.py`` and ``models/s3gen/s3gen.py`` of resemble-ai/chatterb
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 

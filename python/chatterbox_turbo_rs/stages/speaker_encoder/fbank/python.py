@@ -7,7 +7,8 @@ edges of the triangles move by 1e-5 of their width, which is more than the trans
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 

@@ -10,7 +10,8 @@ Source: ``prepare_input_embeds`` and ``inference_turbo`` of ``src/chatterbox/mod
 
 from __future__ import annotations
 
-from typing import Any, Callable, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 

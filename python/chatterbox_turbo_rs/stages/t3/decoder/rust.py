@@ -43,6 +43,5 @@ class Decoder:
             "top_p": parameters.top_p,
             "repetition_penalty": parameters.repetition_penalty,
         }
-        draws: dict[str, Any] = {"seed": seed, "uniforms": uniforms}
-        inputs = (speaker_embedding, prompt_tokens, text_ids)
-        return self._core.generate(*inputs, **options, **draws, max_tokens=max_tokens, callback=callback)
+        options |= {"seed": seed, "uniforms": uniforms, "max_tokens": max_tokens, "callback": callback}
+        return self._core.generate(speaker_embedding, prompt_tokens, text_ids, **options)
