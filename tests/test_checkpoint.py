@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.errors import CheckpointError, FileError
+from safetensors.numpy import load_file, save_file
 
 
 def file(header: Any, data: bytes = bytes(16)) -> bytes:
@@ -105,10 +104,10 @@ def test_a_tensor_twice_in_the_header(directory: Path) -> None:
 @pytest.mark.parametrize("side", [python, rust])
 def test_files_that_cannot_be_opened(directory: Path, side: Any) -> None:
     (directory / "ve.safetensors").unlink()
-    with pytest.raises(FileError, match="ve.safetensors: No such file"):
+    with pytest.raises(FileError, match=r"ve.safetensors: No such file"):
         side(directory)
     (directory / "ve.safetensors").mkdir()
-    with pytest.raises((FileError, CheckpointError), match="ve.safetensors: "):
+    with pytest.raises((FileError, CheckpointError), match=r"ve.safetensors: "):
         side(directory)
 
 

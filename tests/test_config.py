@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from chatterbox_turbo_rs import _core, config
 from chatterbox_turbo_rs.errors import ConfigError, FileError
 
@@ -156,10 +155,10 @@ def test_builtin_configurations_are_good(name: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="absent.json: No such file"):
+    with pytest.raises(FileError, match=r"absent.json: No such file"):
         config.read(tmp_path / "absent.json")
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(ConfigError, match="config.json: expected JSON in UTF-8"):
+    with pytest.raises(ConfigError, match=r"config.json: expected JSON in UTF-8"):
         config.read(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="expected one of turbo, nano, demo"):
         config.builtin("../turbo")

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-
 from chatterbox_turbo_rs import audio, torch_archive
 from chatterbox_turbo_rs.backends import TABLE, Plan
 from chatterbox_turbo_rs.errors import ArgumentError, FileError
@@ -165,7 +164,7 @@ def test_a_limit_of_the_file_size_in_the_middle(tmp_path: Path, writer: Any, old
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
     try:
-        with pytest.raises(FileError, match="a.wav: cannot be written: File too large"):
+        with pytest.raises(FileError, match=r"a.wav: cannot be written: File too large"):
             writer(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -181,7 +180,7 @@ def test_a_full_disk(tmp_path: Path, writer: Any, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FileError, match="a.wav: cannot be written: No space left on device"):
+    with pytest.raises(FileError, match=r"a.wav: cannot be written: No space left on device"):
         writer(path)
     assert os.listdir(tmp_path) == ["a.wav"] and path.read_text() == "old"
 
@@ -212,7 +211,8 @@ def test_speech_is_saved_and_read_back(tmp_path: Path, speech: Speech, ending: s
 def test_a_long_sound_as_vorbis(tmp_path: Path, speech: Speech) -> None:
     """In a process of its own: libsndfile's encoder would end it if it got the sound in one piece."""
     code = (
-        "import sys, numpy as np\nfrom chatterbox_turbo_rs.backends import TABLE, Plan\nfrom chatterbox_turbo_rs.speech import Speech\n"
+        "import sys, numpy as np\n"
+        "from chatterbox_turbo_rs.backends import TABLE, Plan\nfrom chatterbox_turbo_rs.speech import Speech\n"
         "samples = np.random.default_rng(1).uniform(-0.5, 0.5, 24_000 * 300).astype(np.float32)\n"
         "Speech(samples, 24_000, 1, Plan(dict.fromkeys(TABLE, 'rust'))).save(sys.argv[1])"
     )
@@ -261,9 +261,9 @@ def test_speech_plays_in_a_notebook(speech: Speech) -> None:
 
 def test_reading_what_is_no_sound(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("RIFF, but not really")
-    with pytest.raises(ValueError, match="a.wav: not a sound file that can be read"):
+    with pytest.raises(ValueError, match=r"a.wav: not a sound file that can be read"):
         audio.read(tmp_path / "a.wav")
-    with pytest.raises(FileError, match="absent.wav: No such file"):
+    with pytest.raises(FileError, match=r"absent.wav: No such file"):
         audio.read(tmp_path / "absent.wav")
     with pytest.raises(FileError, match="Is a directory"):
         audio.read(tmp_path)

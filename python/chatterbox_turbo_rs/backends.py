@@ -61,7 +61,9 @@ def missing(key: str, implementation: str) -> str | None:
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        return f"{error}" if implementation == "python" else f"the extension module cannot be imported: {error}"
+        if implementation == "rust":
+            return f"the extension module cannot be imported: {error}"
+        return f"{error}; pip install {error.name}" if error.name else str(error)
     check: Callable[[], str | None] | None = getattr(found, "missing", None)
     return check() if check else None
 
@@ -83,7 +85,12 @@ class Plan(Mapping[str, str]):
     """A frozen map from every stage key to ``"python"`` or ``"rust"``."""
 
     def __init__(self, choices: Mapping[str, str]) -> None:
-        self._choices = {key: choices[key] for key in TABLE}
+        for key in choices:
+            _known(key)
+        self._choices = {key: choices.get(key, "") for key in TABLE}
+        for key, name in self._choices.items():
+            if name not in IMPLEMENTATIONS:
+                raise BackendError(f"plan: expected python or rust for {key}, got {name!r}")
 
     def __getitem__(self, key: str) -> str:
         return self._choices[_known(key)]
@@ -109,32 +116,43 @@ class Plan(Mapping[str, str]):
         return f"Plan({str(self)!r})"
 
 
-def parse(spec: Spec) -> dict[str, str]:
-    """Splits a switch into ``{"" or prefix: "auto" | "python" | "rust"}``; "" stands for every stage."""
+def parse(spec: Spec, origin: str = "backends") -> dict[str, str]:
+    """Splits a switch into ``{"" or prefix: "auto" | "python" | "rust"}``; "" stands for every stage.
+
+    Raises ``BackendError`` that begins with ``origin``: for an unknown stage or implementation, and for one named twice.
+    """
     if spec is None:
         return {}
-    if isinstance(spec, Plan):
-        return dict(spec)
     if isinstance(spec, str):
-        pairs = [part.strip().partition("=") for part in spec.split(",") if part.strip()]
-        items = [(key.strip(), name.strip()) if equals else ("", key.strip()) for key, equals, name in pairs]
+        items: list[tuple[Any, Any]] = []
+        for part in (part.strip() for part in spec.split(",")):
+            prefix, equals, name = (piece.strip() for piece in part.partition("="))
+            if equals and not prefix:
+                raise BackendError(f"{origin}: expected a stage before {part!r}")
+            if part:
+                items.append((prefix, name) if equals else ("", prefix))
     elif isinstance(spec, Mapping):
         items = list(spec.items())
     else:
-        raise BackendError(f"backends: expected a string or a dict, got {type(spec).__name__}")
+        raise BackendError(f"{origin}: expected a string or a dict, got {type(spec).__name__}")
     result: dict[str, str] = {}
     for prefix, name in items:
-        if name not in ("auto", *IMPLEMENTATIONS):
-            raise BackendError(f"backends: expected auto, python or rust{f' for {prefix}' if prefix else ''}, got {name!r}")
         if not isinstance(prefix, str) or (prefix and not any(_covers(prefix, key) for key in TABLE)):
-            raise BackendError(f"backends: unknown stage {prefix!r}; the stages are {', '.join(TABLE)}")
-        result[prefix] = name
+            raise BackendError(f"{origin}: unknown stage {prefix!r}; the stages are {', '.join(TABLE)}")
+        if name not in ("auto", *IMPLEMENTATIONS):
+            raise BackendError(f"{origin}: expected auto, python or rust{f' for {prefix}' if prefix else ''}, got {name!r}")
+        if result.setdefault(prefix, name) != name:
+            raise BackendError(f"{origin}: {prefix or 'the whole'} is to be {result[prefix]} and {name}; name it once")
     return result
 
 
 def resolve(*specs: Spec) -> Plan:
-    """The plan of several switches, the strongest first; ``CHATTERBOX_BACKENDS`` and ``auto`` stand behind them."""
-    layers = [parse(spec) for spec in (*specs, os.environ.get(ENVIRONMENT), "auto")]
+    """The plan of several switches, the strongest first; ``CHATTERBOX_BACKENDS`` and ``auto`` stand behind them.
+
+    Raises ``BackendError`` for what ``parse`` refuses and for an implementation that is named and cannot run here.
+    """
+    layers = [parse(spec) for spec in specs]
+    layers += [parse(os.environ.get(ENVIRONMENT), ENVIRONMENT), parse("auto")]
     return Plan({key: _choose(key, layers) for key in TABLE})
 
 
@@ -157,7 +175,7 @@ def _choose(key: str, layers: list[dict[str, str]]) -> str:
 
 
 def _covers(prefix: str, key: str) -> bool:
-    return prefix == "" or key == prefix or key.startswith(prefix + ".")
+    return prefix in ("", key) or key.startswith(prefix + ".")
 
 
 def _known(key: str) -> str:

@@ -21,24 +21,38 @@ def read_conds(path: str | Path) -> Voice:
     try:
         content = torch_archive.read(path)
     except CheckpointError as error:
-        raise VoiceError(str(error)) from None
+        raise VoiceError(f"not a voice file: {error}") from None
     try:
-        return from_dicts(content["t3"], content["gen"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise VoiceError(f"{path}: expected the entries of upstream's conds.pt, missing or wrong: {error}") from None
+        return from_dicts(*sections(content))
     except VoiceError as error:
         raise VoiceError(f"{path}: {error}") from None
 
 
+def sections(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two dictionaries of a file's content; raises ``VoiceError`` when there are none."""
+    t3, gen = (content.get(name) if isinstance(content, dict) else None for name in ("t3", "gen"))
+    if not isinstance(t3, dict) or not isinstance(gen, dict):
+        raise VoiceError("expected upstream's conds.pt, a dict with the dicts t3 and gen")
+    return t3, gen
+
+
 def from_dicts(t3: Mapping[str, Any], gen: Mapping[str, Any]) -> Voice:
-    """A voice from upstream's two dictionaries (ids may have become floats there, see parity traps)."""
-    return Voice(
-        speaker_embedding=_floats(t3["speaker_emb"]).reshape(-1),
-        t3_prompt_tokens=_ids(t3["cond_prompt_speech_tokens"]),
-        s3gen_prompt_tokens=_ids(gen["prompt_token"]),
-        s3gen_prompt_mel=_single(_floats(gen["prompt_feat"])),
-        xvector=_floats(gen["embedding"]).reshape(-1),
+    """A voice from upstream's two dictionaries of arrays.
+
+    Ids may be floats there: upstream's ``T3.prepare_conditioning`` and ``S3Gen`` cast what they are given, and a ``conds``
+    that was used is saved so. Raises ``VoiceError`` that names the entry.
+    """
+    voice = Voice(
+        speaker_embedding=_floats(t3, "t3.speaker_emb", 1),
+        t3_prompt_tokens=_ids(t3, "t3.cond_prompt_speech_tokens"),
+        s3gen_prompt_tokens=_ids(gen, "gen.prompt_token"),
+        s3gen_prompt_mel=_floats(gen, "gen.prompt_feat", 2),
+        xvector=_floats(gen, "gen.embedding", 1),
     )
+    for key, length in (("prompt_token_len", len(voice.s3gen_prompt_tokens)), ("prompt_feat_len", len(voice.s3gen_prompt_mel))):
+        if gen.get(key) is not None and not np.array_equal(np.asarray(gen[key]).reshape(-1), [length]):
+            raise VoiceError(f"gen.{key}: expected {length}, as long as what it counts, found {gen[key]!r}")
+    return voice
 
 
 def to_dicts(voice: Voice, exaggeration: float = 0.5) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,19 +74,28 @@ def to_dicts(voice: Voice, exaggeration: float = 0.5) -> tuple[dict[str, Any], d
     return t3, gen
 
 
-def _floats(value: Any) -> np.ndarray:
-    return np.asarray(value).astype(np.float32)
+def _single(section: Mapping[str, Any], key: str, dimensions: int) -> np.ndarray:
+    """The only row of ``[1, ...]``; a row without the batch axis is taken too."""
+    value = section.get(key.split(".")[1])
+    array = value if isinstance(value, np.ndarray) else np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise VoiceError(f"{key}: expected an array of numbers, found {'nothing' if value is None else type(value).__name__}")
+    if array.ndim == dimensions + 1 and len(array) == 1:
+        return array[0]
+    if array.ndim != dimensions:
+        raise VoiceError(f"{key}: expected one row of {dimensions} axes, found shape {list(array.shape)}")
+    return array
 
 
-def _ids(value: Any) -> np.ndarray:
-    array = np.asarray(value).reshape(-1)
-    ids = array.astype(np.int64)
+def _floats(section: Mapping[str, Any], key: str, dimensions: int) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return _single(section, key, dimensions).astype(np.float32)
+
+
+def _ids(section: Mapping[str, Any], key: str) -> np.ndarray:
+    array = _single(section, key, 1)
+    with np.errstate(invalid="ignore"):
+        ids = array.astype(np.int64)
     if not np.array_equal(ids, array):
-        raise VoiceError("token ids: expected whole numbers")
+        raise VoiceError(f"{key}: expected whole numbers")
     return ids
-
-
-def _single(value: np.ndarray) -> np.ndarray:
-    if value.ndim != 3 or len(value) != 1:
-        raise VoiceError(f"gen.prompt_feat: expected shape [1, M, 80], found {list(value.shape)}")
-    return value[0]

@@ -28,7 +28,7 @@ class Bar:
         line = f"{stage:24} [{'#' * filled}{'.' * (24 - filled)}] {done}/{total}"
         sys.stderr.write("\r" + line.ljust(self._width))
         sys.stderr.flush()
-        self._width = len(line)  # a shorter line covers the one before
+        self._width = len(line)
 
     def close(self) -> None:
         """Clears the line."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import _core, conditionals, hub, torch_archive
 from . import config as configuration
-from .errors import AudioError, CheckpointError
+from .errors import AudioError, CheckpointError, VoiceError
 from .stages.reference.load import MIN_SECONDS
 from .tts import ChatterboxTurbo
 from .voice import Voice
@@ -85,10 +85,15 @@ class Conditionals:
 
     @classmethod
     def load(cls, fpath: str | Path, map_location: Any = "cpu") -> Conditionals:
-        """Reads upstream's ``conds.pt``; nothing in it is executed."""
+        """Reads upstream's ``conds.pt``; nothing in it is executed. Raises ``FileNotFoundError`` and ``VoiceError``."""
         del map_location
-        content = torch_archive.read(fpath)
-        return cls(T3Cond(**content["t3"]), dict(content["gen"]))
+        if not os.path.exists(fpath):
+            raise FileNotFoundError(f"[Errno 2] No such file or directory: {os.fspath(fpath)!r}")
+        try:
+            t3, gen = conditionals.sections(torch_archive.read(fpath))
+            return cls(T3Cond(**t3), gen)
+        except (VoiceError, CheckpointError, TypeError) as error:
+            raise VoiceError(f"{fpath}: {error}") from None
 
     def voice(self) -> Voice:
         """The same voice for :class:`~chatterbox_turbo_rs.ChatterboxTurbo`."""
@@ -237,5 +242,8 @@ def _device(device: Any) -> str:
 
 
 def _host(value: Any) -> Any:
-    """A torch tensor as a NumPy array; everything else as it is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    """A torch tensor as a NumPy array (bfloat16, which NumPy does not know, as float32); everything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value).numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from .errors import CheckpointError, VoiceError
 from .files import whole_file
 
 FORMAT = "1"
+KIND = "chatterbox-turbo-rs voice"
 _TENSORS = {
     "speaker_embedding": (np.float32, 1),
     "t3_prompt_tokens": (np.int64, 1),
@@ -44,7 +44,7 @@ class Voice:
 
     def __post_init__(self) -> None:
         for name, (dtype, dimensions) in _TENSORS.items():
-            value = np.array(getattr(self, name))
+            value = np.array(getattr(self, name), order="C")
             if value.dtype != dtype or value.ndim != dimensions or (value.size == 0 and name != "t3_prompt_tokens"):
                 expected = f"a {np.dtype(dtype).name} array with {dimensions} axes"
                 raise VoiceError(f"voice: {name}: expected {expected}, got {value.dtype} of shape {list(value.shape)}")
@@ -52,6 +52,9 @@ class Voice:
                 raise VoiceError(f"voice: {name}: expected finite numbers, found NaN or infinity")
             value.setflags(write=False)
             object.__setattr__(self, name, value)
+        if not all(isinstance(text, str) for item in self.metadata.items() for text in item):
+            raise VoiceError("voice: metadata: expected a map from text to text")
+        object.__setattr__(self, "metadata", dict(self.metadata))
         frames, tokens = len(self.s3gen_prompt_mel), len(self.s3gen_prompt_tokens)
         if frames not in (2 * tokens, 2 * tokens + 1):
             raise VoiceError(f"voice: s3gen_prompt_mel: expected {2 * tokens} or {2 * tokens + 1} frames, got {frames}")
@@ -65,7 +68,7 @@ class Voice:
         from safetensors.numpy import save
 
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
-        data = save(arrays, metadata={"format": FORMAT, "kind": "chatterbox-turbo-rs voice", **self.metadata})
+        data = save(arrays, metadata={**self.metadata, "format": FORMAT, "kind": KIND})
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
 
@@ -76,14 +79,20 @@ class Voice:
         Raises ``FileError`` when the file cannot be read, ``VoiceError`` when it is not a voice.
         """
         path = Path(path)
-        if path.suffix in (".pt", ".pth"):
+        if path.suffix.lower() in (".pt", ".pth"):
             from .conditionals import read_conds
 
             return read_conds(path)
         try:
             file = TensorFile(path)
-            if file.metadata.get("format", FORMAT) != FORMAT:
-                raise VoiceError(f"{path}: expected voice format {FORMAT}, found {file.metadata['format']}")
+            if file.metadata.get("kind") != KIND:
+                raise VoiceError(
+                    f"not a voice file: {path}: expected kind {KIND!r} in its metadata, found {file.metadata.get('kind')!r}"
+                )
+            if file.metadata.get("format") != FORMAT:
+                raise VoiceError(
+                    f"{path}: expected voice format {FORMAT}, found {file.metadata.get('format')}; is it of a later version?"
+                )
             arrays = {name: file.get(name) for name in _TENSORS}
         except CheckpointError as error:
             raise VoiceError(f"not a voice file: {error}") from None
@@ -131,4 +140,4 @@ def describe(fingerprint: str, samples: np.ndarray, **more: str) -> dict[str, st
 def show(voice: Voice) -> dict[str, Any]:
     """What the command prints of a voice."""
     shapes = {name: [str(getattr(voice, name).dtype), *getattr(voice, name).shape] for name in _TENSORS}
-    return {"arrays": shapes, "metadata": json.loads(json.dumps(dict(voice.metadata)))}
+    return {"arrays": shapes, "metadata": dict(voice.metadata)}
