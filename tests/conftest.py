@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from chatterbox_turbo_rs import ChatterboxTurbo
 
 ROOT = Path(__file__).resolve().parents[1]

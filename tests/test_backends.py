@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from chatterbox_turbo_rs import Plan, available, backends
 from chatterbox_turbo_rs.backends import TABLE, parse, resolve
 from chatterbox_turbo_rs.errors import BackendError

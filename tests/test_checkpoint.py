@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.errors import CheckpointError, FileError
-from safetensors.numpy import load_file, save_file
 
 
 def file(header: Any, data: bytes = bytes(16)) -> bytes:

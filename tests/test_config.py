@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from chatterbox_turbo_rs import _core, config
 from chatterbox_turbo_rs.errors import ConfigError, FileError
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
 from chatterbox_turbo_rs import audio, torch_archive
 from chatterbox_turbo_rs.backends import TABLE, Plan
 from chatterbox_turbo_rs.errors import ArgumentError, FileError

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import Hub
+
 from chatterbox_turbo_rs import config, hub
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
-from hub_server import Hub
 
 TURBO = config.builtin("turbo")
 NINE = {

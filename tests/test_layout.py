@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from chatterbox_turbo_rs import _core, backends
 from chatterbox_turbo_rs.backends import TABLE
 

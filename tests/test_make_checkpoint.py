@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from checkpoint_layout import UNUSED_T3, is_integer, tensors
 from checkpoint_values import slaney_filters, uniforms, values
 

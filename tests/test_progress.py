@@ -6,6 +6,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+
 from chatterbox_turbo_rs import progress
 from chatterbox_turbo_rs.progress import Bar
 

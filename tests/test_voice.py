@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from chatterbox_turbo_rs import conditionals, config, hub, torch_archive
 from chatterbox_turbo_rs.errors import FileError, VoiceError
 from chatterbox_turbo_rs.tts_turbo import Conditionals
 from chatterbox_turbo_rs.voice import KIND, Voice, describe, show
-from safetensors.numpy import load_file, save_file
 
 ARRAYS = ("speaker_embedding", "t3_prompt_tokens", "s3gen_prompt_tokens", "s3gen_prompt_mel", "xvector")
 NAMES = {"t3": ["speaker_emb", "clap_emb", "cond_prompt_speech_tokens", "cond_prompt_speech_emb", "emotion_adv"]}
