@@ -48,7 +48,7 @@ $(FULL)/config.json: | setup
 
 test-torch: build $(REFERENCE)/bin/python ## run the tests that need PyTorch, in the official package's environment
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
-	PYTHONPATH=python $(REFERENCE)/bin/python -m pytest -q -W ignore tests/stages/test_watermark.py tests/test_torch_archive.py tests/test_drop_in.py
+	PYTHONPATH=python $(REFERENCE)/bin/python -m pytest -q -W ignore tests/stages/test_watermark.py tests/test_torch_archive.py tests/test_drop_in.py tests/test_api.py
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time every network stage beside the official package
 	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL)
