@@ -178,7 +178,7 @@ def test_progress_of_a_stage_never_goes_back(demo, clip, what):
         assert share >= last.get(stage, 0.0) or share == 0.0, (stage, done, total)  # a stage may run twice
         last[stage] = share
     assert all(share == 1.0 for stage, share in last.items() if stage != "t3"), last
-    if what != "voice":
+    if what == "t3.sampler=python":  # Rust's own loop may be over before its next report is due
         assert len({done for stage, done, _ in reports if stage == "t3"}) >= 2
 
 
