@@ -23,7 +23,7 @@ $(VENV)/.ready: tools/requirements-dev.txt
 setup: $(VENV)/.ready ## make the virtual environment with the development tools
 
 build: setup ## compile the core and install the package into the virtual environment
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --quiet
 
 say: build ## speak a text with the embedded model into say.wav
 	$(BIN)/chatterbox-turbo demo "$(TEXT)" -o say.wav
