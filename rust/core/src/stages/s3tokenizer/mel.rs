@@ -4,6 +4,8 @@
 //! Window and filters are tensors of the checkpoint. Source: `log_mel_spectrogram` of
 //! `src/chatterbox/models/s3tokenizer/s3tokenizer.py` at 5de7a54.
 
+use rayon::prelude::*;
+
 use crate::dsp::check_samples;
 use crate::dsp::mel_filters::FilterBank;
 use crate::dsp::stft::{Stft, power_f32, reflect_pad};
@@ -20,6 +22,9 @@ pub struct S3TokenizerMel {
     stft: Stft,
     filters: FilterBank,
 }
+
+/// Frames that a task handles.
+const PIECE: usize = 64;
 
 impl S3TokenizerMel {
     /// Reads `tokenizer.window` `[400]` and `tokenizer._mel_filters` `[mels, 201]` of the S3Gen file.
@@ -45,19 +50,18 @@ impl S3TokenizerMel {
         // One frame fewer than the centred transform has: it is never looked at.
         let frames = self.stft.frames(padded.len()) - 1;
         let mut out = Matrix::zeros(frames, self.filters.bands());
-        let mut power = vec![0.0; self.stft.bins()];
-        self.stft.each(&padded, |t, spectrum| {
-            if t == frames {
-                return Ok(());
-            }
-            if t % 1024 == 0 {
-                observer.progress(STAGE, t, frames)?;
-            }
-            power_f32(spectrum, &mut power);
-            let row = out.row_mut(t);
-            self.filters.apply(&power, row)?;
-            row.iter_mut().for_each(|v| *v = v.max(FLOOR).log10());
-            Ok(())
+        let mels = self.filters.bands();
+        observer.progress(STAGE, 0, frames)?;
+        out.data.par_chunks_mut(PIECE * mels).enumerate().try_for_each(|(piece, rows)| {
+            let (first, count) = (piece * PIECE, rows.len() / mels);
+            let mut power = vec![0.0; self.stft.bins()];
+            self.stft.each(&padded[first * HOP..(first + count - 1) * HOP + FFT_SIZE], |t, spectrum| {
+                power_f32(spectrum, &mut power);
+                let row = &mut rows[t * mels..(t + 1) * mels];
+                self.filters.apply(&power, row)?;
+                row.iter_mut().for_each(|v| *v = v.max(FLOOR).log10());
+                Ok(())
+            })
         })?;
         let lowest = out.data.iter().copied().fold(f32::NEG_INFINITY, f32::max) - 8.0;
         out.data.iter_mut().for_each(|v| *v = (v.max(lowest) + 4.0) / 4.0);
