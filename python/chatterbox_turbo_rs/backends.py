@@ -26,10 +26,6 @@ def _both(key: str) -> dict[str, str]:
     return {name: f"{__package__}.stages.{key}.{name}" for name in IMPLEMENTATIONS}
 
 
-def _rust(key: str) -> dict[str, str]:
-    return {"rust": f"{__package__}.stages.{key}.rust"}
-
-
 TABLE: dict[str, dict[str, str]] = {
     "text.normalize": _both("text.normalize"),
     "text.tokenize": _both("text.tokenize"),
@@ -37,17 +33,17 @@ TABLE: dict[str, dict[str, str]] = {
     "reference.loudness": _both("reference.loudness"),
     "reference.resample": _both("reference.resample"),
     "voice_encoder.mel": _both("voice_encoder.mel"),
-    "voice_encoder.embedding": _rust("voice_encoder.embedding"),
+    "voice_encoder.embedding": _both("voice_encoder.embedding"),
     "s3tokenizer.mel": _both("s3tokenizer.mel"),
-    "s3tokenizer.tokens": _rust("s3tokenizer.tokens"),
+    "s3tokenizer.tokens": _both("s3tokenizer.tokens"),
     "speaker_encoder.fbank": _both("speaker_encoder.fbank"),
-    "speaker_encoder.xvector": _rust("speaker_encoder.xvector"),
+    "speaker_encoder.xvector": _both("speaker_encoder.xvector"),
     "s3gen.prompt_mel": _both("s3gen.prompt_mel"),
-    "t3.decoder": _rust("t3.decoder"),
+    "t3.decoder": _both("t3.decoder"),
     "t3.sampler": _both("t3.sampler"),
-    "s3gen.encoder": _rust("s3gen.encoder"),
-    "s3gen.flow": _rust("s3gen.flow"),
-    "s3gen.vocoder": _rust("s3gen.vocoder"),
+    "s3gen.encoder": _both("s3gen.encoder"),
+    "s3gen.flow": _both("s3gen.flow"),
+    "s3gen.vocoder": _both("s3gen.vocoder"),
     "watermark": _both("watermark"),
 }
 """Stage key → implementation → module with ``create(resources)``."""
@@ -63,7 +59,8 @@ def missing(key: str, implementation: str) -> str | None:
     except ImportError as error:
         if implementation == "rust":
             return f"the extension module cannot be imported: {error}"
-        return f"{error}; pip install {error.name}" if error.name else str(error)
+        wanted = "'chatterbox-turbo-rs[torch]'" if error.name == "torch" else error.name
+        return f"{error}; pip install {wanted}" if wanted else str(error)
     check: Callable[[], str | None] | None = getattr(found, "missing", None)
     return check() if check else None
 
