@@ -31,6 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read when the pool starts
     sys.path.insert(0, str(TOOLS.parent / "python"))
+    sys.path.insert(0, str(TOOLS.parent / "python" / "chatterbox_turbo_rs" / "parity"))
     import torch
 
     torch.set_num_threads(options.threads)
@@ -52,7 +53,7 @@ def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Ca
 
     from chatterbox_turbo_rs import backends, config, draws
     from chatterbox_turbo_rs.resources import Resources
-    from official import load_official
+    from official.modules import load_official
 
     official = load_official(checkpoint)
     resources = Resources(checkpoint, config.for_directory(checkpoint))

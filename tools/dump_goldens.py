@@ -22,21 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from liveliness import measure, outside
-from official import Official, load_official
-from official_draws import Draws, injected
-
 ROOT = Path(__file__).resolve().parents[1]
+PARITY = ROOT / "python" / "chatterbox_turbo_rs" / "parity"
+sys.path.insert(0, str(PARITY))  # the oracle needs no chatterbox_turbo_rs
+
+from liveliness import measure, outside  # noqa: E402
+from official.draws import Draws, injected  # noqa: E402
+from official.modules import Official, load_official  # noqa: E402
+
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 SEED = 1234
 COMMIT = "5de7a54"
 SCRIPTS = (
-    "dump_goldens.py",
-    "official.py",
-    "official_draws.py",
-    "make_checkpoint.py",
-    "checkpoint_layout.py",
-    "checkpoint_values.py",
+    "tools/dump_goldens.py",
+    "python/chatterbox_turbo_rs/parity/official/modules.py",
+    "python/chatterbox_turbo_rs/parity/official/draws.py",
+    "tools/make_checkpoint.py",
+    "tools/checkpoint_layout.py",
+    "tools/checkpoint_values.py",
 )
 PACKAGES = ("chatterbox-tts", "torch", "torchaudio", "transformers", "s3tokenizer", "librosa", "diffusers", "numpy", "soxr")
 TEXT = "Well, this is [laugh] a test of the voice."
@@ -223,7 +226,7 @@ def main() -> None:
             "command": f"make_checkpoint.py --size tiny --seed {SEED}",
             "sha256": {path.name: digest(path) for path in sorted(checkpoint.glob("*.safetensors"))},
         },
-        "scripts": {name: digest(ROOT / "tools" / name) for name in SCRIPTS},
+        "scripts": {name: digest(ROOT / name) for name in SCRIPTS},
         "liveliness": figures,
         "files": dump.files,
     }

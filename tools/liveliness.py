@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from official import Official, load_official
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python" / "chatterbox_turbo_rs" / "parity"))
+
+from official.modules import Official, load_official  # noqa: E402
 
 TEXT = "Well, this is a test [laugh] of the voice."
 

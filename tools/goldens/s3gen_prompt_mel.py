@@ -17,8 +17,8 @@ import torch
 from chatterbox.models.s3gen.utils import mel
 from clips import int16, save, speech
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from official_float64 import s3gen_prompt_mel as stage_float64
+sys.path.append(str(Path(__file__).resolve().parents[2] / "python" / "chatterbox_turbo_rs" / "parity"))
+from official.float64 import s3gen_prompt_mel as stage_float64
 
 # First 10 s of the clip lengths of the parity specification, then the borders of one hop.
 LENGTHS = [120001, 130000, 144240, 200159, 227809, 240000, 721, 959, 960, 1439, 1440]

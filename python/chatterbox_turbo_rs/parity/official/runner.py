@@ -1,21 +1,25 @@
 """Runs the official pipeline on given clips, texts and draws, and writes what every stage took and gave.
 
-usage: official_runner.py JOB.json
+usage: python -m official.runner JOB.json      (with ``parity/`` on the path)
 
 The job (paths relative to it):
   checkpoint  directory of the checkpoint
-  draws       safetensors file: ``uniforms`` [steps] float64, ``flow`` [>= 2(K+N), 80], ``phases`` [9], ``noise`` [>= 480F, 9]
   output      directory for the results
   clips       [{"name", "path"}]
-  texts       [{"name", "text", "clip", "max_gen_len", "temperature", "top_k", "top_p", "repetition_penalty"}]
-  save_conds  true: also ``conds_<clip>.pt``, written by the official ``Conditionals.save``
+  texts       [{"name", "text", "clip", "draws", "max_gen_len", "temperature", "top_k", "top_p", "repetition_penalty"}]; draws is a
+              safetensors file: ``uniforms`` [steps] float64, ``flow`` [>= 2(K+N), 80], ``phases`` [9], ``noise`` [>= 480F, 9]
+  sentences   [text] that are only normalised and tokenised
+  describe    true: the loaded modules' hyper-parameters and digests of their tensors
+  taps        {"stage", "clip" or "text"}: the stage's intermediates in that clip or text
 
-Written: ``clip_<name>.safetensors`` and ``text_<name>.safetensors`` (``<stage>/<in or out>.<what>``, time first) and
-``report.json``: texts, seconds per stage, package versions, peak memory. Runs in the environment of ``tools/reference_env.sh``.
+Written: ``clip_<name>.safetensors`` and ``text_<name>.safetensors`` (``<stage>/<in or out>.<what>``, time first),
+``sentences.safetensors``, ``taps.safetensors`` (``<number>/<name>``) and ``report.json``: texts, seconds per stage, package
+versions, peak memory, the description.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -31,10 +35,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-import official_float64
-from official import load_official
-from official_draws import Draws, injected
-from official_taps import Take, recording
+from . import describe, float64, torch_taps
+from .draws import Draws, injected
+from .modules import load_official
+from .recording import Take, recording
 
 PACKAGES = ("chatterbox-tts", "torch", "torchaudio", "transformers", "s3tokenizer", "librosa", "numpy", "soxr", "resemble-perth")
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
@@ -47,21 +51,26 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
     start = time.perf_counter()
     official = load_official(base / job["checkpoint"])
     report: dict[str, Any] = {"seconds_to_load": time.perf_counter() - start, "clips": {}, "texts": {}}
-    draws = Draws(**load_file(base / job["draws"]))
     tts = official.tts
     voices: dict[str, Any] = {}
+    taps: list[tuple[str, np.ndarray]] = []
+    wanted = job.get("taps") or {}
+
+    def tapped(kind: str, name: str) -> contextlib.AbstractContextManager[Any]:
+        if wanted.get(kind) != name:
+            return contextlib.nullcontext()
+        return torch_taps.recording(official.root(wanted["stage"]), "", wanted["stage"], taps)
+
     for clip in job["clips"]:
         take = Take()
         start = time.perf_counter()
-        with recording(tts, take, "clip"):
+        with recording(tts, take, "clip"), tapped("clip", clip["name"]):
             tts.prepare_conditionals(str(base / clip["path"]))
         total = time.perf_counter() - start
         voices[clip["name"]] = tts.conds
-        take.keep("conds/prompt_token", tts.conds.gen["prompt_token"])
-        precise = official_float64.s3gen_prompt_mel(take.arrays["s3gen.prompt_mel/in.samples"])
+        take.keep("voice/out.prompt_ids", tts.conds.gen["prompt_token"])
+        precise = float64.s3gen_prompt_mel(take.arrays["s3gen.prompt_mel/in.samples"])
         take.keep("s3gen.prompt_mel/out.mel_float64", precise.astype(np.float32))
-        if job.get("save_conds"):
-            tts.conds.save(output / f"conds_{clip['name']}.pt")
         report["clips"][clip["name"]] = _write(output / f"clip_{clip['name']}.safetensors", take, total)
     for text in job["texts"]:
         take = Take()
@@ -69,11 +78,28 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
         limited = functools.partial(tts.t3.inference_turbo, max_gen_len=text["max_gen_len"])
         sampling = {name: text[name] for name in SAMPLING if name in text}
         start = time.perf_counter()
-        with injected(draws), mock.patch.object(tts.t3, "inference_turbo", limited), recording(tts, take, "text"):
+        draws = Draws(**load_file(base / text["draws"]))
+        with (
+            injected(draws),
+            mock.patch.object(tts.t3, "inference_turbo", limited),
+            recording(tts, take, "text"),
+            tapped("text", text["name"]),
+        ):
             wav = tts.generate(text["text"], **sampling)
         total = time.perf_counter() - start
         take.keep("end_to_end/out.samples", wav)
         report["texts"][text["name"]] = _write(output / f"text_{text['name']}.safetensors", take, total)
+    sentences = {}
+    for number, sentence in enumerate(job.get("sentences", ())):
+        normalized = official.text_normalize(sentence)
+        report["texts"][f"sentence {number}"] = {"texts": {"text.normalize/in": sentence, "text.normalize/out": normalized}}
+        sentences[str(number)] = official.text_tokenize(normalized)
+    save_file(sentences, output / "sentences.safetensors")
+    if taps:
+        save_file({f"{number}/{name}": value for number, (name, value) in enumerate(taps)}, output / "taps.safetensors")
+    if job.get("describe"):
+        report["hyperparameters"] = describe.hyperparameters(official)
+        report["digests"] = describe.digests(official)
     report["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report["packages"] = {name: importlib.metadata.version(name) for name in PACKAGES}
     report["threads"] = {"torch": torch.get_num_threads(), "cpus": os.cpu_count()}

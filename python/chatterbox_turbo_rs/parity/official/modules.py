@@ -38,10 +38,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer
 
-from official_draws import Draws, injected
+from .draws import Draws, injected
 
-ROOT = Path(__file__).resolve().parents[1]
-TURBO = ROOT / "python" / "chatterbox_turbo_rs" / "config" / "turbo.json"
+TURBO = Path(__file__).resolve().parents[2] / "config" / "turbo.json"
 SIZES = ("text", "t3", "voice_encoder", "s3tokenizer", "speaker_encoder", "s3gen")
 UNUSED_T3 = ("text_head.weight", "tfmr.wte.weight")
 
@@ -219,6 +218,10 @@ class Official:
     def __init__(self, tts: ChatterboxTurboTTS, config: Mapping[str, Any]) -> None:
         self.tts, self.config = tts, config
         self.t3, self.s3gen, self.ve = tts.t3, tts.s3gen, tts.ve
+
+    def root(self, key: str) -> nn.Module:
+        """The module whose children's names are those of the checkpoint's tensors of stage ``key``."""
+        return {"t3": self.t3, "voice_encoder": self.ve}.get(key.partition(".")[0], self.s3gen)
 
     def stage(self, key: str) -> Callable[..., Any]:
         """The function of a stage key."""
