@@ -1,15 +1,18 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-torch parity-official bench lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-torch test-browser parity parity-official bench lint wheel check-wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 BIN := $(VENV)/bin
 TEXT ?= Hello [laugh] there. This is Chatterbox Turbo, without PyTorch.
+CLIPS := short stereo long
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
 PYTEST ?= $(BIN)/python -m pytest -q
+# An environment with PyTorch: the official package's, which has what this package needs as well.
+TORCH := PYTHONPATH=python $(REFERENCE)/bin/python -W ignore
 CARGO_TEST ?= $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run --no-fail-fast" || echo "cargo test")
 
 help: ## list the targets
@@ -37,8 +40,13 @@ test-rust:
 test-python: build
 	$(PYTEST) tests
 
-parity-official: build ## compare every stage with the official package on a full-size random checkpoint
-	$(BIN)/python tools/parity_official.py --environment $(REFERENCE) --checkpoint $(FULL)
+parity: build $(REFERENCE)/bin/python ## run the parity checklist, Python against Rust, on the embedded model
+	$(TORCH) -m chatterbox_turbo_rs parity --model demo --parties python,rust --html $(BUILD)/parity/demo.html
+
+parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checklist with the official package, on a full-size random checkpoint
+	$(TORCH) -m chatterbox_turbo_rs parity --model $(FULL) --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
+	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 
 $(REFERENCE)/bin/python:
 	PYTHON=$(PYTHON) tools/reference_env.sh $(REFERENCE)
@@ -48,7 +56,7 @@ $(FULL)/config.json: | setup
 
 test-torch: build $(REFERENCE)/bin/python ## run the tests that need PyTorch, in the official package's environment
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
-	PYTHONPATH=python $(REFERENCE)/bin/python -m pytest -q -W ignore tests/stages/test_watermark.py tests/test_torch_archive.py tests/test_drop_in.py tests/test_api.py
+	$(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time every network stage beside the official package
 	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL)

@@ -1,4 +1,4 @@
-"""The command ``chatterbox-turbo``: demo, say, voice, info, download, watermark.
+"""The command ``chatterbox-turbo``: demo, say, voice, parity, info, download, watermark.
 
 Results go to stdout, progress and remarks to stderr. Bad input is one line and exit code 2, never a traceback.
 """
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from . import backends, hub
 from .errors import ArgumentError, ChatterboxError, FileError, TextError, TruncationWarning
+from .parity import command as parity
 from .progress import Bar
 from .speech import format_of
 
@@ -98,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("file", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="a name ending in .safetensors or .pt")
     convert.set_defaults(run=_voice_convert)
+
+    parity.add(commands)
 
     info = commands.add_parser("info", help="what is available here, and why not")
     info.add_argument("--json", action="store_true")

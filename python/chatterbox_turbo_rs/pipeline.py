@@ -128,24 +128,32 @@ class Pipeline:
     def _tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
     ) -> np.ndarray:
-        """The raw tokens of the loop: inside Rust when both T3 stages are, which gives the same tokens."""
+        """The raw tokens of the loop: inside Rust when both T3 stages are, which gives the same tokens.
+
+        There the two stages have one time, ``t3``; in the Python loop each has its own, the decoder's with what the loop itself takes.
+        """
         decoder = self.stage("t3.decoder", run.plan["t3.decoder"])
         prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
         started = time.perf_counter()
         if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
             tokens = decoder.generate(*prompt, parameters, max_tokens, seed=seed, callback=run.callback)
-        else:
-            sampler = self.stage("t3.sampler", run.plan["t3.sampler"])
-            tokens = token_loop.generate(
-                decoder,
-                sampler,
-                *prompt,
-                parameters,
-                lambda step: float(draws.uniforms(seed, draws.T3, step, 1)[0]),
-                max_tokens,
-                run.callback,
-            )
-        run.timings["t3"] = time.perf_counter() - started
+            run.timings["t3"] = time.perf_counter() - started
+            return tokens
+        sampler, sampled = self.stage("t3.sampler", run.plan["t3.sampler"]), 0.0
+
+        def sample(*arguments: Any) -> int | None:
+            nonlocal sampled
+            begun = time.perf_counter()
+            token = sampler(*arguments)
+            sampled += time.perf_counter() - begun
+            return token
+
+        def uniform(step: int) -> float:
+            return float(draws.uniforms(seed, draws.T3, step, 1)[0])
+
+        tokens = token_loop.generate(decoder, sample, *prompt, parameters, uniform, max_tokens, run.callback)
+        run.timings["t3.decoder"] = time.perf_counter() - started - sampled
+        run.timings["t3.sampler"] = sampled
         return tokens
 
 

@@ -129,4 +129,4 @@ def test_every_stage_has_a_tolerance() -> None:
         assert describe(limits(key)) and describe(limits(key, "chained"))
     with pytest.raises(KeyError, match="no limits for stage s3gen.other"):
         limits("s3gen.other")
-    assert set(tolerances()) == {"isolated", "chained"}
+    assert set(tolerances()) == {"isolated", "chained", "loaded", "taps"}

@@ -168,28 +168,28 @@ class Parity:
     def _answers(self) -> dict[str, str]:
         """The sentences of the boxes that the checklist leaves open."""
         party = next(p for p in ("rust", "python") if p in self.recordings or p in self.options.parties)
-        o, load = self.options, self._load(party)
+        o = self.options
         first = next(iter(self.recordings.values()))
         clips = [(name, take.arrays["reference.load/out.samples"]) for name, take in first.clips.items()]
         text = next(iter(first.texts.values()))
         resources = self._recorder(party).resources
-        sentences = [take.texts["text.normalize/out"] for take in first.sentences.values()]
-        detectors = {
-            p: self._load(p)("watermark") for p in ("python", "rust") if p in o.parties and not backends.missing("watermark", p)
-        }
+        present = [p for p in ("python", "rust") if p in o.parties]
+
+        def sides(key: str) -> dict[str, Any]:
+            return {p: self._load(p)(key) for p in present if backends.missing(key, p) is None}
+
         self.open = {
-            "model_files": open_boxes.tokenizer_source(resources, o.base_tokenizer, sentences),
-            "loudness_normalization": open_boxes.loudness(clips, {party: load("reference.loudness")}),
-            "watermarking": open_boxes.watermark(text.arrays["watermark/in.samples"], detectors),
+            "model_files": open_boxes.tokenizer_source(resources, o.base_tokenizer),
+            "loudness_normalization": open_boxes.loudness(clips, sides("reference.loudness")),
+            "watermarking": open_boxes.watermark(text.arrays["watermark/in.samples"], sides("watermark")),
         }
-        return {box: open_boxes.sentence(box, found) for box, found in self.open.items()}
+        return {box: open_boxes.sentence(found) for box, found in self.open.items()}
 
     def _report(self, answers: Mapping[str, str], seconds: float) -> dict[str, Any]:
         o = self.options
         bisected = None
         if o.taps and self.place:
-            a, b = self.comparisons[-1]
-            bisected = self._taps(o.taps, a, b)
+            bisected = self._taps(o.taps, *self._pair_to_bisect(o.taps))
         failed = sum(row.verdict == "FAIL" for row in self.rows)
         return {
             "format": 1,
@@ -213,6 +213,12 @@ class Parity:
                 "chained": "chained" in o.modes,
             },
         }
+
+    def _pair_to_bisect(self, stage: str) -> tuple[str, str]:
+        """The first comparison in which the stage failed; without one, the first reference against the last party."""
+        failed = [row.comparison for row in self.rows if row.verdict == "FAIL" and row.stage.partition("@")[0] == stage]
+        whole = [pair for pair in self.comparisons if pair[1] in self.recordings]
+        return next((pair for pair in whole if pair in failed), [pair for pair in whole if pair[0] == whole[0][0]][-1])
 
     def _taps(self, stage: str, a: str, b: str) -> dict[str, Any]:
         reference = self.recordings[a]

@@ -22,7 +22,7 @@ LOWER = ("worst_cosine",)
 
 @functools.cache
 def tolerances() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Mode (``isolated``, ``chained``) -> stage -> limits. Raises ``ValueError`` for a limit that does not exist."""
+    """Mode (``loaded``, ``isolated``, ``chained``, ``taps``) -> stage -> limits. Raises ``ValueError`` for a limit that does not exist."""
     table = tomllib.loads(importlib.resources.files(__package__).joinpath("tolerances.toml").read_text(encoding="utf-8"))
     for mode, stages in table.items():
         for stage, limits in stages.items():
