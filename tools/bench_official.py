@@ -3,8 +3,8 @@
 usage (in the environment of ``reference_env.sh``, with this package importable): bench_official.py CHECKPOINT [--tokens N]
 [--repeat N] [--threads N]
 
-The input is 10 s of audio by default (250 tokens and 3 of silence) with a 10 s voice. Prints the best of the repetitions of both
-sides, their ratio (below 1: faster than the official package) and the CPU's features. Absolute times are noise between machines.
+The input is 10 s of audio by default (250 tokens and 3 of silence) with a 10 s voice. Prints the best of the repetitions of the
+three parties, the ratios to the official package (below 1: faster) of the Python and the Rust side, and the CPU's features. Absolute times are noise between machines.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     print(f"{options.threads} threads, {cpu()}, torch {torch.__version__}; seconds, best of {options.repeat}")
-    print(f"{'stage':32} {'official':>9} {'rust':>9} {'ratio':>7}")
-    for name, official, rust in cases(options.checkpoint, options.tokens):
-        best = [float("inf"), float("inf")]
+    print(f"{'stage':32} {'official':>9} {'python':>9} {'rust':>9} {'python':>7} {'rust':>7}")
+    for name, *calls in cases(options.checkpoint, options.tokens):
+        best = [float("inf")] * 3
         for _ in range(options.repeat):
-            for side, call in enumerate((official, rust)):
+            for side, call in enumerate(calls):
                 started = time.perf_counter()
                 call()
                 best[side] = min(best[side], time.perf_counter() - started)
-        print(f"{name:32} {best[0]:9.3f} {best[1]:9.3f} {best[1] / best[0]:7.2f}", flush=True)
+        ratios = f"{best[1] / best[0]:7.2f} {best[2] / best[0]:7.2f}"
+        print(f"{name:32} {best[0]:9.3f} {best[1]:9.3f} {best[2]:9.3f} {ratios}", flush=True)
 
 
-def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
-    """Name, official call, our call of every case."""
+def cases(checkpoint: Path, count: int) -> list[tuple[Any, ...]]:
+    """Name, official call, Python call, Rust call of every case."""
     import numpy as np
 
     from chatterbox_turbo_rs import backends, config, draws
@@ -58,8 +59,8 @@ def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Ca
     official = load_official(checkpoint)
     resources = Resources(checkpoint, config.for_directory(checkpoint))
 
-    def ours(key: str) -> Any:
-        return backends.load(key, "rust", resources)
+    def ours(key: str) -> list[Any]:
+        return [backends.load(key, side, resources) for side in ("python", "rust")]
 
     clip = TOOLS.parent / "tests" / "data" / "clips" / "long.flac"
     samples = official.reference_loudness(official.reference_load(str(clip)))[:240_000]
@@ -76,7 +77,7 @@ def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Ca
     mel = official.s3gen_flow(mu, xvector, prompt_mel, noise)
     phases, vocoder_noise = draws.phases(1, 9), draws.normals(1, draws.NOISE, 0, 480 * len(mel), 9)
     marked = official.s3gen_vocoder(mel, phases, vocoder_noise)
-    decoder = ours("t3.decoder")
+    decoders = ours("t3.decoder")
     speech = random.integers(0, 6561, DECODE_STEPS)
 
     def prefill(start: Callable[[], Any]) -> Callable[[], Any]:
@@ -88,13 +89,11 @@ def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Ca
         return lambda: [session.step(int(token)) for token in speech]
 
     room = 20 * DECODE_STEPS
-    starts = (
-        lambda: official.t3_decoder(embedding, prompt, text),
-        lambda: decoder.start(embedding, prompt, text, room),
-    )
-    pairs: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
-        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", prefill(starts[0]), prefill(starts[1])),
-        (f"t3.decoder {DECODE_STEPS} steps", decode(starts[0]), decode(starts[1])),
+    starts: list[Callable[[], Any]] = [lambda: official.t3_decoder(embedding, prompt, text)]
+    starts += [bind(decoder.start, (embedding, prompt, text, room)) for decoder in decoders]
+    found: list[tuple[Any, ...]] = [
+        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", *map(prefill, starts)),
+        (f"t3.decoder {DECODE_STEPS} steps", *map(decode, starts)),
     ]
     inputs: dict[str, tuple[Any, ...]] = {
         "s3gen.encoder": (tokens,),
@@ -112,8 +111,8 @@ def cases(checkpoint: Path, count: int) -> list[tuple[str, Callable[[], Any], Ca
         "reference.loudness": (samples,),
     }
     for key, arguments in inputs.items():
-        pairs.append((key, bind(official.stage(key), arguments), bind(ours(key), arguments)))
-    return pairs
+        found.append((key, *(bind(stage, arguments) for stage in (official.stage(key), *ours(key)))))
+    return found
 
 
 def bind(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], Any]:

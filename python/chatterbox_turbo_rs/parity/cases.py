@@ -112,6 +112,7 @@ SENTENCES = (
     "It's don't I'LL we'd",
     "naïve café 😀 👩‍👩‍👧 日本語",
     "<|endoftext|> x",
+    LONG,
     "1234567890 $5.20 (not 1,000) a@b.c http://x.y/?z=1",
 )
 

@@ -205,7 +205,7 @@ BOXES: tuple[Box, ...] = (
         None,
         "Inference Logic",
         "The core inference/synthesis logic is identical.",
-        ("chained:s3gen.encoder", "chained:s3gen.flow", "s3gen.vocoder@spectrum", "chained:s3gen.vocoder@*"),
+        ("chained:s3gen.encoder", "chained:s3gen.flow", "s3gen.vocoder@spectrum", "s3gen.vocoder@fade", "chained:s3gen.vocoder@f0"),
     ),
     Box(
         "conditioning_application",

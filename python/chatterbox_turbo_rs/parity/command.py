@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .. import hub
+from .. import backends, hub
 from ..errors import ArgumentError, FileError
 from ..files import whole_file
 
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     parity.add_argument("--device", default="cpu", help="cpu, cuda or metal, for the Rust side")
     parity.add_argument("--clip", type=Path, action="append", help="a reference clip of more than 5.1 s; may be repeated")
     parity.add_argument("--thorough", action="store_true", help="more and longer texts, every clip whole")
+    parity.add_argument("--stages", metavar="LIST", help="only the rows of these stages, such as t3,s3gen.flow")
     parity.add_argument("--taps", metavar="STAGE", help="compare the intermediates of a network stage and name the first that is off")
     parity.add_argument("--base-tokenizer", type=Path, metavar="PATH", help="tokenizer.json of ResembleAI/chatterbox, to compare with")
     parity.add_argument("--allow-missing", action="store_true", help="exit code 0 although a row could not be measured")
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace, bar: Any) -> int:
                 options.device,
                 options.against,
                 options.taps,
+                _stages(options.stages),
                 options.base_tokenizer,
                 lambda text: print(f"chatterbox-turbo: {text}", file=sys.stderr, flush=True),
             )
@@ -87,6 +89,14 @@ def run(options: argparse.Namespace, bar: Any) -> int:
     print(to_json(found) if str(options.json) == "-" else report.terminal(found, options.rows))
     summary = found["summary"]
     return 1 if summary["failed"] or (summary["missing"] and not options.allow_missing) else 0
+
+
+def _stages(text: str | None) -> tuple[str, ...]:
+    stages = tuple(part.strip() for part in text.split(",")) if text else ()
+    for stage in stages:
+        if not any(key == stage or key.startswith(f"{stage}.") for key in backends.TABLE):
+            raise ArgumentError(f"--stages: unknown stage {stage!r}; the stages are {', '.join(backends.TABLE)}")
+    return stages
 
 
 def _cases(options: argparse.Namespace, work: Path) -> Any:

@@ -7,9 +7,10 @@ runs twice for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,7 +187,8 @@ def record(recorder: Recorder, name: str, cases: Cases, start: Recording | None 
     for sentence in cases.sentences:
         recorder.take = recording.sentences[sentence] = Take()
         run = Run(recorder, recorder.plan, None)
-        run("text.tokenize", run("text.normalize", sentence))
+        with quiet():
+            run("text.tokenize", run("text.normalize", sentence))
     return recording
 
 
@@ -201,8 +203,7 @@ def _clip(recorder: Recorder, clip: Clip, start: Recording | None) -> Voice:
 
 def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     take = recorder.take
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning about a long text is the text stage's own test
+    with quiet():
         speech = recorder.generate(
             text.text, voice, recorder.plan, text.sampler(), text.seed, text.max_tokens, watermark="perth"
         )
@@ -213,6 +214,14 @@ def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     take.arrays["s3gen.vocoder/out.f0"] = f0
     take.arrays["s3gen.vocoder/out.source"] = vocoder.source(f0, draws.phases(text.seed, harmonics), noise)
     take.arrays["end_to_end/out.samples"] = speech.samples
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings: that about a long text is the text stage's own test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def plan_of(party: str) -> Plan:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Options:
     device: str = "cpu"
     against: str | None = None
     taps: str | None = None
+    stages: tuple[str, ...] = ()
     base_tokenizer: Path | None = None
     note: Callable[[str], None] = print
     replaced: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -156,8 +157,9 @@ class Parity:
         self.comparisons.append((a, b))
         complete = b in self.recordings
         if complete:
-            self.rows += configuration.rows(reference, self.recordings[b])
-        comparison = Comparison(reference, b, self._load(b), o.cases)
+            wanted = [row for row in configuration.rows(reference, self.recordings[b]) if _asked(row.stage, o.stages)]
+            self.rows += wanted
+        comparison = Comparison(reference, b, self._load(b), o.cases, o.stages)
         if "isolated" in o.modes:
             o.note(f"{b} on the inputs of {a}")
             comparison.isolated()
@@ -258,6 +260,12 @@ def box_of(row: Row) -> str | None:
     return next((box.id for box in checklist.BOXES if checklist.belongs(row, box)), None)
 
 
+def _asked(stage: str, stages: tuple[str, ...]) -> bool:
+    """Whether a configuration row (``config.t3.decoder``, ``files``) belongs to the stages that were asked for."""
+    key = stage.partition(".")[2]
+    return not stages or any(key == prefix or key.startswith(f"{prefix}.") for prefix in stages)
+
+
 def times(recording: Recording) -> dict[str, float]:
     """Seconds of every stage over all clips and texts."""
     total: dict[str, float] = {}
@@ -278,9 +286,9 @@ def _files(directory: Path, config: Mapping[str, Any]) -> dict[str, dict[str, An
     return found
 
 
-def _digests(recorder: Recorder, party: str) -> dict[str, dict[str, Any]]:
+def _digests(recorder: Recorder, party: str, networks: Sequence[str] = NETWORKS) -> dict[str, dict[str, Any]]:
     """Weight file → tensor → digest, as the party's networks were given them."""
-    from .digests import digest
+    from .official.digests import digest
 
     found: dict[str, dict[str, Any]] = {"t3": {}, "s3gen": {}, "voice_encoder": {}}
     if party == "rust":
@@ -288,7 +296,7 @@ def _digests(recorder: Recorder, party: str) -> dict[str, dict[str, Any]]:
             which = "s3gen" if name.startswith(configuration.S3GEN_PREFIXES) else "voice_encoder" if name.startswith(("lstm.", "proj.", "similarity")) else "t3"
             found[which][name] = value
         return found
-    for network in NETWORKS:
+    for network in networks:
         stage, which = recorder.raw(network), configuration.TENSORS[network][0]
         for name, value in stage.module.state_dict().items():
             if value.is_floating_point():

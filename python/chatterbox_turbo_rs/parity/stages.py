@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from .recording import Recording, Take
 from .rows import Row, fill
 
 Load = Callable[[str], Any]
+FADED = 960
+"""Samples that the vocoder fades in."""
 HARMONICS = 9
 """Of the vocoder's source, the fundamental among them: the official package has no other number."""
 
@@ -44,8 +46,10 @@ CLIP_ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 class Comparison:
     """Collects the rows of one reference and one candidate. ``load(key)`` gives the candidate's stage or raises."""
 
-    def __init__(self, reference: Recording, name: str, load: Load, cases: Cases) -> None:
+    def __init__(self, reference: Recording, name: str, load: Load, cases: Cases, only: Sequence[str] = ()) -> None:
         self.reference, self.cases = reference, cases
+        self.only = tuple(only)
+        """Stages and prefixes of stages that are looked at; all without any."""
         self.pair = (reference.party, name)
         self._load = load
         self._stages: dict[str, Any] = {}
@@ -64,13 +68,21 @@ class Comparison:
         """Records a row of two values that are there."""
         levels = options.pop("levels", None)
         row = Row(self.pair, mode, stage, case, **options)
-        self.rows.append(row)
+        if self.wanted(stage):
+            self.rows.append(row)
         return fill(row, reference, candidate, levels)
+
+    def wanted(self, stage: str) -> bool:
+        """Whether rows of ``stage`` (with or without ``@part``) are looked at."""
+        key = stage.partition("@")[0]
+        return not self.only or any(key == prefix or key.startswith(f"{prefix}.") for prefix in self.only)
 
     def run(
         self, stage: str, case: str, reference: Any, call: Callable[[Any], Any], seconds: float | None, **options: Any
     ) -> Any:
         """Calls the candidate's stage on the reference's input and records; None when it cannot run or raises."""
+        if not self.wanted(stage):
+            return None
         levels = options.pop("levels", None)
         row = Row(self.pair, "isolated", stage, case, seconds=(seconds, None), **options)
         self.rows.append(row)
@@ -101,10 +113,12 @@ class Comparison:
                 take.seconds.get("reference.load"),
             )
             self._clip(clip.name, take)
-        for sentence, take in self.reference.sentences.items():
-            self._sentence(sentence, take)
-        for text in self.cases.texts:
-            self._text(text, self.reference.texts[text.name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the warning about a long text is the text stage's own test
+            for sentence, take in self.reference.sentences.items():
+                self._sentence(sentence, take)
+            for text in self.cases.texts:
+                self._text(text, self.reference.texts[text.name])
 
     def _clip(self, name: str, take: Take) -> None:
         pair: list[np.ndarray] = []
@@ -130,7 +144,7 @@ class Comparison:
                 self.add("isolated", "s3tokenizer.mel@range", case, mel_range(take.arrays[output]), mel_range(found))
 
     def _sentence(self, sentence: str, take: Take) -> None:
-        case = repr(sentence)
+        case = repr(sentence if len(sentence) <= 40 else f"{sentence[:40]}…")
         normalized = take.texts["text.normalize/out"]
         self.run("text.normalize", case, normalized, lambda s: s(sentence), take.seconds.get("text.normalize"))
         ids = take.arrays["text.tokenize/out.ids"]
@@ -138,9 +152,7 @@ class Comparison:
 
     def _text(self, text: Text, take: Take) -> None:
         name, ref, seconds = text.name, take.arrays, take.seconds
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the warning about a long text is the text stage's own test
-            self._sentence_of(text, take)
+        self._sentence_of(text, take)
         self._t3(text, take)
         raw = ref["t3.sampler/out.tokens"]
         config = {"vocab": token_count(ref), "silence_token": int(ref["s3gen.encoder/in.ids"][-1])}
@@ -191,9 +203,11 @@ class Comparison:
         self.run("s3gen.vocoder@f0", name, f0, lambda s: s.f0(mel), None)
         self.run("s3gen.vocoder@source", name, source, lambda s: s.source(f0, phases, noise), None)
         # The fade-in is part of the stage, but not of its decoder.
-        self.run("s3gen.vocoder@decoder", name, samples[960:], lambda s: s.samples_from_source(mel, source)[960:], None)
+        self.run("s3gen.vocoder@decoder", name, samples[FADED:], lambda s: s.samples_from_source(mel, source)[FADED:], None)
         seconds = take.seconds.get("s3gen.vocoder")
-        self.run("s3gen.vocoder@spectrum", name, samples, lambda s: s(mel, phases, noise), seconds)
+        whole = self.run("s3gen.vocoder@spectrum", name, samples, lambda s: s(mel, phases, noise), seconds)
+        if whole is not None:
+            self.add("isolated", "s3gen.vocoder@fade", name, samples[:FADED], whole[:FADED])
 
     def chained(self, candidate: Recording) -> None:
         """The two recordings against each other."""
