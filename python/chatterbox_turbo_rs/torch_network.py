@@ -59,18 +59,18 @@ def load(
     prefixes = tuple((prefix,) if within is None else within)
     extra = [n for n in names if n.startswith(prefixes) and n not in used and not n.endswith(tuple(unused) or "\0")]
     if extra:
-        raise CheckpointError(
-            f"{file.path}: {len(extra)} tensors that the configuration does not know, the first is {extra[0]}"
-        )
+        raise CheckpointError(f"{file.path}: {len(extra)} tensors that the configuration does not know, the first is {extra[0]}")
     module.load_state_dict(state, strict=True)
     return module.eval().requires_grad_(False)
 
 
 def weight_norm(gain: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """``w = g v / ‖v‖``, the norm over every axis but the first, in float64 (arXiv:1602.07868)."""
-    v = direction.double()
-    norm = v.flatten(1).norm(dim=1).reshape(gain.shape)
-    return (v * (gain.double() / norm)).float()
+    """``w = g v / ‖v‖``, the norm over every axis but the first (arXiv:1602.07868).
+
+    The function that ``torch.nn.utils.parametrizations.weight_norm`` calls at every step upstream, so that the weights are the
+    same to the bit. In float64 they would be up to 5 ulp closer to the truth, which the vocoder's phases turn into 2e-3.
+    """
+    return torch._weight_norm(direction, gain, 0)
 
 
 def tensor(array: np.ndarray, to: torch.device) -> torch.Tensor:

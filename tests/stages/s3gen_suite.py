@@ -64,3 +64,18 @@ def stops_at_once(stage: Any, *arguments: Any) -> int:
     except Stop:
         return len(calls)
     raise AssertionError("the work went on although the callback raised")
+
+
+def progress(stage: Any, *arguments: Any) -> list[tuple[str, int, int]]:
+    """Runs to the end; returns the calls of its callback."""
+    calls: list[tuple[str, int, int]] = []
+    stage(*arguments, lambda *call: calls.append(call))
+    return calls
+
+
+def without_gradient(module: Any, loss: Any) -> list[str]:
+    """The names of the parameters of a PyTorch module that ``loss`` gives no gradient, or one that is not finite."""
+    module.zero_grad()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    return [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all() or not grad.any()]
