@@ -120,7 +120,15 @@ def test_a_stage_that_cannot_run_at_all_stops_only_those_who_need_it(monkeypatch
 
 def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "missing", real_missing)
-    assert real_missing("t3.decoder", "python") == "stage t3.decoder has no python implementation in this version"
+    module = "chatterbox_turbo_rs.stages.t3.decoder.python"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch", None)
+        without.delitem(sys.modules, "chatterbox_turbo_rs.torch_network", raising=False)
+        with pytest.raises(BackendError, match=r"^t3.decoder=python: .*torch.*; pip install 'chatterbox-turbo-rs\[torch\]'$"):
+            resolve("t3.decoder=python")
+        assert resolve("auto")["t3.decoder"] == "rust"
+    monkeypatch.delitem(sys.modules, module, raising=False)
     from chatterbox_turbo_rs.stages.watermark import python
 
     monkeypatch.setitem(python.NEEDS, "torch_of_another_world", "pip install torch-of-another-world")

@@ -10,13 +10,17 @@ import json
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import _core
+import implementations
+from chatterbox_turbo_rs import backends
 from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.resources import Resources
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(11)
@@ -32,34 +36,35 @@ F0_MEL, PHASES, SOURCE = normal(6, 80), normal(9), normal(6 * 480, 9)
 WAVE = normal(16_000)
 
 
-def _t3(checkpoint: _core.Checkpoint) -> np.ndarray:
-    session = _core.T3Decoder(checkpoint, "cpu").start(SPEAKER, np.arange(4), np.arange(5), 2)
+def _t3(decoder: Any) -> np.ndarray:
+    session = decoder.start(SPEAKER, np.arange(4), np.arange(5), 2)
     return np.concatenate([session.prefill(), session.step(9)])
 
 
 # name -> (key of config["files"], prefix of the tensors' names, what the stage gives)
-STAGES = {
+STAGES: dict[str, tuple[str, Any, Callable[[Any], np.ndarray]]] = {
     "t3.decoder": ("t3", "", _t3),
-    "voice_encoder.embedding": ("voice_encoder", "", lambda c: _core.VoiceEncoder(c, "cpu").embedding(MEL40)),
-    "s3tokenizer.mel": ("s3gen", ("tokenizer._mel", "tokenizer.window"), lambda c: _core.S3TokenizerMel(c)(WAVE)),
+    "voice_encoder.embedding": ("voice_encoder", "", lambda stage: stage(MEL40)),
+    "s3tokenizer.mel": ("s3gen", ("tokenizer._mel", "tokenizer.window"), lambda stage: stage(WAVE)),
     "s3tokenizer.tokens": (
         "s3gen",
         ("tokenizer.encoder.", "tokenizer.quantizer."),
-        lambda c: _core.S3Tokenizer(c, "cpu").pre_codes(MEL128),
+        lambda stage: stage.pre_codes(MEL128),
     ),
-    "speaker_encoder.xvector": ("s3gen", "speaker_encoder.", lambda c: _core.SpeakerEncoder(c, "cpu").xvector(MEL80)),
+    "speaker_encoder.xvector": ("s3gen", "speaker_encoder.", lambda stage: stage(MEL80)),
     "s3gen.encoder": (
         "s3gen",
         ("flow.encoder", "flow.input_embedding."),
-        lambda c: _core.FlowEncoder(c, "cpu").mu(np.arange(6, dtype=np.int64)),
+        lambda stage: stage(np.arange(6, dtype=np.int64)),
     ),
     "s3gen.flow": (
         "s3gen",
         ("flow.decoder.", "flow.spk_embed_affine_layer."),
-        lambda c: _core.Flow(c, "cpu").mel(MU, XVECTOR, PROMPT, NOISE),
+        lambda stage: stage(MU, XVECTOR, PROMPT, NOISE),
     ),
-    "s3gen.vocoder": ("s3gen", "mel2wav.", lambda c: _core.Vocoder(c, "cpu").samples(F0_MEL, PHASES, SOURCE)),
+    "s3gen.vocoder": ("s3gen", "mel2wav.", lambda stage: stage(F0_MEL, PHASES, SOURCE)),
 }
+CASES = [pytest.param(key, *param.values, marks=param.marks, id=f"{key}-{param.values[0]}") for key in STAGES for param in implementations.of(key)]
 UNUSED = ("similarity_weight", "similarity_bias")
 """Tensors that upstream's files have and no stage reads: training's loss, and BatchNorm's counters (by their ending)."""
 
@@ -104,8 +109,8 @@ class Patched:
         self.handle.flush()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_changing_any_tensor_changes_the_result(checkpoint, stage):
+@pytest.mark.parametrize(("stage", "implementation"), CASES)
+def test_changing_any_tensor_changes_the_result(checkpoint, stage, implementation):
     directory, config = checkpoint
     which, prefix, run = STAGES[stage]
     patched = Patched(directory / json.loads(config)["files"][which])
@@ -113,7 +118,8 @@ def test_changing_any_tensor_changes_the_result(checkpoint, stage):
     assert names
 
     def result() -> bytes:
-        return np.ascontiguousarray(run(_core.Checkpoint(str(directory), config))).tobytes()
+        loaded = backends.load(stage, implementation, Resources(directory, json.loads(config)))
+        return np.ascontiguousarray(run(loaded)).tobytes()
 
     with patched.handle:
         usual = result()
