@@ -18,6 +18,7 @@ from .checkpoint import TensorFile
 from .errors import CheckpointError, DeviceError
 
 Callback = Callable[[str, int, int], Any]
+Advance = Callable[[], None]
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHT_NORM = "parametrizations.weight.original"
 
@@ -30,6 +31,13 @@ def device(name: str) -> torch.device:
     if not usable[name]:
         raise DeviceError(f"device {name}: PyTorch {torch.__version__} finds none here")
     return torch.device("mps" if name == "metal" else name)
+
+
+def blank(make: Callable[[], Module], to: torch.device) -> Module:
+    """``make()`` with tensors on the device that hold no values yet: ``load`` fills them, and no random number is drawn."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device=to)
 
 
 def load(
@@ -84,7 +92,11 @@ def array(value: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(value.float().cpu().numpy() if value.is_floating_point() else value.long().cpu().numpy())
 
 
-def reporter(stage: str, callback: Callback | None, total: int) -> Callable[[], None]:
+def unreported() -> None:
+    """The ``advance`` of a ``forward`` whose progress nobody follows."""
+
+
+def reporter(stage: str, callback: Callback | None, total: int) -> Advance:
     """A function to call after each of ``total`` steps of a stage; the first call (nothing done yet) happens here."""
     done = 0
 

@@ -1,20 +1,23 @@
-"""What the tests of the three encoder stages share: the tiny checkpoint behind the goldens, and the inputs that all refuse."""
+"""What the tests of the three encoder stages share: the tiny checkpoint behind the goldens, and what all of them do and refuse."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from chatterbox_turbo_rs import config
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
 from chatterbox_turbo_rs.resources import Resources
 
@@ -83,6 +86,51 @@ def check_pure(stage: Callable[[np.ndarray], np.ndarray], good: np.ndarray) -> N
     wide = np.zeros((2 * len(good), good.shape[1]), np.float32)
     wide[::2] = good
     assert (first == stage(good)).all() and (first == stage(wide[::2])).all() and (good == kept).all()
+
+
+def check_threads(stage: Callable[[np.ndarray], np.ndarray], good: np.ndarray) -> None:
+    """Threads that share a stage do not disturb each other."""
+    inputs = [good, np.ascontiguousarray(good[::-1]), good * np.float32(0.5)]
+    alone = [stage(array) for array in inputs]
+    assert any((alone[0] != other).any() for other in alone[1:])
+    with ThreadPoolExecutor(3) as pool:
+        for found, expected in zip(pool.map(stage, inputs * 4), alone * 4):
+            assert np.array_equal(found, expected)
+
+
+def check_training(stage: Any, loss: Callable[[Any], Any]) -> None:
+    """In training mode the gradient of ``loss(module)`` reaches every parameter, and a small step against it lowers the loss."""
+    import torch
+
+    module = copy.deepcopy(stage.module).train().requires_grad_(True)
+    before = loss(module)
+    before.backward()
+    idle = [name for name, value in module.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert not idle, f"no gradient in {idle}"
+    length = sum(float(value.grad.square().sum()) for value in module.parameters())
+    with torch.no_grad():
+        for value in module.parameters():
+            value -= 1e-3 * float(before) / length * value.grad
+        assert float(loss(module)) < float(before)
+
+
+def check_tensor_names(key: str, network: str, section: str, file: str) -> None:
+    """At Turbo's sizes the module's tensors are those of upstream's file, name by name and shape by shape."""
+    import torch
+
+    python = importlib.import_module(f"chatterbox_turbo_rs.stages.{key}.python")
+    turbo = config.builtin("turbo")
+    with torch.device("meta"):
+        module = getattr(python, network)(turbo[section])
+    prefix = next(value.prefix for value in vars(python).values() if isinstance(value, type) and hasattr(value, "prefix"))
+    found = {prefix + name: "x".join(map(str, value.shape)) or "scalar" for name, value in module.state_dict().items()}
+    rows = [line.split("\t") for line in (TESTS / "data" / "tensor_inventory.tsv").read_text().splitlines()]
+    assert found == {row[1]: row[2] for row in rows if row[0] == turbo["files"][file] and row[1].startswith(prefix)}
+
+
+def check_hyperparameters(stage: Any, section: str, others: Mapping[str, Any]) -> None:
+    """What the module says it computes with is what the configuration asks for, and ``others``."""
+    assert stage.hyperparameters() == {**checkpoint()[1].config[section], **others}
 
 
 def check_load_refusals(key: str, implementation: str, which: str, tensor: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import encoder_suite as suite
+import implementations
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ CASES = list(suite.cases("s3tokenizer_tokens", "mel"))
 MEL = CASES[1][0]
 
 
-@pytest.fixture(params=["rust"])
+@pytest.fixture(params=implementations.of(KEY))
 def implementation(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -25,6 +26,12 @@ def implementation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def impl(implementation: str) -> Any:
     return suite.load(KEY, implementation)
+
+
+@pytest.fixture(params=[implementations.param(KEY, "python")])
+def network(request: pytest.FixtureRequest) -> Any:
+    """The PyTorch side."""
+    return suite.load(KEY, request.param)
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -70,9 +77,42 @@ def test_is_pure(impl: Any) -> None:
     suite.check_pure(impl, MEL)
 
 
+def test_threads_share_it(impl: Any) -> None:
+    suite.check_threads(impl.pre_codes, MEL)
+
+
 def test_callback(impl: Any) -> None:
     suite.check_callback(impl, KEY, MEL)
 
 
 def test_tensors_are_checked(implementation: str, tmp_path: Path) -> None:
     suite.check_load_refusals(KEY, implementation, "s3gen", "tokenizer.encoder.blocks.1.attn.fsmn_block.weight", tmp_path)
+
+
+def test_can_be_trained(network: Any) -> None:
+    import torch
+
+    mel = torch.from_numpy(np.stack([MEL.T, MEL[::-1].T]))
+    target = torch.linspace(-1, 1, 2 * 38 * 8).reshape(2, 38, 8)
+    suite.check_training(network, lambda module: (module(mel) - target).square().mean())
+
+
+def test_padding_of_a_batch_is_not_heard(network: Any) -> None:
+    import torch
+
+    mel = np.stack([MEL, MEL[::-1]])
+    lengths = torch.tensor([len(MEL), 61])
+    mel[1, 61:] = 7
+    with torch.inference_mode():
+        levels = network.module(torch.from_numpy(mel).transpose(1, 2), lengths).numpy()
+    assert np.abs(levels[0] - network.pre_codes(mel[0])).max() < 1e-5
+    assert np.abs(levels[1, :16] - network.pre_codes(mel[1, :61])).max() < 1e-5
+
+
+def test_tensors_have_upstreams_names(network: Any) -> None:
+    suite.check_tensor_names(KEY, "S3Tokenizer", "s3tokenizer", "s3gen")
+
+
+def test_hyperparameters_are_those_of_the_network(network: Any) -> None:
+    others = {"ffn_size": 512, "activation": "gelu", "query_bias": True, "key_bias": False, "value_bias": True}
+    suite.check_hyperparameters(network, "s3tokenizer", others)

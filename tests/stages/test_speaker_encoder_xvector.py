@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import encoder_suite as suite
+import implementations
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ CASES = list(suite.cases("speaker_encoder_xvector", "fbank"))
 FBANK = CASES[2][0]
 
 
-@pytest.fixture(params=["rust"])
+@pytest.fixture(params=implementations.of(KEY))
 def implementation(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -24,6 +26,12 @@ def implementation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def impl(implementation: str) -> suite.Callable[..., np.ndarray]:
     return suite.load(KEY, implementation)
+
+
+@pytest.fixture(params=[implementations.param(KEY, "python")])
+def network(request: pytest.FixtureRequest) -> Any:
+    """The PyTorch side."""
+    return suite.load(KEY, request.param)
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -57,6 +65,10 @@ def test_is_pure(impl: suite.Callable[..., np.ndarray]) -> None:
     suite.check_pure(impl, FBANK)
 
 
+def test_threads_share_it(impl: suite.Callable[..., np.ndarray]) -> None:
+    suite.check_threads(impl, FBANK)
+
+
 def test_callback(impl: suite.Callable[..., np.ndarray]) -> None:
     suite.check_callback(impl, KEY, FBANK)
 
@@ -64,3 +76,28 @@ def test_callback(impl: suite.Callable[..., np.ndarray]) -> None:
 def test_tensors_are_checked(implementation: str, tmp_path: Path) -> None:
     tensor = "speaker_encoder.xvector.block2.tdnnd3.nonlinear1.batchnorm.running_var"
     suite.check_load_refusals(KEY, implementation, "s3gen", tensor, tmp_path)
+
+
+def test_can_be_trained(network: Any) -> None:
+    import torch
+
+    fbank = torch.from_numpy(np.stack([FBANK[start : start + 220] for start in (0, 20, 40, 60)]))
+    target = torch.linspace(-1, 1, 4 * 192).reshape(4, 192)
+    suite.check_training(network, lambda module: (module(fbank) - target).square().mean())
+
+
+def test_clips_of_a_batch_do_not_meet(network: Any) -> None:
+    import torch
+
+    with torch.inference_mode():
+        found = network.module(torch.from_numpy(np.stack([FBANK, FBANK[::-1]]))).numpy()
+    for vector, fbank in zip(found, (FBANK, FBANK[::-1])):
+        assert np.abs(vector - network(fbank)).max() < 1e-5 * np.abs(vector).max()
+
+
+def test_tensors_have_upstreams_names(network: Any) -> None:
+    suite.check_tensor_names(KEY, "CAMPPlus", "speaker_encoder", "s3gen")
+
+
+def test_hyperparameters_are_those_of_the_network(network: Any) -> None:
+    suite.check_hyperparameters(network, "speaker_encoder", {})

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import encoder_suite as suite
+import implementations
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs.errors import AudioError
+from chatterbox_turbo_rs.errors import AudioError, ConfigError
+from chatterbox_turbo_rs.resources import Resources
 
 KEY = "voice_encoder.embedding"
 CASES = list(suite.cases("voice_encoder_embedding", "mel"))
 MEL = CASES[2][0]
 
 
-@pytest.fixture(params=["rust"])
+@pytest.fixture(params=implementations.of(KEY))
 def implementation(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -23,6 +26,12 @@ def implementation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def impl(implementation: str) -> suite.Callable[..., np.ndarray]:
     return suite.load(KEY, implementation)
+
+
+@pytest.fixture(params=[implementations.param(KEY, "python")])
+def network(request: pytest.FixtureRequest) -> Any:
+    """The PyTorch side."""
+    return suite.load(KEY, request.param)
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -80,9 +89,52 @@ def test_is_pure(impl: suite.Callable[..., np.ndarray]) -> None:
     suite.check_pure(impl, MEL)
 
 
+def test_threads_share_it(impl: suite.Callable[..., np.ndarray]) -> None:
+    suite.check_threads(impl, MEL)
+
+
 def test_callback(impl: suite.Callable[..., np.ndarray]) -> None:
     suite.check_callback(impl, KEY, MEL)
 
 
 def test_tensors_are_checked(implementation: str, tmp_path: Path) -> None:
     suite.check_load_refusals(KEY, implementation, "voice_encoder", "lstm.weight_hh_l1", tmp_path)
+
+
+@pytest.mark.parametrize("rate", [0.1, 1000.0])
+def test_partials_that_leave_gaps_or_stand_still_are_refused(implementation: str, rate: float) -> None:
+    source = suite.checkpoint()[1]
+    config = {**source.config, "voice_encoder": {**source.config["voice_encoder"], "partials_per_second": rate}}
+    with pytest.raises(ConfigError, match=r"partials_per_second: expected partials 1 to 160 frames apart, found \d+"):
+        suite.load(KEY, implementation, Resources(source.directory, config))
+
+
+def test_can_be_trained(network: Any) -> None:
+    """The loss takes neighbouring partials for one voice, others for another, and judges by their scaled cosines."""
+    import torch
+
+    partials = torch.from_numpy(np.stack([MEL[start : start + 160] for start in range(0, 151, 30)]))
+    same = torch.eye(3).repeat_interleave(2, 0).repeat_interleave(2, 1)
+
+    def loss(module: Any) -> Any:
+        found = module(partials)
+        scores = module.similarity_weight * (found @ found.T) + module.similarity_bias
+        return torch.nn.functional.binary_cross_entropy_with_logits(scores, same)
+
+    suite.check_training(network, loss)
+
+
+def test_partials_in_a_batch_are_those_of_one_clip(network: Any) -> None:
+    import torch
+
+    partials = network.module.partials(torch.from_numpy(np.stack([MEL, 2 * MEL])))
+    assert partials.shape == (2, 3, 160, 40)
+    assert (partials[1].numpy() == 2 * np.stack([MEL[start : start + 160] for start in (0, 77, 154)])).all()
+
+
+def test_tensors_have_upstreams_names(network: Any) -> None:
+    suite.check_tensor_names(KEY, "VoiceEncoder", "voice_encoder", "voice_encoder")
+
+
+def test_hyperparameters_are_those_of_the_network(network: Any) -> None:
+    suite.check_hyperparameters(network, "voice_encoder", {"final_activation": "relu"})
