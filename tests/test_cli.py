@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import Voice, cli
+from chatterbox_turbo_rs import Voice, backends, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--max-tokens", "4", "--seed", "1"]

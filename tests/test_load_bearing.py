@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import implementations
 import numpy as np
 import pytest
 
-import implementations
 from chatterbox_turbo_rs import backends
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.resources import Resources
@@ -64,7 +64,11 @@ STAGES: dict[str, tuple[str, Any, Callable[[Any], np.ndarray]]] = {
     ),
     "s3gen.vocoder": ("s3gen", "mel2wav.", lambda stage: stage(F0_MEL, PHASES, SOURCE)),
 }
-CASES = [pytest.param(key, *param.values, marks=param.marks, id=f"{key}-{param.values[0]}") for key in STAGES for param in implementations.of(key)]
+CASES = [
+    pytest.param(key, *param.values, marks=param.marks, id=f"{key}-{param.values[0]}")
+    for key in STAGES
+    for param in implementations.of(key)
+]
 UNUSED = ("similarity_weight", "similarity_bias")
 """Tensors that upstream's files have and no stage reads: training's loss, and BatchNorm's counters (by their ending)."""
 

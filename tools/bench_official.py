@@ -51,10 +51,10 @@ def main() -> None:
 def cases(checkpoint: Path, count: int) -> list[tuple[Any, ...]]:
     """Name, official call, Python call, Rust call of every case."""
     import numpy as np
+    from official.modules import load_official
 
     from chatterbox_turbo_rs import backends, config, draws
     from chatterbox_turbo_rs.resources import Resources
-    from official.modules import load_official
 
     official = load_official(checkpoint)
     resources = Resources(checkpoint, config.for_directory(checkpoint))

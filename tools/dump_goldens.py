@@ -26,9 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PARITY = ROOT / "python" / "chatterbox_turbo_rs" / "parity"
 sys.path.insert(0, str(PARITY))  # the oracle needs no chatterbox_turbo_rs
 
-from liveliness import measure, outside  # noqa: E402
 from official.draws import Draws, injected  # noqa: E402
 from official.modules import Official, load_official  # noqa: E402
+
+from liveliness import measure, outside  # noqa: E402
 
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 SEED = 1234

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python" / "chatterbox_turbo_rs" / "parity"))
 
-from official.modules import Official, load_official  # noqa: E402
+from official.modules import Official, load_official
 
 TEXT = "Well, this is a test [laugh] of the voice."
 

@@ -70,15 +70,11 @@ def frames(name: str, value: Any, columns: int) -> np.ndarray:
     """A finite float32 array ``[time, columns]`` of at least one row."""
     array = matrix(name, value)
     if array.shape[1] != columns or not len(array):
-        raise ArgumentError(
-            f"{name}: expected float32 [time, {columns}] with at least one row, got shape {list(array.shape)}"
-        )
+        raise ArgumentError(f"{name}: expected float32 [time, {columns}] with at least one row, got shape {list(array.shape)}")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         row, column = bad[0]
-        raise ArgumentError(
-            f"{name}: expected finite numbers, got {number(array[row, column])} at row {row}, column {column}"
-        )
+        raise ArgumentError(f"{name}: expected finite numbers, got {number(array[row, column])} at row {row}, column {column}")
     return array
 
 

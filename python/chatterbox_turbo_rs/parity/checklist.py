@@ -205,7 +205,13 @@ BOXES: tuple[Box, ...] = (
         None,
         "Inference Logic",
         "The core inference/synthesis logic is identical.",
-        ("chained:s3gen.encoder", "chained:s3gen.flow", "s3gen.vocoder@spectrum", "s3gen.vocoder@fade", "chained:s3gen.vocoder@f0"),
+        (
+            "chained:s3gen.encoder",
+            "chained:s3gen.flow",
+            "s3gen.vocoder@spectrum",
+            "s3gen.vocoder@fade",
+            "chained:s3gen.vocoder@f0",
+        ),
     ),
     Box(
         "conditioning_application",
@@ -297,7 +303,9 @@ def figure(row: Row) -> str:
     assert f is not None
     if row.allowed.get("exact"):
         return "all exact" if f.exact else "not exact"
-    shares = {n: getattr(f, n) / limit for n, limit in row.allowed.items() if n in ("max_abs", "mean_abs", "peak", "relative_rms")}
+    shares = {
+        n: getattr(f, n) / limit for n, limit in row.allowed.items() if n in ("max_abs", "mean_abs", "peak", "relative_rms")
+    }
     name = max(shares, key=lambda n: shares[n]) if shares else "worst_cosine"
     words = {"max_abs": "largest difference", "mean_abs": "mean difference", "peak": "largest difference by the peak"}
     unit = " dB" if row.stage.endswith("@spectrum") else ""

@@ -16,7 +16,8 @@ from ..files import whole_file
 def add(commands: Any) -> None:
     """Adds the command to the command line."""
     parity = commands.add_parser(
-        "parity", help="run the parity checklist: python against rust, and against the official package; exit code 1 when a row fails"
+        "parity",
+        help="run the parity checklist: python against rust, and against the official package; exit code 1 when a row fails",
     )
     parity.add_argument("--model", default="demo", help="demo, turbo, nano, a repository id or a directory (default: demo)")
     parity.add_argument("--parties", help="two or three of official,python,rust (default: all that can run here)")
@@ -27,8 +28,12 @@ def add(commands: Any) -> None:
     parity.add_argument("--clip", type=Path, action="append", help="a reference clip of more than 5.1 s; may be repeated")
     parity.add_argument("--thorough", action="store_true", help="more and longer texts, every clip whole")
     parity.add_argument("--stages", metavar="LIST", help="only the rows of these stages, such as t3,s3gen.flow")
-    parity.add_argument("--taps", metavar="STAGE", help="compare the intermediates of a network stage and name the first that is off")
-    parity.add_argument("--base-tokenizer", type=Path, metavar="PATH", help="tokenizer.json of ResembleAI/chatterbox, to compare with")
+    parity.add_argument(
+        "--taps", metavar="STAGE", help="compare the intermediates of a network stage and name the first that is off"
+    )
+    parity.add_argument(
+        "--base-tokenizer", type=Path, metavar="PATH", help="tokenizer.json of ResembleAI/chatterbox, to compare with"
+    )
     parity.add_argument("--allow-missing", action="store_true", help="exit code 0 although a row could not be measured")
     parity.add_argument("--rows", action="store_true", help="print every row, not the worst of each stage")
     parity.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON (- for standard output)")

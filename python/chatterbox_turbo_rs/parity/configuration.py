@@ -52,7 +52,9 @@ def rows(a: Recording, b: Recording) -> Iterator[Row]:
         yield _digests(pair, network, a.digests, b.digests)
 
 
-def _hyperparameters(pair: tuple[str, str], network: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> Iterator[Row]:
+def _hyperparameters(
+    pair: tuple[str, str], network: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None
+) -> Iterator[Row]:
     stage = f"config.{network}"
     if a is None or b is None:
         yield Row(pair, "loaded", stage, "", missing=f"{pair[0] if a is None else pair[1]} reports none")

@@ -150,14 +150,14 @@ class Recorder(Pipeline):
             @staticmethod
             def start(*arguments: Any) -> Any:
                 session = decoder.start(*arguments)
-                return type("Session", (), {n: staticmethod(timed("t3.decoder", getattr(session, n))) for n in ("prefill", "step")})
+                return type(
+                    "Session", (), {n: staticmethod(timed("t3.decoder", getattr(session, n))) for n in ("prefill", "step")}
+                )
 
         def uniform(step: int) -> float:
             return float(draws.uniforms(seed, draws.T3, step, 1)[0])
 
-        tokens = token_loop.generate(
-            Watched(), timed("t3.sampler", sampler), *prompt.values(), parameters, uniform, max_tokens
-        )
+        tokens = token_loop.generate(Watched(), timed("t3.sampler", sampler), *prompt.values(), parameters, uniform, max_tokens)
         take.arrays["t3.decoder/out.logits"] = np.stack(logits)
         take.arrays["t3.sampler/out.tokens"] = tokens
         if self.plan["t3.decoder"] == self.plan["t3.sampler"] == "rust":
@@ -170,7 +170,9 @@ def levels(stage: Any, mel: np.ndarray) -> np.ndarray:
     return stage.pre_codes(mel)
 
 
-def record(recorder: Recorder, name: str, cases: Cases, start: Recording | None = None, note: Callable[[str], None] = print) -> Recording:
+def record(
+    recorder: Recorder, name: str, cases: Cases, start: Recording | None = None, note: Callable[[str], None] = print
+) -> Recording:
     """Runs everything. ``start`` gives the samples with which the chain of a clip begins whose rate soxr filters in stages."""
     recording = Recording(name)
     voices: dict[str, Voice] = {}
@@ -204,9 +206,7 @@ def _clip(recorder: Recorder, clip: Clip, start: Recording | None) -> Voice:
 def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     take = recorder.take
     with quiet():
-        speech = recorder.generate(
-            text.text, voice, recorder.plan, text.sampler(), text.seed, text.max_tokens, watermark="perth"
-        )
+        speech = recorder.generate(text.text, voice, recorder.plan, text.sampler(), text.seed, text.max_tokens, watermark="perth")
     mel, vocoder = take.arrays["s3gen.vocoder/in.mel"], recorder.raw("s3gen.vocoder")
     harmonics = recorder.config["s3gen"]["vocoder"]["harmonics"] + 1
     f0 = vocoder.f0(mel)

@@ -293,7 +293,13 @@ def _digests(recorder: Recorder, party: str, networks: Sequence[str] = NETWORKS)
     found: dict[str, dict[str, Any]] = {"t3": {}, "s3gen": {}, "voice_encoder": {}}
     if party == "rust":
         for name, value in recorder.resources.core.digests().items():
-            which = "s3gen" if name.startswith(configuration.S3GEN_PREFIXES) else "voice_encoder" if name.startswith(("lstm.", "proj.", "similarity")) else "t3"
+            which = (
+                "s3gen"
+                if name.startswith(configuration.S3GEN_PREFIXES)
+                else "voice_encoder"
+                if name.startswith(("lstm.", "proj.", "similarity"))
+                else "t3"
+            )
             found[which][name] = value
         return found
     for network in networks:

@@ -159,7 +159,13 @@ class Comparison:
         kept = ref["s3gen.encoder/in.ids"][-len(token_loop.keep_speech(raw, config)) :]
         self.run("t3.decoder@filter", name, kept, lambda d: keep(d, raw, config), None)
 
-        self.run("s3gen.encoder", name, ref["s3gen.encoder/out.mu"], lambda s: s(ref["s3gen.encoder/in.ids"]), seconds.get("s3gen.encoder"))
+        self.run(
+            "s3gen.encoder",
+            name,
+            ref["s3gen.encoder/out.mu"],
+            lambda s: s(ref["s3gen.encoder/in.ids"]),
+            seconds.get("s3gen.encoder"),
+        )
         flow = [ref[f"s3gen.flow/in.{i}"] for i in ("mu", "xvector", "prompt_mel")]
         noise = draws.normals(text.seed, draws.FLOW, 0, len(flow[0]), flow[0].shape[1])
         self.run("s3gen.flow", name, ref["s3gen.flow/out.mel"], lambda s: s(*flow, noise), seconds.get("s3gen.flow"))
@@ -216,7 +222,14 @@ class Comparison:
             variant = "" if clip.single_stage else "@multistage"
             note = "" if clip.single_stage else "the chain starts from the reference's samples: soxr's multi-stage filter differs"
             key = "reference.load/out.samples"
-            self.add("chained", f"reference.load{variant}", clip.name, a.arrays[key], b.arrays[key], seconds=times(a, b, "reference.load"))
+            self.add(
+                "chained",
+                f"reference.load{variant}",
+                clip.name,
+                a.arrays[key],
+                b.arrays[key],
+                seconds=times(a, b, "reference.load"),
+            )
             for row, _, output in CLIP_ROWS:
                 if output not in a.arrays or row.endswith("@float64"):
                     continue
@@ -228,14 +241,18 @@ class Comparison:
                 self.add("chained", row, case, a.arrays[output], b.arrays[output], **options)
                 note = ""
             self.add("chained", "voice.prompt_ids", clip.name, a.arrays["voice/out.prompt_ids"], b.arrays["voice/out.prompt_ids"])
-            frames = [np.array([len(t.arrays["s3gen.prompt_mel/out.mel"]), len(t.arrays["voice/out.prompt_ids"])]) for t in (a, b)]
+            frames = [
+                np.array([len(t.arrays["s3gen.prompt_mel/out.mel"]), len(t.arrays["voice/out.prompt_ids"])]) for t in (a, b)
+            ]
             self.add("chained", "voice.frames_and_ids", clip.name, *frames)
         for text in self.cases.texts:
             self._chained_text(text.name, self.reference.texts[text.name], candidate.texts[text.name])
 
     def _chained_text(self, name: str, a: Take, b: Take) -> None:
         def add(stage: str, array: str, seconds: str | None = None) -> None:
-            self.add("chained", stage, name, a.arrays[array], b.arrays[array], seconds=times(a, b, seconds or stage.partition("@")[0]))
+            self.add(
+                "chained", stage, name, a.arrays[array], b.arrays[array], seconds=times(a, b, seconds or stage.partition("@")[0])
+            )
 
         normal = "text.normalize/out"
         self.add("chained", "text.normalize", name, a.texts[normal], b.texts[normal], seconds=times(a, b, "text.normalize"))
@@ -252,7 +269,13 @@ class Comparison:
         add("s3gen.flow", "s3gen.flow/out.mel")
         add("s3gen.vocoder@f0", "s3gen.vocoder/out.f0", "none")
         add("s3gen.vocoder@spectrum", "s3gen.vocoder/out.samples")
-        self.add("chained", "end_to_end@spectrum", name, *(t.arrays["end_to_end/out.samples"] for t in (a, b)), seconds=times(a, b, "total"))
+        self.add(
+            "chained",
+            "end_to_end@spectrum",
+            name,
+            *(t.arrays["end_to_end/out.samples"] for t in (a, b)),
+            seconds=times(a, b, "total"),
+        )
 
 
 def times(a: Take, b: Take, key: str) -> tuple[float | None, float | None]:

@@ -10,7 +10,6 @@ Source: ``flow.py``, ``flow_matching.py``, ``decoder.py``, ``matcha/decoder.py``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,13 +28,8 @@ KERNEL = 3
 EXPANSION = 4
 """Size of the time embedding and of the feed-forward layers, in units of the channels."""
 
-Advance = Callable[[], None]
 Mask: TypeAlias = Tensor | None
 """``[B, 1, T]``, 1 where a frame is real and 0 where it fills up the batch; None: all are real."""
-
-
-def silent() -> None:
-    """No progress is wanted."""
 
 
 def masked(x: Tensor, mask: Mask) -> Tensor:
@@ -205,7 +199,7 @@ class ConditionalDecoder(nn.Module):
         spks: Tensor,
         cond: Tensor,
         mask: Mask = None,
-        advance: Advance = silent,
+        advance: torch_network.Advance = torch_network.unreported,
     ) -> Tensor:
         time = self.time_embed_mixer(torch.cat([self.embed(t), self.embed(r)], dim=1))  # [B, time]
         x = torch.cat([x, mu, spks.unsqueeze(-1).expand_as(mu), cond], dim=1)  # [B, 4 mels, T]
@@ -249,7 +243,13 @@ class MeanFlow(nn.Module):
         return torch.linspace(0, 1, self.steps + 1)
 
     def forward(
-        self, mu: Tensor, xvector: Tensor, cond: Tensor, noise: Tensor, mask: Mask = None, advance: Advance = silent
+        self,
+        mu: Tensor,
+        xvector: Tensor,
+        cond: Tensor,
+        noise: Tensor,
+        mask: Mask = None,
+        advance: torch_network.Advance = torch_network.unreported,
     ) -> Tensor:
         spks = self.spk_embed_affine_layer(F.normalize(xvector, dim=1))  # [B, mels]
         x, times = noise, self.time_grid().to(noise)
@@ -265,10 +265,11 @@ class Flow:
 
     def __init__(self, resources: Resources) -> None:
         config = resources.config["s3gen"]
-        module = MeanFlow(config["mels"], resources.config["speaker_encoder"]["embedding_size"], **config["estimator"])
-        parts = [f"{self.prefix}{name}." for name, _ in module.named_children()]
+        xvector = resources.config["speaker_encoder"]["embedding_size"]
         self.device = torch_network.device(resources.device)
-        self.module = torch_network.load(module, resources.tensors("s3gen"), self.prefix, within=parts).to(self.device)
+        module = torch_network.blank(lambda: MeanFlow(config["mels"], xvector, **config["estimator"]), self.device)
+        parts = [f"{self.prefix}{name}." for name, _ in module.named_children()]
+        self.module = torch_network.load(module, resources.tensors("s3gen"), self.prefix, within=parts)
 
     def __call__(
         self,

@@ -10,7 +10,7 @@ HiFT: arXiv:2309.09493, snake: arXiv:2006.08195.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,6 @@ KERNEL = 7
 """Taps of the first and the last convolution of the generator."""
 F0_KERNEL = 3
 F0_CONVOLUTIONS = 5
-
-Advance = Callable[[], None]
-
-
-def silent() -> None:
-    """No progress is wanted."""
 
 
 class ConvRNNF0Predictor(nn.Module):
@@ -115,7 +109,7 @@ class ResBlock(nn.Module):
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
-    def forward(self, x: Tensor, advance: Advance = silent) -> Tensor:
+    def forward(self, x: Tensor, advance: torch_network.Advance = torch_network.unreported) -> Tensor:
         for snake1, conv1, snake2, conv2 in zip(self.activations1, self.convs1, self.activations2, self.convs2):
             y = conv1(snake1(x))
             advance()
@@ -182,7 +176,7 @@ class HiFT(nn.Module):
         f0 = f0.repeat_interleave(self.hop, dim=1).unsqueeze(-1)  # [B, 480 F, 1]
         return self.m_source(f0, phases, noise).squeeze(-1)
 
-    def decode(self, mel: Tensor, source: Tensor, advance: Advance = silent) -> Tensor:
+    def decode(self, mel: Tensor, source: Tensor, advance: torch_network.Advance = torch_network.unreported) -> Tensor:
         """``mel`` ``[B, mels, F]``, ``source`` ``[B, 480 F]`` → samples ``[B, 480 F]``; ``steps()`` calls of ``advance``."""
         spectrum = torch.stft(source, self.istft_size, self.istft_hop, window=self.stft_window, return_complex=True)
         spectrum = torch.cat([spectrum.real, spectrum.imag], dim=1)  # [B, size + 2, 120 F + 1]
