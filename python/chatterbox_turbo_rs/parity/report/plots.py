@@ -178,7 +178,7 @@ def tokens(plot: Pair) -> Markup:
         first = f"All {n} tokens are equal."
     else:
         at = [str(int(side[prefix])) if prefix < side.size else "nothing" for side in (a, b)]
-        first = f"First difference at position {prefix}: {names[0]} has {at[0]}, {names[1]} has {at[1]}; {prefix} of {a.size} before it are equal."
+        first = f"First difference at position {prefix}: {names[0]} has {at[0]}, {names[1]} has {at[1]}; before it all are equal."
     places = [*different[:10].tolist(), *range(n, marks.size)][:10]
     table = None
     if places:
