@@ -97,7 +97,7 @@ def _digests(pair: tuple[str, str], network: str, a: Mapping[str, Any], b: Mappi
     if worst > limit:
         row.wrong.append(f"{where}: relative difference {worst:.1e}, expected at most {limit:.0e}")
     row.wrong = row.wrong[:8]
-    row.values = (f"{len(sides[0])} tensors", f"{identical} identical")
+    row.values = (f"{len(sides[0])} tensors", f"{len(sides[1])} tensors, {identical} of them identical")
     row.note = f"largest difference of the others {worst:.1e}, {where}" if where else ""
     return row
 

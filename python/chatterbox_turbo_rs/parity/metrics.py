@@ -15,6 +15,8 @@ import numpy as np
 
 # Frame of a one-dimensional signal, samples: one mel frame at 24 kHz.
 FRAME = 480
+# Norm of a row that counts as silent, by the largest row's.
+SILENT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _ratio(top: float, bottom: float, both_zero: float = 0.0) -> float:
 
 
 def _worst_cosine(x: np.ndarray, y: np.ndarray) -> float:
-    """Smallest cosine between rows; two rows of zeros agree, a row of zeros and another one do not (0)."""
+    """Smallest cosine between rows; rows that are silent on both sides agree: in them a cosine is one of rounding errors."""
     if x.ndim < 2:
         padding = -x.size % FRAME if x.size > FRAME else 0
         width = FRAME if x.size > FRAME else x.size
@@ -142,5 +144,6 @@ def _worst_cosine(x: np.ndarray, y: np.ndarray) -> float:
     norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
     product = norms[0] * norms[1]
     cosine = np.divide((x * y).sum(axis=1), product, out=np.zeros_like(product), where=product > 0)
-    cosine[(norms[0] == 0) & (norms[1] == 0)] = 1.0
+    silent = SILENT * max(norms[0].max(), norms[1].max())
+    cosine[(norms[0] <= silent) & (norms[1] <= silent)] = 1.0
     return float(min(cosine.min(), 1.0))
