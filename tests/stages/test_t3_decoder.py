@@ -8,8 +8,10 @@ import shutil
 import threading
 from pathlib import Path
 
+import implementations
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
@@ -25,7 +27,7 @@ def resources(directory):
     return Resources(directory, json.loads((directory / "config.json").read_text()))
 
 
-@pytest.fixture(scope="module", params=["rust"])
+@pytest.fixture(scope="module", params=implementations.of("t3.decoder"))
 def module(request):
     return importlib.import_module(f"chatterbox_turbo_rs.stages.t3.decoder.{request.param}")
 
@@ -185,3 +187,89 @@ def test_unknown_and_missing_tensors(module, tiny_checkpoint, tmp_path):
     config["t3"]["layers"] = 2
     with pytest.raises(CheckpointError, match="12 tensors that the configuration does not know, the first is tfmr.h.2.attn"):
         module.create(Resources(tiny_checkpoint, config))
+
+
+@pytest.mark.parametrize("name", ["text_head.weight", "tfmr.wte.weight"])
+def test_tensors_of_training_may_be_there_and_have_their_shape(module, tiny_checkpoint, tmp_path, name):
+    shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    tensors = load_file(tiny_checkpoint / FILE)
+    save_file(tensors | {name: np.zeros((1024, 32), np.float32)}, tmp_path / "copy" / FILE)
+    expected = run(module.create(resources(tiny_checkpoint)), forced=[5])
+    assert (run(module.create(resources(tmp_path / "copy")), forced=[5]) == expected).all()
+    save_file(tensors | {name: np.zeros((1024, 31), np.float32)}, tmp_path / "copy" / FILE)
+    with pytest.raises(CheckpointError, match=rf"tensor {name}: expected shape \[1024, 32\], found \[1024, 31\]"):
+        module.create(resources(tmp_path / "copy"))
+
+
+def test_inputs_are_copied(impl):
+    """What the caller does with its arrays after ``start`` does not reach the session, and the session changes none."""
+    copies = [value.copy() for value in INPUTS]
+    session = impl.start(*copies, 2)
+    assert all((copy == value).all() for copy, value in zip(copies, INPUTS))
+    for copy in copies:
+        copy[:] = 0
+    assert (session.prefill() == run(impl, forced=[])[0]).all()
+
+
+@pytest.fixture(scope="module", params=[implementations.param("t3.decoder", "python")])
+def in_torch(request, tiny_checkpoint):
+    stage = importlib.import_module(f"chatterbox_turbo_rs.stages.t3.decoder.{request.param}")
+    return stage.create(resources(tiny_checkpoint))
+
+
+def test_hyperparameters_are_those_of_the_configuration(in_torch, tiny_checkpoint):
+    config = json.loads((tiny_checkpoint / "config.json").read_text())["t3"]
+    del config["prompt_tokens"]  # a limit of the input, not of the network
+    fixed = {"activation": "gelu_tanh", "text_vocab": 1024, "attention_scale": 8**-0.5, "head_bias": True}
+    assert in_torch.hyperparameters() == config | fixed
+
+
+def test_a_batch_in_one_pass_gives_the_rows_of_the_steps(in_torch):
+    import torch
+
+    speaker, prompt, text = INPUTS
+    others = speaker[::-1].copy(), (prompt + 1) % 6561, text[::-1].copy()
+    forced = GOLDEN["forced"][:6]
+    batch = [torch.from_numpy(np.stack(pair)) for pair in zip(INPUTS, others)]
+    speech = torch.from_numpy(np.tile([in_torch.start_token, *forced], (2, 1)))
+    with torch.inference_mode():
+        logits = in_torch.module(*batch, speech).numpy()
+    assert logits.shape == (2, 7, 6563)
+    for found, inputs in zip(logits, (INPUTS, others)):
+        assert error(found, run(in_torch, inputs, forced)) < 1e-6
+
+
+def test_rows_after_others_come_one_at_a_time(in_torch):
+    import torch
+
+    x, cache = torch.zeros(1, 2, 32), torch.zeros(3, 2, 1, 4, 9, 8)
+    for options, message in (((cache, 5), "a cache and 2 rows"), ((None, 5), "no cache and 2 rows")):
+        with pytest.raises(ValueError, match=f"start 5: expected a cache and 1 row, got {message}"):
+            in_torch.module.tfmr(x, *options)
+
+
+def test_training_reaches_every_parameter(in_torch, tiny_checkpoint):
+    import torch
+
+    from chatterbox_turbo_rs.stages.t3.decoder.python import T3
+
+    torch.manual_seed(0)
+    module = T3(json.loads((tiny_checkpoint / "config.json").read_text()))
+    module.load_state_dict(in_torch.module.state_dict())
+    batch = [torch.from_numpy(np.stack([value] * 2)) for value in INPUTS]
+    speech = torch.from_numpy(np.tile([module.start_token, *GOLDEN["forced"]], (2, 1)))
+
+    def loss():
+        return torch.nn.functional.cross_entropy(module(*batch, speech[:, :-1]).flatten(0, 1), speech[:, 1:].flatten())
+
+    optimizer, losses = torch.optim.SGD(module.parameters(), 0.1), []
+    for _ in range(3):
+        module.train()
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        module.eval()
+        losses.append(loss().item())
+    assert losses == sorted(losses, reverse=True)
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 1e-7, name
