@@ -10,6 +10,7 @@ from typing import Any, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Required
 
 _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
@@ -22,14 +23,27 @@ class _BuildInfo(TypedDict):
     target: str
     threads: int
 
+class _Digest(TypedDict, total=False):
+    shape: Required[list[int]]
+    sha256: str
+    sum: float
+    squares: float
+    weighted: float
+    unused: bool
+
 def build_info() -> _BuildInfo: ...
 def read_torch_archive(path: _Path) -> Any: ...
 
 @final
 class Checkpoint:
-    def __new__(cls, directory: _Path, config_json: str) -> Checkpoint: ...
+    """``record`` keeps digests of the tensors that networks loaded from it are given."""
+    def __new__(cls, directory: _Path, config_json: str, *, record: bool = False) -> Checkpoint: ...
     @property
     def directory(self) -> os.PathLike[str]: ...
+    def digests(self) -> dict[str, _Digest]:
+        """Per full tensor name what ``parity.digests.digest`` gives for the values as used (float32, weight norm folded into
+        ``<name>.weight``), or ``{"unused": True, "shape": …}``; ArgumentError without ``record``.
+        """
 
 def draws_uniforms(seed: int, stream: str, start: int, count: int) -> NDArray[np.float64]: ...
 def draws_normals(seed: int, stream: str, start_row: int, rows: int, cols: int) -> _Floats: ...
