@@ -33,6 +33,19 @@ class _Digest(TypedDict, total=False):
 
 def build_info() -> _BuildInfo: ...
 def read_torch_archive(path: _Path) -> Any: ...
+def taps_begin() -> None:
+    """Begins to record intermediate values of the network stages that this thread runs; ArgumentError when it records already.
+
+    What other threads run meanwhile is not recorded. The numbers that stages return do not depend on it.
+    """
+
+def taps_end() -> list[tuple[str, _Floats]]:
+    """Ends this thread's recording: names and ``[rows, columns]`` values, in the order in which they were computed.
+
+    A name is the module path in upstream's checkpoint, with ``.in`` for the module's input and ``#1``, ``#2``, … for the calls
+    of a module that ran more than once. Rows are time: a vector over time is ``[T, 1]``, one of channels ``[1, C]``.
+    ArgumentError when this thread does not record.
+    """
 
 @final
 class Checkpoint:

@@ -6,6 +6,7 @@ mod arrays;
 mod checkpoint;
 mod door;
 mod stages;
+mod taps;
 mod torch_archive;
 
 use pyo3::prelude::*;
@@ -33,6 +34,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     checkpoint::register(module)?;
+    taps::register(module)?;
     torch_archive::register(module)?;
     stages::register(module)
 }

@@ -10,12 +10,14 @@ pub mod digest;
 pub mod draws;
 pub mod dsp;
 mod error;
+pub mod hyperparameters;
 pub mod kernels;
 mod matrix;
 pub mod nn;
 mod observer;
 pub mod stages;
 pub mod synthesizer;
+pub mod tap;
 pub mod torch_archive;
 mod voice;
 
