@@ -5,6 +5,7 @@
 mod arrays;
 mod checkpoint;
 mod door;
+mod hyperparameters;
 mod stages;
 mod taps;
 mod torch_archive;
