@@ -15,7 +15,8 @@ class Resources:
     """Handed to every stage's ``create(resources)``; everything is opened on first use.
 
     ``directory`` holds upstream's files, ``config`` the parsed hyper-parameters (see ``config/*.json``), ``device`` is
-    ``"cpu"``, ``"cuda"`` or ``"metal"``, ``options`` the model's options (``tokenizer``: a path or None).
+    ``"cpu"``, ``"cuda"`` or ``"metal"``, ``options`` the model's options (``tokenizer``: a path or None;
+    ``digests``: whether ``core`` notes what it hands out, see ``_core.Checkpoint``).
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class Resources:
         """The Rust side's checkpoint handle, ``_core.Checkpoint``."""
         from . import _core
 
-        return _core.Checkpoint(str(self.directory), json.dumps(self.config))
+        record = bool(self.options.get("digests"))
+        return _core.Checkpoint(str(self.directory), json.dumps(self.config), record=record)
 
     def tensors(self, which: str) -> TensorFile:
         """The Python side's view of a weight file; ``which`` is ``"t3"``, ``"s3gen"`` or ``"voice_encoder"``."""

@@ -2,10 +2,12 @@
 
 use chatterbox_turbo::{Checkpoint as Core, Config, Device};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::door::{error, map, run};
 
-/// An opened checkpoint directory (`_core.Checkpoint(directory, config_json)`); immutable.
+/// An opened checkpoint directory (`_core.Checkpoint(directory, config_json, record=False)`); immutable but for the digests
+/// that it collects with `record=True`.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct Checkpoint {
     pub core: Core,
@@ -14,9 +16,34 @@ pub struct Checkpoint {
 #[pymethods]
 impl Checkpoint {
     #[new]
-    fn new(py: Python<'_>, directory: std::path::PathBuf, config_json: &str) -> PyResult<Self> {
+    #[pyo3(signature = (directory, config_json, *, record=false))]
+    fn new(py: Python<'_>, directory: std::path::PathBuf, config_json: &str, record: bool) -> PyResult<Self> {
         let config = Config::parse(config_json, "config").map_err(map)?;
-        Ok(Self { core: run(py, None, |_| Core::open(&directory, config))? })
+        let core = run(py, None, |_| Core::open(&directory, config))?;
+        Ok(Self { core: if record { core.with_digests() } else { core } })
+    }
+
+    fn digests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Some(entries) = self.core.digests() else {
+            let what = "digests: expected a checkpoint opened with record=True, got one that keeps none";
+            return Err(error("ArgumentError", what.into()));
+        };
+        let dict = PyDict::new(py);
+        for (name, entry) in entries {
+            let item = PyDict::new(py);
+            item.set_item("shape", entry.shape)?;
+            match entry.figures {
+                Some(figures) => {
+                    item.set_item("sha256", figures.sha256)?;
+                    item.set_item("sum", figures.sum)?;
+                    item.set_item("squares", figures.squares)?;
+                    item.set_item("weighted", figures.weighted)?;
+                }
+                None => item.set_item("unused", true)?,
+            }
+            dict.set_item(name, item)?;
+        }
+        Ok(dict)
     }
 
     #[getter]

@@ -5,7 +5,9 @@
 mod arrays;
 mod checkpoint;
 mod door;
+mod hyperparameters;
 mod stages;
+mod taps;
 mod torch_archive;
 
 use pyo3::prelude::*;
@@ -33,6 +35,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     checkpoint::register(module)?;
+    taps::register(module)?;
     torch_archive::register(module)?;
     stages::register(module)
 }

@@ -17,6 +17,7 @@ use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::config::Config;
+use crate::digest::{Digests, Entry};
 use crate::{Error, Result};
 
 /// One memory-mapped safetensors file.
@@ -115,17 +116,23 @@ pub struct Weights {
     prefix: String,
     device: Device,
     used: Rc<RefCell<BTreeSet<String>>>,
+    digests: Option<Digests>,
 }
 
 impl Weights {
     /// A view of the whole of `file`.
     pub fn new(file: Arc<TensorFile>, device: &Device) -> Self {
-        Self { file, prefix: String::new(), device: device.clone(), used: Rc::default() }
+        Self { file, prefix: String::new(), device: device.clone(), used: Rc::default(), digests: None }
     }
 
     /// The view below `name` (`weights.under("encoder").under(3)` → `encoder.3.`).
     pub fn under(&self, name: impl std::fmt::Display) -> Self {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// What the names in this view begin with, without the last dot.
+    pub fn path(&self) -> &str {
+        self.prefix.strip_suffix('.').unwrap_or(&self.prefix)
     }
 
     /// The device that tensors are created on.
@@ -140,10 +147,24 @@ impl Weights {
 
     /// The values of `name`, float32, row-major, which must have `shape`.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = self.parts(name, shape)?;
+        self.keep_digest(name, shape, &values);
+        Ok(values)
+    }
+
+    /// The same without a digest: for tensors that a weight is folded from, which then goes to [`Self::keep_digest`].
+    pub(crate) fn parts(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let full = format!("{}{name}", self.prefix);
         let values = self.file.values(&full, shape)?;
         self.used.borrow_mut().insert(full);
         Ok(values)
+    }
+
+    /// Keeps the digest of a tensor called `name`, when the checkpoint keeps them.
+    pub(crate) fn keep_digest(&self, name: &str, shape: &[usize], values: &[f32]) {
+        if let Some(digests) = &self.digests {
+            digests.used(&format!("{}{name}", self.prefix), shape, values);
+        }
     }
 
     /// The tensor `name` as float32 on the device; it must have `shape`.
@@ -163,6 +184,9 @@ impl Weights {
                 &self.file.path,
                 format!("tensor {full}: expected shape {shape:?}, found {:?}", info.shape),
             ));
+        }
+        if let Some(digests) = &self.digests {
+            digests.unused(&full, shape);
         }
         self.used.borrow_mut().insert(full);
         Ok(())
@@ -196,6 +220,7 @@ pub struct Checkpoint {
     t3: Arc<TensorFile>,
     s3gen: Arc<TensorFile>,
     voice_encoder: Arc<TensorFile>,
+    digests: Option<Digests>,
 }
 
 /// What the names in S3Gen's file begin with, a network or two each.
@@ -228,7 +253,22 @@ impl Checkpoint {
                 format!("tensor {name} belongs to no network that the configuration knows"),
             ));
         }
-        Ok(Self { directory, config: Arc::new(config), t3, s3gen, voice_encoder })
+        Ok(Self { directory, config: Arc::new(config), t3, s3gen, voice_encoder, digests: None })
+    }
+
+    /// The same checkpoint with an empty collection of digests, which networks loaded from it and its clones fill.
+    #[must_use]
+    pub fn with_digests(self) -> Self {
+        Self { digests: Some(Digests::default()), ..self }
+    }
+
+    /// What the networks loaded so far were given, by the tensors' full names; `None` unless [`Self::with_digests`].
+    pub fn digests(&self) -> Option<BTreeMap<String, Entry>> {
+        self.digests.as_ref().map(Digests::all)
+    }
+
+    fn weights(&self, file: &Arc<TensorFile>, device: &Device) -> Weights {
+        Weights { digests: self.digests.clone(), ..Weights::new(file.clone(), device) }
     }
 
     /// Opens `directory` with its own `config.json`, or with a built-in configuration chosen by the T3 file it holds.
@@ -258,16 +298,16 @@ impl Checkpoint {
 
     /// T3's weights.
     pub fn t3(&self, device: &Device) -> Weights {
-        Weights::new(self.t3.clone(), device)
+        self.weights(&self.t3, device)
     }
 
     /// S3Gen's weights (S3Tokenizer below `tokenizer.`, CAMPPlus below `speaker_encoder.`, `flow.`, `mel2wav.`).
     pub fn s3gen(&self, device: &Device) -> Weights {
-        Weights::new(self.s3gen.clone(), device)
+        self.weights(&self.s3gen, device)
     }
 
     /// The voice encoder's weights.
     pub fn voice_encoder(&self, device: &Device) -> Weights {
-        Weights::new(self.voice_encoder.clone(), device)
+        self.weights(&self.voice_encoder, device)
     }
 }

@@ -6,15 +6,18 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod digest;
 pub mod draws;
 pub mod dsp;
 mod error;
+pub mod hyperparameters;
 pub mod kernels;
 mod matrix;
 pub mod nn;
 mod observer;
 pub mod stages;
 pub mod synthesizer;
+pub mod tap;
 pub mod torch_archive;
 mod voice;
 

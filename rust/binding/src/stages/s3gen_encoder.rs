@@ -2,10 +2,12 @@
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::arrays;
 use crate::checkpoint::{Checkpoint, device};
 use crate::door::run;
+use crate::hyperparameters::dict;
 
 /// `FlowEncoder(checkpoint, device)`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
@@ -22,6 +24,10 @@ impl FlowEncoder {
             chatterbox_turbo::stages::s3gen::encoder::FlowEncoder::load(&checkpoint, &device)
         };
         Ok(Self { core: run(py, None, load)? })
+    }
+
+    fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, self.core.hyperparameters())
     }
 
     #[pyo3(signature = (ids, callback=None))]

@@ -2,10 +2,12 @@
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::arrays;
 use crate::checkpoint::{Checkpoint, device};
 use crate::door::run;
+use crate::hyperparameters::dict;
 
 /// `Flow(checkpoint, device)`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
@@ -19,6 +21,10 @@ impl Flow {
     fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
         let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
         Ok(Self { core: run(py, None, |_| chatterbox_turbo::stages::s3gen::flow::Flow::load(&checkpoint, &device))? })
+    }
+
+    fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, self.core.hyperparameters())
     }
 
     #[pyo3(signature = (mu, xvector, prompt_mel, noise, callback=None))]

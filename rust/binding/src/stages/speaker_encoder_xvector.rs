@@ -3,10 +3,12 @@
 use chatterbox_turbo::stages::speaker_encoder::xvector::SpeakerEncoder as Core;
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::arrays::{matrix, to_vector};
 use crate::checkpoint::{Checkpoint, device};
 use crate::door::run;
+use crate::hyperparameters::dict;
 
 /// `_core.SpeakerEncoder(checkpoint, device)`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
@@ -20,6 +22,10 @@ impl SpeakerEncoder {
     fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device: &str) -> PyResult<Self> {
         let (checkpoint, device) = (&checkpoint.get().core, self::device(device)?);
         Ok(Self { core: run(py, None, |_| Core::load(checkpoint, &device))? })
+    }
+
+    fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, self.core.hyperparameters())
     }
 
     #[pyo3(signature = (fbank, callback=None))]

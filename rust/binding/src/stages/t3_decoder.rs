@@ -8,10 +8,12 @@ use chatterbox_turbo::stages::t3::sampler::SamplerParameters;
 use chatterbox_turbo::{Error, Result, draws};
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::arrays::{doubles, ids, to_vector, vector};
 use crate::checkpoint::Checkpoint;
 use crate::door::{error, run};
+use crate::hyperparameters::dict;
 
 /// The loaded decoder (`_core.T3Decoder(checkpoint, device)`); immutable, to be shared by threads.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
@@ -27,6 +29,10 @@ impl T3Decoder {
         let device = crate::checkpoint::device(device)?;
         let core = run(py, None, |_| Core::load(&checkpoint.core, &device))?;
         Ok(Self { core, s3gen: checkpoint.core.config().s3gen.clone() })
+    }
+
+    fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, self.core.hyperparameters())
     }
 
     fn start(

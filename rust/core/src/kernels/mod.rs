@@ -25,7 +25,9 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it.
+/// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it. What the caller
+/// records (see [`crate::tap`]) is recorded there too.
 pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| work())
+    let taps = crate::tap::carry();
+    rayon::scope(|_| taps.run(work))
 }

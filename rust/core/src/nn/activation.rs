@@ -8,6 +8,21 @@ use crate::kernels::elementwise::{apply, snake};
 use crate::{Result, Weights};
 
 impl Activation {
+    /// The name that hyper-parameters give it: PyTorch's, and `gelu_tanh` for GPT-2's `gelu_new`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::LeakyRelu(_) => "leaky_relu",
+            Self::Elu => "elu",
+            Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
+            Self::Tanh => "tanh",
+            Self::Mish => "mish",
+            Self::GeluErf => "gelu",
+            Self::GeluTanh => "gelu_tanh",
+        }
+    }
+
     /// Applies the function to every element.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         if !x.device().is_cpu() {

@@ -11,6 +11,7 @@ use crate::{Result, Weights};
 pub struct BatchNormRelu {
     scale: Tensor,
     shift: Tensor,
+    eps: f64,
 }
 
 impl BatchNormRelu {
@@ -18,7 +19,12 @@ impl BatchNormRelu {
     pub fn load(weights: &Weights, channels: usize, eps: f64) -> Result<Self> {
         let (scale, shift) = scale_and_shift(weights, channels, eps, true)?;
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, channels, weights.device());
-        Ok(Self { scale: tensor(scale)?, shift: tensor(shift)? })
+        Ok(Self { scale: tensor(scale)?, shift: tensor(shift)?, eps })
+    }
+
+    /// What is added to the variance.
+    pub fn eps(&self) -> f64 {
+        self.eps
     }
 
     /// `x` `[.., channels]`.

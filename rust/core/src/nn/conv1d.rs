@@ -96,6 +96,11 @@ impl Conv1d {
         Self::new(&values, Some(weights.tensor("bias", &[output])?), input, output, kernel, options, weights.device())
     }
 
+    /// Its channels, taps, stride, dilation and padding.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// `x` `[B, T, in]` → `[B, T', out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, &Fused::default())

@@ -40,6 +40,11 @@ impl Conv2d {
         Self::new(&values, bias, geometry, weights.device())
     }
 
+    /// Its channels, taps and stride.
+    pub fn geometry(&self) -> Geometry2d {
+        self.geometry
+    }
+
     /// `x` `[T, F, in]` → `[T, F', out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.run(x, None, false)

@@ -14,6 +14,7 @@ pub struct ConvTranspose1d {
     phases: Option<Phases>,
     bias: Tensor,
     output: usize,
+    kernel: usize,
     stride: usize,
     padding: usize,
 }
@@ -48,7 +49,17 @@ impl ConvTranspose1d {
         } else {
             (Some(Tensor::from_vec(values, (input, output, kernel), &device)?), None)
         };
-        Ok(Self { weight, phases, bias, output, stride, padding })
+        Ok(Self { weight, phases, bias, output, kernel, stride, padding })
+    }
+
+    /// Taps.
+    pub fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// Output rows of an input row.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// `x` `[B, T, in]` → `[B, (T - 1) * stride - 2 * padding + kernel, out]`.

@@ -20,6 +20,11 @@ impl DepthwiseConv1d {
         Ok(Self { weight: weight.squeeze(1)?.t()?.contiguous()? })
     }
 
+    /// Taps.
+    pub fn kernel(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
     /// `x` `[T, C]` → `[T, C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (kernel, channels) = self.weight.dims2()?;

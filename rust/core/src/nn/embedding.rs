@@ -17,6 +17,11 @@ impl Embedding {
         Ok(Self { table: weights.tensor("weight", &[vocab, channels])?, name })
     }
 
+    /// Rows of the table.
+    pub fn rows(&self) -> usize {
+        self.table.dims()[0]
+    }
+
     /// Rows of `ids`: `[T, channels]`.
     ///
     /// # Errors

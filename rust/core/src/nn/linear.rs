@@ -40,6 +40,16 @@ impl Linear {
         self.weight.dims()[0]
     }
 
+    /// Input channels.
+    pub fn input(&self) -> usize {
+        self.weight.dims()[1]
+    }
+
+    /// Does it add a bias?
+    pub fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
     /// `x` `[.., in]` → `[.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, &Fused::default())

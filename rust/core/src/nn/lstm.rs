@@ -38,6 +38,21 @@ impl Lstm {
         Ok(Self { layers: (0..layers).map(layer).collect::<Result<_>>()?, hidden })
     }
 
+    /// Input channels.
+    pub fn input(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.input.input())
+    }
+
+    /// Hidden channels.
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
     /// `x` `[B, T, in]` → the last layer's final hidden states `[B, H]`. `after_layer` is called after each layer.
     pub fn forward(&self, x: &Tensor, mut after_layer: impl FnMut() -> Result<()>) -> Result<Tensor> {
         let steps = x.dim(1)?;

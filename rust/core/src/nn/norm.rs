@@ -25,6 +25,11 @@ impl LayerNorm {
         Ok(Self { weight: weights.tensor("weight", &[channels])?, bias: weights.tensor("bias", &[channels])?, eps })
     }
 
+    /// What is added to the variance.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// Number of channels.
     pub(super) fn channels(&self) -> usize {
         self.weight.elem_count()

@@ -13,6 +13,7 @@ pub struct Rotary {
     cos: Tensor,
     /// `[positions, D / 2]`.
     sin: Tensor,
+    theta: f64,
 }
 
 impl Rotary {
@@ -26,7 +27,12 @@ impl Rotary {
             let values: Vec<f32> = (0..positions * half).map(|i| f(angle(i)) as f32).collect();
             Ok(Tensor::from_vec(values, (positions, half), device)?)
         };
-        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
+        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)?, theta })
+    }
+
+    /// Base of the frequencies.
+    pub fn theta(&self) -> f64 {
+        self.theta
     }
 
     /// `x` `[T, H·D]` at positions 0 to T - 1; T must not exceed the table.

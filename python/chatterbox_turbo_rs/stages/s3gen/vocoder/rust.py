@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Vocoder:
         self.f0: Callable[..., np.ndarray] = core.f0
         self.source: Callable[..., np.ndarray] = core.source
         self.samples_from_source: Callable[..., np.ndarray] = core.samples_from_source
+        self.hyperparameters: Callable[[], dict[str, Any]] = core.hyperparameters
         self._samples: Callable[..., np.ndarray] = core.samples
 
     def __call__(

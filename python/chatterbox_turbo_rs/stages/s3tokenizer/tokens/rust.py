@@ -15,6 +15,7 @@ class Tokens:
 
     def __init__(self, core: Any) -> None:
         self._core = core
+        self.hyperparameters: Callable[[], dict[str, Any]] = core.hyperparameters
 
     def __call__(self, mel: np.ndarray, callback: Callable[[str, int, int], None] | None = None) -> np.ndarray:
         """Token ids ``[ceil(frames / 4)]``."""

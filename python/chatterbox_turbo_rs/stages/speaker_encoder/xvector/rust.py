@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ....resources import Resources
 
 
-def create(resources: Resources) -> Callable[[np.ndarray], np.ndarray]:
+class XVector:
+    """The stage over one loaded network."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+        self.hyperparameters: Callable[[], dict[str, Any]] = core.hyperparameters
+
+    def __call__(self, fbank: np.ndarray, callback: Callable[[str, int, int], object] | None = None) -> np.ndarray:
+        """The x-vector ``[192]``."""
+        return self._core.xvector(fbank, callback)
+
+
+def create(resources: Resources) -> XVector:
     """The stage with the checkpoint's weights, on the device of ``resources``."""
     from .... import _core
 
-    return _core.SpeakerEncoder(resources.core, resources.device).xvector
+    return XVector(_core.SpeakerEncoder(resources.core, resources.device))

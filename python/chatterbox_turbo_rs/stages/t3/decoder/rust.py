@@ -23,6 +23,7 @@ class Decoder:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
         self._core = _core.T3Decoder(resources.core, resources.device)
         self.start, self.keep_speech = self._core.start, self._core.keep_speech
+        self.hyperparameters = self._core.hyperparameters
 
     def generate(
         self,

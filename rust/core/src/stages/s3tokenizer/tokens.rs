@@ -7,7 +7,9 @@
 
 use candle_core::Tensor;
 
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, LayerNorm, Linear, Rotary, attention};
+use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
 const STAGE: &str = "s3tokenizer.tokens";
@@ -16,6 +18,8 @@ const STAGE: &str = "s3tokenizer.tokens";
 pub const MAX_FRAMES: usize = 3000;
 /// Keeps every number off ±1, where rounding would leave the three levels.
 const SHRINK: f64 = 0.999_000_012_874_603_3;
+/// Of the convolutions and of the feed-forward layers.
+const ACTIVATION: Activation = Activation::GeluErf;
 
 /// S3Tokenizer v2.
 #[derive(Clone, Debug)]
@@ -83,18 +87,47 @@ impl S3Tokenizer {
         };
         observer.progress(STAGE, 0, total)?;
         let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?; // [1, frames, 128]
-        for conv in &self.stem {
-            x = Activation::GeluErf.forward(&conv.forward(&x)?)?;
+        for (conv, next) in self.stem.iter().zip(["conv2", "blocks.0"]) {
+            x = ACTIVATION.forward(&conv.forward(&x)?)?;
+            tap(|| format!("tokenizer.encoder.{next}.in"), &x)?;
         }
         let mut x = x.squeeze(0)?; // [tokens, 1280]
         advance()?;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.attend(&x, &self.rotary)?;
             advance()?;
             x = block.transform(&x)?;
+            tap(|| format!("tokenizer.encoder.blocks.{i}"), &x)?;
             advance()?;
         }
-        Matrix::from_tensor(&(Activation::Tanh.forward(&self.projection.forward(&x)?)? * SHRINK)?)
+        let x = self.projection.forward(&x)?;
+        tap(|| "tokenizer.quantizer._codebook.project_down", &x)?;
+        Matrix::from_tensor(&(Activation::Tanh.forward(&x)? * SHRINK)?)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let mut all = vec![
+            ("mels", self.stem[0].geometry().input.into()),
+            ("hidden_size", self.projection.input().into()),
+            ("layers", self.blocks.len().into()),
+            ("rope_theta", self.rotary.theta().into()),
+            ("fsq_dims", self.projection.output().into()),
+            ("activation", ACTIVATION.name().into()),
+        ];
+        if let Some(block) = self.blocks.first() {
+            all.extend([
+                ("heads", block.heads.into()),
+                ("ffn_size", block.up.output().into()),
+                ("fsmn_kernel", block.fsmn.kernel().into()),
+                ("attn_norm_eps", block.attn_norm.eps().into()),
+                ("mlp_norm_eps", block.mlp_norm.eps().into()),
+                ("query_bias", block.query.has_bias().into()),
+                ("key_bias", block.key.has_bias().into()),
+                ("value_bias", block.value.has_bias().into()),
+            ]);
+        }
+        all
     }
 }
 
@@ -143,7 +176,7 @@ impl Block {
 
     /// `x` `[T, C]` → `x + down(gelu(up(norm(x))))`.
     fn transform(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = Activation::GeluErf.forward(&self.up.forward(&self.mlp_norm.forward(x)?)?)?;
+        let wide = ACTIVATION.forward(&self.up.forward(&self.mlp_norm.forward(x)?)?)?;
         Ok((x + self.down.forward(&wide)?)?)
     }
 }

@@ -7,7 +7,9 @@
 
 use candle_core::{Device, Tensor};
 
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, BatchNormRelu, Conv1d, Conv1dOptions, Conv2d, Geometry2d, Linear, fold_batch_norm};
+use crate::tap::{tap, tap_values};
 use crate::{Checkpoint, Error, Matrix, Observer, Result, Weights, config};
 
 const STAGE: &str = "speaker_encoder.xvector";
@@ -76,16 +78,49 @@ impl SpeakerEncoder {
         };
         observer.progress(STAGE, 0, total)?;
         let x = self.front.forward(&fbank.to_tensor(&self.device)?, &mut advance)?;
+        tap(|| "speaker_encoder.head", &x)?;
         let x = Activation::Relu.forward(&self.tdnn.forward(&x.unsqueeze(0)?)?)?.squeeze(0)?; // [T', 128]
+        tap(|| "speaker_encoder.xvector.tdnn", &x)?;
         let context = Context::new(x.dim(0)?, self.blocks.first().map_or(1, |b| b.segment), &self.device)?;
         let mut x = x;
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, &context, &mut advance)?;
+            tap(|| format!("speaker_encoder.xvector.block{}", i + 1), &x)?;
+            x = block.halve(&x)?;
+            tap(|| format!("speaker_encoder.xvector.transit{}", i + 1), &x)?;
         }
-        let x = Matrix::from_tensor(&self.out_norm.forward(&x)?)?;
+        let x = self.out_norm.forward(&x)?;
+        tap(|| "speaker_encoder.xvector.out_nonlinear", &x)?;
+        let x = Matrix::from_tensor(&x)?;
         let statistics = mean_and_deviation(&x);
-        let x = Tensor::from_vec(statistics, (1, 2 * x.cols), &self.device)?;
-        Ok(self.dense.forward(&x)?.flatten_all()?.to_vec1()?)
+        tap_values(|| "speaker_encoder.xvector.stats", 2 * x.cols, &statistics);
+        let x = self.dense.forward(&Tensor::from_vec(statistics, (1, 2 * x.cols), &self.device)?)?;
+        tap(|| "speaker_encoder.xvector.dense", &x)?;
+        Ok(x.flatten_all()?.to_vec1()?)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let layers = || self.blocks.iter().filter_map(|block| block.layers.first());
+        let mut all = vec![
+            ("mels", self.mels.into()),
+            ("embedding_size", self.dense.output().into()),
+            ("head_channels", self.front.last.geometry().output.into()),
+            ("init_channels", self.tdnn.geometry().output.into()),
+            ("layers", self.blocks.iter().map(|block| block.layers.len()).collect::<Vec<_>>().into()),
+            ("dilations", layers().map(|layer| layer.local.geometry().dilation).collect::<Vec<_>>().into()),
+            ("norm_eps", self.out_norm.eps().into()),
+        ];
+        if let (Some(block), Some(layer)) = (self.blocks.first(), layers().next()) {
+            let local = layer.local.geometry();
+            all.extend([
+                ("growth", local.output.into()),
+                ("bottleneck", (local.input / local.output).into()),
+                ("kernel", local.kernel.into()),
+                ("segment", block.segment.into()),
+            ]);
+        }
+        all
     }
 }
 
@@ -209,14 +244,19 @@ impl DenseBlock {
         })
     }
 
-    /// `[T, C]` → `[T, (C + layers · growth) / 2]`.
+    /// `[T, C]` → `[T, C + layers · growth]`.
     fn forward(&self, x: &Tensor, context: &Context, advance: &mut impl FnMut() -> Result<()>) -> Result<Tensor> {
         let mut x = x.clone();
         for layer in &self.layers {
             x = Tensor::cat(&[&x, &layer.forward(&x, context)?], 1)?;
             advance()?;
         }
-        self.transit.forward(&self.norm.forward(&x)?)
+        Ok(x)
+    }
+
+    /// The transition, `[T, C]` → `[T, C / 2]`.
+    fn halve(&self, x: &Tensor) -> Result<Tensor> {
+        self.transit.forward(&self.norm.forward(x)?)
     }
 }
 

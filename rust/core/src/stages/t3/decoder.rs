@@ -13,9 +13,14 @@ use candle_core::{Device, Tensor};
 
 use super::generate::Session;
 use crate::config;
+use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
 use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, attention};
+use crate::tap::{skip, tap};
 use crate::{Checkpoint, Error, Observer, Result, Weights};
+
+/// Of the feed-forward layers.
+const ACTIVATION: Activation = Activation::GeluTanh;
 
 /// The loaded decoder; immutable, cheap to clone, to be shared by threads.
 #[derive(Clone, Debug)]
@@ -70,7 +75,33 @@ impl T3Decoder {
         Ok(Self { model: Arc::new(model) })
     }
 
-    /// The hyper-parameters.
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let model = &*self.model;
+        let size = model.head.input();
+        let mut all = vec![
+            ("hidden_size", size.into()),
+            ("layers", model.blocks.len().into()),
+            ("positions", model.positions.rows().into()),
+            ("norm_eps", model.norm.eps().into()),
+            ("activation", ACTIVATION.name().into()),
+            ("text_vocab", model.text.rows().into()),
+            ("speech_vocab", model.speech.rows().into()),
+            ("start_token", (model.config.start_token as usize).into()),
+            ("stop_token", (model.config.stop_token as usize).into()),
+            ("head_bias", model.head.has_bias().into()),
+        ];
+        if let Some(block) = model.blocks.first() {
+            all.extend([
+                ("heads", block.heads.into()),
+                ("ffn_size", block.mlp_c_fc.output().into()),
+                ("attention_scale", block.scale(size).into()),
+            ]);
+        }
+        all
+    }
+
+    /// The configuration.
     pub fn config(&self) -> &config::T3 {
         &self.model.config
     }
@@ -157,6 +188,12 @@ impl Session for T3Session {
             // Nothing reads what the last block makes of the other rows.
             let rows = if i + 1 == layers { 1 } else { x.dim(0)? };
             x = in_pool(|| block.forward(&x, cache, rows))?;
+            let name = || format!("tfmr.h.{i}");
+            if i + 1 == layers {
+                skip(name)
+            } else {
+                tap(name, &x)?
+            }
             observer.progress("t3.prefill", i + 1, layers)?;
         }
         self.caches = Some(caches);
@@ -181,8 +218,10 @@ impl Session for T3Session {
         }
         in_pool(|| {
             let mut x = (model.speech.forward(&[token])? + model.positions.range(at, 1)?)?; // [1, C]
-            for (block, cache) in model.blocks.iter().zip(caches) {
+            tap(|| "tfmr.h.0.in", &x)?;
+            for (i, (block, cache)) in model.blocks.iter().zip(caches).enumerate() {
                 x = block.forward(&x, cache, 1)?;
+                tap(|| format!("tfmr.h.{i}"), &x)?;
             }
             model.logits(&x)
         })
@@ -198,12 +237,18 @@ impl Model {
         let start = self.speech.forward(&[i64::from(self.config.start_token)])?; // [1, C]
         let x = Tensor::cat(&[speaker, prompt, text, start], 0)?;
         let positions = self.positions.range(0, x.dim(0)?)?;
-        Ok((x + positions)?)
+        let x = (x + positions)?;
+        tap(|| "tfmr.h.0.in", &x)?;
+        Ok(x)
     }
 
     /// `x` `[1, C]` → logits `[speech_vocab]`.
     fn logits(&self, x: &Tensor) -> Result<Vec<f32>> {
-        Ok(self.head.forward(&self.norm.forward(x)?)?.flatten_all()?.to_vec1()?)
+        let x = self.norm.forward(x)?;
+        tap(|| "tfmr.ln_f", &x)?;
+        let x = self.head.forward(&x)?;
+        tap(|| "speech_head", &x)?;
+        Ok(x.flatten_all()?.to_vec1()?)
     }
 }
 
@@ -239,11 +284,16 @@ impl Block {
         let packed = self.attn_c_attn.forward(&self.ln_1.forward(x)?)?; // [T, q | k | v]
         let (k, v) = cache.append(&packed.narrow(1, size, size)?, &packed.narrow(1, 2 * size, size)?)?; // [S, C]
         let (x, q) = (x.narrow(0, t - rows, rows)?, packed.narrow(0, t - rows, rows)?.narrow(1, 0, size)?);
-        let scale = ((size / self.heads) as f64).sqrt().recip();
-        let mixed = attention(&q, &k, &v, Attention { heads: self.heads, scale, bias: None, causal: true })?;
+        let options = Attention { heads: self.heads, scale: self.scale(size), bias: None, causal: true };
+        let mixed = attention(&q, &k, &v, options)?;
         let x = (x + self.attn_c_proj.forward(&mixed)?)?;
-        let hidden = Activation::GeluTanh.forward(&self.mlp_c_fc.forward(&self.ln_2.forward(&x)?)?)?; // [rows, ffn]
+        let hidden = ACTIVATION.forward(&self.mlp_c_fc.forward(&self.ln_2.forward(&x)?)?)?; // [rows, ffn]
         let more = self.mlp_c_proj.forward(&hidden)?;
         Ok((x + more)?)
+    }
+
+    /// Factor on the scores of a backbone of width `size`.
+    fn scale(&self, size: usize) -> f64 {
+        ((size / self.heads) as f64).sqrt().recip()
     }
 }

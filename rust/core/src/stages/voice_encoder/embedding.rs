@@ -4,7 +4,9 @@
 //! into a vector of length 1, and their mean, brought to length 1, is the embedding `[256]`.
 //! Source: `src/chatterbox/models/voice_encoder/voice_encoder.py` at 5de7a54 (GE2E, arXiv:1710.10467).
 
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Linear, Lstm};
+use crate::tap::tap_batch;
 use crate::{Checkpoint, Config, Device, Error, Matrix, Observer, Result};
 
 const STAGE: &str = "voice_encoder.embedding";
@@ -12,6 +14,8 @@ const STAGE: &str = "voice_encoder.embedding";
 const RATE: f64 = 16_000.0;
 /// Partials that go through the network together.
 const BATCH: usize = 24;
+/// What the projection goes through.
+const ACTIVATION: Activation = Activation::Relu;
 
 /// The LSTM voice encoder.
 #[derive(Clone, Debug)]
@@ -68,7 +72,10 @@ impl VoiceEncoder {
                 done += 1;
                 observer.progress(STAGE, done, total)
             })?;
-            let raw = Matrix::from_tensor(&Activation::Relu.forward(&self.projection.forward(&hidden)?)?)?; // [B, 256]
+            let projected = self.projection.forward(&hidden)?; // [B, 256]
+            tap_batch(|| "lstm", &hidden, first == 0)?;
+            tap_batch(|| "proj", &projected, first == 0)?;
+            let raw = Matrix::from_tensor(&ACTIVATION.forward(&projected)?)?;
             for i in 0..batch {
                 let norm = length(raw.row(i).iter().map(|v| f64::from(*v)));
                 if norm == 0.0 {
@@ -85,6 +92,20 @@ impl VoiceEncoder {
         // The mean's length drops out of the division.
         let norm = length(sum.iter().copied());
         Ok(sum.into_iter().map(|v| (v / norm) as f32).collect())
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        vec![
+            ("mels", self.lstm.input().into()),
+            ("hidden_size", self.lstm.hidden().into()),
+            ("layers", self.lstm.layers().into()),
+            ("embedding_size", self.projection.output().into()),
+            ("partial_frames", self.config.partial_frames.into()),
+            ("partials_per_second", self.config.partials_per_second.into()),
+            ("min_coverage", self.config.min_coverage.into()),
+            ("final_activation", ACTIVATION.name().into()),
+        ]
     }
 }
 

@@ -6,8 +6,12 @@
 use candle_core::Tensor;
 
 use crate::config::FlowEncoder as Config;
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, relative_attention};
 use crate::{Device, Result, Weights};
+
+/// Of the feed-forward layers.
+pub(super) const ACTIVATION: Activation = Activation::Silu;
 
 /// One block.
 #[derive(Clone, Debug)]
@@ -68,10 +72,23 @@ impl Layer {
             scale: self.scale,
         })?;
         let x = self.out.forward_fused(&attended, &Fused { add: &[x], ..Fused::default() })?;
-        let silu = Some(Pointwise::Function(Activation::Silu));
+        let silu = Some(Pointwise::Function(ACTIVATION));
         let y = self.norm_feed_forward.forward(&x)?;
         let y = self.feed_forward[0].forward_fused(&y, &Fused { after: silu, ..Fused::default() })?;
         self.feed_forward[1].forward_fused(&y, &Fused { add: &[&x], ..Fused::default() })
+    }
+}
+
+impl Layer {
+    /// What every block has in common.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        vec![
+            ("heads", self.heads.into()),
+            ("ffn_size", self.feed_forward[0].output().into()),
+            ("layer_norm_eps", self.norm_attention.eps().into()),
+            ("activation", ACTIVATION.name().into()),
+            ("key_bias", self.key.has_bias().into()),
+        ]
     }
 }
 

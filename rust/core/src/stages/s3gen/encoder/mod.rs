@@ -9,7 +9,9 @@ mod layer;
 use candle_core::Tensor;
 
 use self::layer::{Layer, positions};
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise};
+use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights};
 
 /// Stage key.
@@ -121,23 +123,49 @@ impl FlowEncoder {
         observer.progress(STAGE, 0, total)?;
         let t = ids.len();
         let mut x = self.input.forward(&self.embedding.forward(ids)?.unsqueeze(0)?)?; // [1, T, width]
+        tap(|| "flow.encoder.embed", &x)?;
         let ahead = self.lookahead[0].forward(&x)?;
         let leaky = Some(Pointwise::Function(Activation::LeakyRelu(DEFAULT_SLOPE)));
         x = self.lookahead[1].forward_fused(&ahead, &Fused { before: leaky, add: &[&x], ..Fused::default() })?;
         x = x.squeeze(0)?;
+        tap(|| "flow.encoder.pre_lookahead_layer", &x)?;
         let table = positions(t, self.width, &self.device)?;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &table)?;
+            tap(|| format!("flow.encoder.encoders.{i}"), &x)?;
             observer.progress(STAGE, i + 1, total)?;
         }
         let doubled = x.unsqueeze(1)?.expand((t, RATIO, self.width))?.contiguous()?; // nearest neighbour
         x = self.upsample.forward(&doubled.reshape((1, RATIO * t, self.width))?)?.squeeze(0)?;
+        tap(|| "flow.encoder.up_layer", &x)?;
         x = self.up_input.forward(&x)?;
+        tap(|| "flow.encoder.up_embed", &x)?;
         let table = positions(RATIO * t, self.width, &self.device)?;
         for (i, layer) in self.up_layers.iter().enumerate() {
             x = layer.forward(&x, &table)?;
+            tap(|| format!("flow.encoder.up_encoders.{i}"), &x)?;
             observer.progress(STAGE, self.layers.len() + i + 1, total)?;
         }
-        Matrix::from_tensor(&self.project.forward(&self.norm.forward(&x)?)?)
+        x = self.norm.forward(&x)?;
+        tap(|| "flow.encoder.after_norm", &x)?;
+        x = self.project.forward(&x)?;
+        tap(|| "flow.encoder_proj", &x)?;
+        Matrix::from_tensor(&x)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let mut all = vec![
+            ("vocab", self.embedding.rows().into()),
+            ("mels", self.project.output().into()),
+            ("hidden_size", self.project.input().into()),
+            ("layers", self.layers.len().into()),
+            ("up_layers", self.up_layers.len().into()),
+            ("lookahead", self.lookahead[0].geometry().right.into()),
+            ("norm_eps", self.norm.eps().into()),
+            ("embedding_scale", self.input.scale.into()),
+        ];
+        all.extend(self.layers.iter().chain(&self.up_layers).next().map(Layer::hyperparameters).unwrap_or_default());
+        all
     }
 }

@@ -5,11 +5,16 @@
 use candle_core::Tensor;
 
 use crate::config::Estimator as Config;
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, Fused, LayerNorm, Linear, Pointwise, attention};
 use crate::{Result, Weights};
 
 /// Taps of every convolution with more than one.
 pub(super) const TAPS: usize = 3;
+/// Of the residual blocks.
+const RESNET_ACTIVATION: Activation = Activation::Mish;
+/// Of the transformer blocks' feed-forward layers.
+const ACTIVATION: Activation = Activation::GeluErf;
 
 /// Causal convolution, LayerNorm over the channels, Mish.
 #[derive(Clone, Debug)]
@@ -26,7 +31,7 @@ impl NormedConv {
 
     /// `x` `[1, T, input]` → `[1, T, output]`; of `fused`, only `before` is used.
     pub(super) fn forward(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
-        let after = Some(Pointwise::Function(Activation::Mish));
+        let after = Some(Pointwise::Function(RESNET_ACTIVATION));
         self.conv.forward_fused(x, &Fused { before: fused.before, norm: Some(&self.norm), after, ..Fused::default() })
     }
 }
@@ -56,6 +61,11 @@ impl ResNet {
         let h = self.first.forward(x, &Fused::default())?;
         let h = self.second.forward(&h, &Fused { before: Some(Pointwise::Shift(&time)), ..Fused::default() })?;
         self.residual.forward_fused(x, &Fused { add: &[&h], ..Fused::default() })
+    }
+
+    /// What every residual block has in common.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        vec![("time_size", self.time.input().into()), ("resnet_activation", RESNET_ACTIVATION.name().into())]
     }
 }
 
@@ -103,8 +113,19 @@ impl Transformer {
         let y = attention(&q, &k, &v, options)?.unsqueeze(0)?;
         let x = self.out.forward_fused(&y, &Fused { add: &[x], ..Fused::default() })?;
         let y = self.norm_feed_forward.forward(&x)?;
-        let gelu = Some(Pointwise::Function(Activation::GeluErf));
+        let gelu = Some(Pointwise::Function(ACTIVATION));
         let y = self.feed_forward[0].forward_fused(&y, &Fused { after: gelu, ..Fused::default() })?;
         self.feed_forward[1].forward_fused(&y, &Fused { add: &[&x], ..Fused::default() })
+    }
+
+    /// What every transformer block has in common.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        vec![
+            ("heads", self.heads.into()),
+            ("head_size", (self.query.output() / self.heads).into()),
+            ("ffn_size", self.feed_forward[0].output().into()),
+            ("norm_eps", self.norm_attention.eps().into()),
+            ("activation", ACTIVATION.name().into()),
+        ]
     }
 }

@@ -7,7 +7,9 @@ use candle_core::Tensor;
 
 use super::block::{NormedConv, ResNet, TAPS, Transformer};
 use crate::config::Estimator as Config;
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, Fused, Linear, Pointwise};
+use crate::tap::tap;
 use crate::{Result, Weights};
 
 /// Size of the time embedding in units of the channels.
@@ -18,6 +20,8 @@ const TIME_SCALE: f32 = 1000.0;
 /// A residual block and its transformer blocks.
 #[derive(Clone, Debug)]
 struct Block {
+    /// Where it stands in the checkpoint; the parts are children 0 and 1.
+    path: String,
     resnet: ResNet,
     transformers: Vec<Transformer>,
 }
@@ -25,6 +29,7 @@ struct Block {
 /// The velocity network.
 #[derive(Clone, Debug)]
 pub(super) struct Estimator {
+    path: String,
     time: [Linear; 2],
     mixer: Linear,
     down: Block,
@@ -45,6 +50,7 @@ impl Estimator {
         let block = |weights: &Weights, input: usize| -> Result<Block> {
             let transformers = weights.under(1);
             Ok(Block {
+                path: weights.path().to_owned(),
                 resnet: ResNet::load(&weights.under(0), input, channels, time, c.norm_eps)?,
                 transformers: (0..c.blocks).map(|i| Transformer::load(&transformers.under(i), c)).collect::<Result<_>>()?,
             })
@@ -53,6 +59,7 @@ impl Estimator {
         let causal = |weights: &Weights| Conv1d::load(weights, channels, channels, TAPS, Conv1dOptions::causal(TAPS), true);
         let mlp = weights.under("time_mlp");
         Ok(Self {
+            path: weights.path().to_owned(),
             time: [Linear::load(&mlp.under("linear_1"), input, time)?, Linear::load(&mlp.under("linear_2"), time, time)?],
             mixer: Linear::load_without_bias(&weights.under("time_embed_mixer"), 2 * time, time)?,
             down: block(&down, input)?,
@@ -78,11 +85,15 @@ impl Estimator {
         let mut done = 0;
         advance(0)?;
         let pair = Tensor::cat(&[self.embed(from, x.device())?, self.embed(to, x.device())?], 1)?; // [1, 2 · time]
-        let time = Activation::Mish.forward(&self.mixer.forward(&pair)?)?; // every reader takes the Mish of it
+        let mixed = self.mixer.forward(&pair)?;
+        tap(|| format!("{}.time_embed_mixer", self.path), &mixed)?;
+        let time = Activation::Mish.forward(&mixed)?; // every reader takes the Mish of it
         let mut run = |block: &Block, x: &Tensor| -> Result<Tensor> {
             let mut x = block.resnet.forward(x, &time)?;
-            for transformer in &block.transformers {
+            tap(|| format!("{}.0", block.path), &x)?;
+            for (i, transformer) in block.transformers.iter().enumerate() {
                 x = transformer.forward(&x)?;
+                tap(|| format!("{}.1.{i}", block.path), &x)?;
                 done += 1;
                 advance(done)?;
             }
@@ -90,11 +101,33 @@ impl Estimator {
         };
         let skip = run(&self.down, x)?;
         let mut x = self.down_conv.forward(&skip)?;
+        tap(|| format!("{}.2", self.down.path), &x)?;
         for block in &self.middle {
             x = run(block, &x)?;
         }
         x = run(&self.up, &Tensor::cat(&[&x, &skip], 2)?)?; // [1, T, 2 · channels]
-        self.project.forward(&self.last.forward(&self.up_conv.forward(&x)?, &Fused::default())?)
+        x = self.up_conv.forward(&x)?;
+        tap(|| format!("{}.2", self.up.path), &x)?;
+        x = self.last.forward(&x, &Fused::default())?;
+        tap(|| format!("{}.final_block", self.path), &x)?;
+        x = self.project.forward(&x)?;
+        tap(|| format!("{}.final_proj", self.path), &x)?;
+        Ok(x)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        let resnets = 1 + self.middle.len() + 1;
+        let mut all = vec![
+            ("mels", self.project.geometry().output.into()),
+            ("channels", self.project.geometry().input.into()),
+            ("blocks", self.down.transformers.len().into()),
+            ("mid_blocks", self.middle.len().into()),
+            ("residual_convs", resnets.into()), // every one has its own
+        ];
+        all.extend(self.down.resnet.hyperparameters());
+        all.extend(self.down.transformers.first().map(Transformer::hyperparameters).unwrap_or_default());
+        all
     }
 
     /// Sinusoids of a time through the MLP, `[1, time]`. The angles are float32 products, as upstream's.

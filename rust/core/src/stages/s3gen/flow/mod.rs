@@ -10,7 +10,9 @@ mod estimator;
 
 use self::estimator::Estimator;
 use super::{check, check_vector};
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::Linear;
+use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Tensor};
 
 /// Stage key.
@@ -80,7 +82,7 @@ impl Flow {
         let (t, mels) = (mu.rows, self.mels);
         let mut x = noise.clone();
         for step in 0..self.steps {
-            let (from, to) = (step as f32 / self.steps as f32, (step + 1) as f32 / self.steps as f32);
+            let (from, to) = (self.time(step), self.time(step + 1));
             let mut input = Vec::with_capacity(t * 4 * mels);
             for i in 0..t {
                 input.extend_from_slice(x.row(i));
@@ -106,6 +108,21 @@ impl Flow {
         let norm = xvector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
         let unit: Vec<f32> = xvector.iter().map(|v| v / norm).collect();
         let unit = Tensor::from_vec(unit, (1, self.xvector), &self.device)?;
-        Ok(self.speaker.forward(&unit)?.flatten_all()?.to_vec1()?)
+        let projected = self.speaker.forward(&unit)?;
+        tap(|| "flow.spk_embed_affine_layer", &projected)?;
+        Ok(projected.flatten_all()?.to_vec1()?)
+    }
+
+    /// The grid of times, linear from 0 to 1.
+    fn time(&self, step: usize) -> f32 {
+        step as f32 / self.steps as f32
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let grid: Vec<f32> = (0..=self.steps).map(|step| self.time(step)).collect();
+        let mut all = vec![("xvector_size", self.speaker.input().into()), ("time_grid", grid.into())];
+        all.extend(self.estimator.hyperparameters());
+        all
     }
 }

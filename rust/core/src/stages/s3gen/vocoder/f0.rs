@@ -30,6 +30,11 @@ impl F0Predictor {
         })
     }
 
+    /// Channels of the convolutions.
+    pub(super) fn channels(&self) -> usize {
+        self.classifier.input()
+    }
+
     /// `mel` `[F, mels]` → Hz `[F]`.
     pub(super) fn forward(&self, mel: &Matrix) -> Result<Vec<f32>> {
         let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?;

@@ -11,7 +11,9 @@ use super::STAGE;
 use super::resblock::ResBlock;
 use super::spectrum::Spectrum;
 use crate::config::Vocoder as Config;
+use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, ConvTranspose1d, Fused, Pointwise, weight_norm};
+use crate::tap::{tap, tap_difference};
 use crate::{Device, Matrix, Observer, Result, Weights};
 
 /// Taps of the first and the last convolution.
@@ -101,23 +103,35 @@ impl Generator {
         let excitation = self.spectrum.analyse(source);
         let excitation = Tensor::from_vec(excitation, (1, source.len() / self.spectrum.hop() + 1, parts), &self.device)?;
         let mut x = self.first.forward(&mel.to_tensor(&self.device)?.unsqueeze(0)?)?; // [1, F, base_channels]
+        tap(|| "mel2wav.conv_pre", &x)?;
         for (i, level) in self.levels.iter().enumerate() {
             let before = Some(Pointwise::Function(Activation::LeakyRelu(self.slope)));
             x = level.up.forward_fused(&x, &Fused { before, ..Fused::default() })?;
+            tap(|| format!("mel2wav.ups.{i}"), &x)?;
             if i + 1 == self.levels.len() {
                 x = Tensor::cat(&[&x.narrow(1, 1, 1)?, &x], 1)?; // reflection on the left
             }
             let down = level.source_down.forward(&excitation)?;
+            tap(|| format!("mel2wav.source_downs.{i}"), &down)?;
             step()?;
-            x = level.source_block.forward(&down, Some(&x), &mut step)?;
+            let up = x;
+            x = level.source_block.forward(&down, Some(&up), &mut step)?;
+            tap_difference(|| format!("mel2wav.source_resblocks.{i}"), &x, &up)?;
             let mut sum = None;
-            for block in &level.blocks {
-                sum = Some(block.forward(&x, sum.as_ref(), &mut step)?);
+            for (j, block) in level.blocks.iter().enumerate() {
+                let more = block.forward(&x, sum.as_ref(), &mut step)?;
+                let name = || format!("mel2wav.resblocks.{}", i * level.blocks.len() + j);
+                match &sum {
+                    Some(sum) => tap_difference(name, &more, sum)?,
+                    None => tap(name, &more)?,
+                }
+                sum = Some(more);
             }
             x = sum.unwrap_or(x);
         }
         let before = Some(Pointwise::Function(Activation::LeakyRelu(DEFAULT_SLOPE)));
         let x = self.last.forward_fused(&x, &Fused { before, ..Fused::default() })?; // [1, 120F + 1, parts]
+        tap(|| "mel2wav.conv_post", &x)?;
         let mut spectrum: Vec<f32> = x.flatten_all()?.to_vec1()?;
         spectrum.par_chunks_mut(parts).with_min_len(256).for_each(|frame| {
             let (first, second) = frame.split_at_mut(parts / 2);
@@ -132,5 +146,27 @@ impl Generator {
         samples.iter_mut().for_each(|v| *v = v.clamp(-self.audio_limit, self.audio_limit));
         observer.progress(STAGE, total, total)?;
         Ok(samples)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        let each = |of: fn(&Level) -> usize| self.levels.iter().map(of).collect::<Vec<_>>();
+        let blocks =
+            || self.levels.iter().flat_map(|level| &level.blocks).take(self.levels.first().map_or(0, |l| l.blocks.len()));
+        vec![
+            ("mels", self.first.geometry().input.into()),
+            ("base_channels", self.first.geometry().output.into()),
+            ("upsample_rates", each(|level| level.up.stride()).into()),
+            ("upsample_kernels", each(|level| level.up.kernel()).into()),
+            ("istft_size", self.spectrum.size().into()),
+            ("istft_hop", self.spectrum.hop().into()),
+            ("resblock_kernels", blocks().map(ResBlock::kernel).collect::<Vec<_>>().into()),
+            ("resblock_dilations", blocks().next().map(ResBlock::dilations).unwrap_or_default().into()),
+            ("source_resblock_kernels", each(|level| level.source_block.kernel()).into()),
+            ("leaky_slope", self.slope.into()),
+            ("last_leaky_slope", DEFAULT_SLOPE.into()),
+            ("magnitude_limit", self.magnitude_limit.into()),
+            ("audio_limit", self.audio_limit.into()),
+        ]
     }
 }

@@ -14,6 +14,8 @@ use self::f0::F0Predictor;
 use self::generator::Generator;
 use self::source::Source;
 use super::{check, check_finite, check_vector};
+use crate::hyperparameters::Hyperparameters;
+use crate::tap::tap_values;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result};
 
 /// Stage key.
@@ -87,7 +89,9 @@ impl Vocoder {
     /// [`Error::Argument`] when the shape does not fit or a value is not finite.
     pub fn f0(&self, mel: &Matrix) -> Result<Vec<f32>> {
         self.check_mel(mel)?;
-        self.f0.forward(mel)
+        let f0 = self.f0.forward(mel)?;
+        tap_values(|| "mel2wav.f0_predictor", 1, &f0);
+        Ok(f0)
     }
 
     /// Excitation `[480F]` for `f0` `[F]`; `phases` and `noise` as in [`Self::samples`].
@@ -99,7 +103,9 @@ impl Vocoder {
         check_finite(STAGE, "f0", f0)?;
         check_vector(STAGE, "phases", phases, harmonics)?;
         check(STAGE, "noise", noise, Some(f0.len() * self.hop), harmonics)?;
-        Ok(self.source.signal(f0, phases, noise, self.hop))
+        let source = self.source.signal(f0, phases, noise, self.hop);
+        tap_values(|| "mel2wav.m_source", 1, &source);
+        Ok(source)
     }
 
     /// Samples `[480F]` without the fade-in, from `mel` `[F, mels]` and an excitation `[480F]`.
@@ -110,6 +116,14 @@ impl Vocoder {
         self.check_mel(mel)?;
         check_vector(STAGE, "source", source, mel.rows * self.hop)?;
         self.generator.forward(mel, source, observer)
+    }
+
+    /// The hyper-parameters of the loaded layers.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let mut all = self.generator.hyperparameters();
+        all.extend(self.source.hyperparameters());
+        all.extend([("f0_channels", self.f0.channels().into()), ("hop", self.hop.into()), ("fade", FADE.into())]);
+        all
     }
 
     fn check_mel(&self, mel: &Matrix) -> Result<()> {

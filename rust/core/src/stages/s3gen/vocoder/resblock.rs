@@ -35,6 +35,16 @@ impl ResBlock {
         Ok(Self { pairs: dilations.iter().enumerate().map(pair).collect::<Result<_>>()? })
     }
 
+    /// Taps of every convolution.
+    pub(super) fn kernel(&self) -> usize {
+        self.pairs.first().map_or(0, |pair| pair.convolutions[0].geometry().kernel)
+    }
+
+    /// Distances between the taps of every pair's first convolution.
+    pub(super) fn dilations(&self) -> Vec<usize> {
+        self.pairs.iter().map(|pair| pair.convolutions[0].geometry().dilation).collect()
+    }
+
     /// Convolutions, the unit of progress.
     pub(super) fn convolutions(&self) -> usize {
         2 * self.pairs.len()

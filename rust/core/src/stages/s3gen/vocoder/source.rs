@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::RATE;
 use crate::config::Vocoder as Config;
+use crate::hyperparameters::Hyperparameters;
 use crate::{Matrix, Result, Weights};
 
 /// Samples a task handles.
@@ -40,6 +41,16 @@ impl Source {
     /// Sines, with the fundamental.
     pub(super) fn harmonics(&self) -> usize {
         self.weight.len()
+    }
+
+    /// Its hyper-parameters; the fundamental is none of the harmonics.
+    pub(super) fn hyperparameters(&self) -> Hyperparameters {
+        vec![
+            ("harmonics", (self.harmonics() - 1).into()),
+            ("sine_amplitude", self.amplitude.into()),
+            ("noise_std", self.noise_std.into()),
+            ("voiced_threshold", self.threshold.into()),
+        ]
     }
 
     /// The excitation; shapes are the caller's to check.

@@ -47,6 +47,11 @@ impl Spectrum {
         2 * (self.size / 2 + 1)
     }
 
+    /// Samples of a frame.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Samples between the starts of two frames.
     pub(super) fn hop(&self) -> usize {
         self.hop
