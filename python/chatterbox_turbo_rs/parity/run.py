@@ -288,7 +288,7 @@ def _files(directory: Path, config: Mapping[str, Any]) -> dict[str, dict[str, An
 
 def _digests(recorder: Recorder, party: str, networks: Sequence[str] = NETWORKS) -> dict[str, dict[str, Any]]:
     """Weight file → tensor → digest, as the party's networks were given them."""
-    from .official.digests import digest
+    from .digests import digest
 
     found: dict[str, dict[str, Any]] = {"t3": {}, "s3gen": {}, "voice_encoder": {}}
     if party == "rust":

@@ -164,7 +164,7 @@ def _attention_scale(attention: Any) -> float:
         mock.patch.object(c_proj, "bias", nn.Parameter(torch.zeros(width))),
     ):
         share = float(attention(x)[0][0, 1, 0])  # softmax of (0, scale √size) at key 0
-    return round(float(np.log(1.0 / share - 1.0)) / float(size) ** 0.5, 6)
+    return float(np.log(1.0 / share - 1.0)) / float(size) ** 0.5
 
 
 def _encoder(flow: Any) -> dict[str, Any]:

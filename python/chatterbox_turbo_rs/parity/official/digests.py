@@ -1,4 +1,7 @@
-"""A tensor in five figures: bit-identical by SHA-256, else how far apart by three sums; ``digest.rs`` gives the same."""
+"""Digests of weights: figures that show whether two sides hold the same numbers, without carrying the numbers about.
+
+SHA-256 answers for bits, the sums for values that differ by rounding (a folded weight norm). ``digest.rs`` gives the same.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,30 @@ from typing import Any
 
 import numpy as np
 
+PIECE = 1 << 20
+"""Values at a time: an array of any size takes a few ten MB more."""
 STEP = 0.6180339887498949
-BLOCK = 1 << 22
+"""Step of the weights of ``weighted``: the golden ratio's fraction, which repeats itself least."""
 
 
-def digest(values: np.ndarray) -> dict[str, Any]:
-    """Shape, SHA-256 of the float32 values (little-endian, row-major), their sum, sum of squares, and Σ vᵢ (frac(i·φ) − ½)."""
-    flat = np.ascontiguousarray(values, np.dtype("<f4")).reshape(-1)
-    total = squares = weighted = 0.0
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK].astype(np.float64)
-        position = np.arange(start, start + part.size, dtype=np.float64) * STEP
-        total += float(part.sum())
-        squares += float(part @ part)
-        weighted += float(part @ (position - np.floor(position) - 0.5))
+def digest(array: np.ndarray) -> dict[str, Any]:
+    """Figures of a float32 array of any shape, its values ``v`` in row-major order.
+
+    ``shape``; ``sha256`` of the values as little-endian float32, in hexadecimal; and in float64 ``sum`` Σ v, ``squares`` Σ v²,
+    ``weighted`` Σ v_i · (frac(0.618… · i) − 0.5), which another order of the same values changes.
+    """
+    values = np.ascontiguousarray(array, np.float32).reshape(-1)
+    sha256, sums = hashlib.sha256(), np.zeros(3)
+    for start in range(0, values.size, PIECE):
+        piece = values[start : start + PIECE]
+        sha256.update(piece.astype("<f4", copy=False).data)
+        v = piece.astype(np.float64)
+        turns = np.arange(start, start + piece.size, dtype=np.float64) * STEP
+        sums += v.sum(), (v * v).sum(), (v * (turns - np.floor(turns) - 0.5)).sum()
+    total, squares, weighted = sums.tolist()
     return {
-        "shape": list(values.shape),
-        "sha256": hashlib.sha256(flat.tobytes()).hexdigest(),
+        "shape": list(array.shape),
+        "sha256": sha256.hexdigest(),
         "sum": total,
         "squares": squares,
         "weighted": weighted,
