@@ -118,12 +118,21 @@ def one_resampler(resample: Any) -> Any:
 def padded_segments(stage: Any) -> None:
     """Divides a last, shorter segment by 100."""
 
-    def segments(module: Any, x: Any) -> Any:
-        filled = nn.functional.pad(x, (0, -x.shape[-1] % module.segment))
-        means = nn.functional.avg_pool1d(filled, module.segment, module.segment)
-        return means.repeat_interleave(module.segment, dim=-1)[..., : x.shape[-1]]
+    pool = nn.functional.avg_pool1d
 
-    each(stage, "ContextMask", lambda m: setattr(m, "_segments", lambda x: segments(m, x)))
+    def filled(x: Any, size: int, stride: int, ceil_mode: bool) -> Any:
+        return pool(nn.functional.pad(x, (0, -x.shape[-1] % size)), size, stride)
+
+    def wrong(module: Any) -> Any:
+        forward = module.forward
+
+        def run(x: Any) -> Any:
+            with mock.patch.object(nn.functional, "avg_pool1d", filled):
+                return forward(x)
+
+        return run
+
+    each(stage, "ContextMask", lambda m: setattr(m, "forward", wrong(m)))
 
 
 def no_scaling(stage: Any) -> None:

@@ -204,7 +204,7 @@ def _flow(official: Any) -> dict[str, Any]:
     zeros = np.zeros((4, mels), np.float32)
     with mock.patch.object(estimator, "forward", seen):
         official.s3gen_flow(zeros, np.ones(flow.spk_embed_affine_layer.in_features, np.float32), zeros[:2], zeros)
-    residual = sum(name.endswith("res_conv") for name, _ in estimator.named_modules())
+    residual = sum(name.endswith("res_conv") and isinstance(m, nn.Conv1d) for name, m in estimator.named_modules())
     return {
         "mels": mels,
         "xvector_size": flow.spk_embed_affine_layer.in_features,

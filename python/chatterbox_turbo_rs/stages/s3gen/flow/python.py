@@ -322,7 +322,7 @@ class Flow:
             "time_grid": self.module.time_grid().tolist(),
             "activation": "gelu" if feed_forward[0].approximate == "none" else "gelu_tanh",
             "resnet_activation": type(resnet.block1.block[-1]).__name__.lower(),
-            "residual_convs": sum(name.endswith(".res_conv") for name, _ in estimator.named_modules()),
+            "residual_convs": sum(n.endswith(".res_conv") and isinstance(m, nn.Conv1d) for n, m in estimator.named_modules()),
         }
 
 

@@ -211,7 +211,7 @@ class Decoder:
             "ffn_size": block.mlp.c_fc.weight.shape[1],
             "positions": module.tfmr.wpe.num_embeddings,
             "norm_eps": block.ln_1.eps,
-            "activation": block.mlp.act.name,
+            "activation": getattr(block.mlp.act, "name", type(block.mlp.act).__name__.lower()),
             "text_vocab": module.text_emb.num_embeddings,
             "speech_vocab": module.speech_head.out_features,
             "start_token": self.start_token,
