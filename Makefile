@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-torch test-browser parity parity-official bench lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-torch readme-table parity parity-official bench lint wheel check-wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,6 +8,7 @@ BUILD ?= build
 BIN := $(VENV)/bin
 TEXT ?= Hello [laugh] there. This is Chatterbox Turbo, without PyTorch.
 CLIPS := short stereo long
+TORCH_TESTS ?= tests
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
 PYTEST ?= $(BIN)/python -m pytest -q
@@ -54,12 +55,15 @@ $(REFERENCE)/bin/python:
 $(FULL)/config.json: | setup
 	$(BIN)/python tools/make_checkpoint.py --size full --seed 1234 $(FULL)
 
-test-torch: build $(REFERENCE)/bin/python ## run the tests that need PyTorch, in the official package's environment
+test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
 	$(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time every network stage beside the official package
 	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL)
+
+readme-table: build ## check that the README's table is that of the last make parity-official
+	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md
 
 lint: setup ## formatting, clippy, ruff, type checks, stubs
 	cargo fmt --check

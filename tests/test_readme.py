@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import cli
+from chatterbox_turbo_rs import backends, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
@@ -32,6 +32,9 @@ def test_python_runs(folder):
     assert len(found) >= 3
     for block in found:
         code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=40)")
+        if backends.missing("t3.decoder", "python") or backends.missing("watermark", "python"):
+            code = code.replace('"python,s3gen.vocoder=rust"', '"text=python,s3gen.vocoder=rust"')  # without PyTorch
+        code = code.replace('"Hello.", backends', '"Hello.", max_tokens=40, backends')
         exec(compile(code, "README.md", "exec"), names)
     assert (folder / "hello.wav").stat().st_size > 10_000
     assert (folder / "somebody.safetensors").exists()

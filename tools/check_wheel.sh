@@ -26,6 +26,11 @@ clip=$(ls "$tools"/../tests/data/clips/*.flac | head -1)
 "$bin/chatterbox-turbo" say --model model --voice voice.safetensors --seed 1 "Hello [laugh] there." --max-tokens 120 -o b.wav
 cmp a.wav b.wav
 "$bin/chatterbox-turbo" voice show voice.safetensors
+# without PyTorch the stages without a network are compared, and the report says what was not
+"$bin/chatterbox-turbo" parity --allow-missing --html parity.html >parity.txt 2>parity.err
+grep -q "pip install 'chatterbox-turbo-rs\[torch\]'" parity.txt && [ "$(wc -c <parity.html)" -gt 50000 ]
+"$bin/chatterbox-turbo" say --model demo --backends python "Hello." 2>error.txt && { echo "error: PyTorch was not missed" >&2; exit 1; }
+grep -q "pip install 'chatterbox-turbo-rs\[torch\]'" error.txt
 if "$bin/chatterbox-turbo" say --model nowhere "Hello." 2>error.txt; then echo "error: a missing model was accepted" >&2; exit 1; fi
 [ "$(wc -l <error.txt)" -eq 1 ] || { echo "error: expected one line" >&2; cat error.txt >&2; exit 1; }
 echo "wheel $(basename "$wheel") works in an empty environment"

@@ -243,7 +243,7 @@ def boxes(reference: tuple[Options, Parity], stage: str, changed: Callable[[Any]
         from chatterbox_turbo_rs.parity.run import _digests
 
         described.digests = _digests(parity._recorder("python"), "python", (stage,))
-        rows += [row for row in configuration.rows(recorded.recordings["rust"], described) if row.stage.endswith(stage)]
+        rows += [row for row in configuration.rows(recorded.recordings["rust"], described) if f".{stage}" in row.stage]
     return {box.id: checklist.verdict([row for row in rows if checklist.belongs(row, box)]) for box in checklist.BOXES}
 
 

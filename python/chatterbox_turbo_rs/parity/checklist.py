@@ -41,7 +41,7 @@ BOXES: tuple[Box, ...] = (
         "`ve.safetensors`) from the `ResembleAI/chatterbox-turbo` repository. (Note: The Rust implementation loads `tokenizer.json` "
         "from the base `ResembleAI/chatterbox` repo, while Python uses the tokenizer from the `chatterbox-turbo` repo. This is a "
         "potential point of divergence.)",
-        ("files", "digest.*"),
+        ("files.*", "digest.*"),
     ),
     Box(
         "t3_configuration",

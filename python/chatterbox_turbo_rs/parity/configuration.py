@@ -46,7 +46,7 @@ def rows(a: Recording, b: Recording) -> Iterator[Row]:
     pair = (a.party, b.party)
     for name in sorted(set(a.files) | set(b.files)):
         found = tuple(r.files.get(name, {}).get("sha256", "not read")[:16] for r in (a, b))
-        row = Row(pair, "loaded", "files", name, values=(found[0], found[1]))
+        row = Row(pair, "loaded", f"files.{name}", "", values=(found[0], found[1]))
         if found[0] != found[1]:
             row.wrong = [f"SHA-256 {found[1]}…, expected {found[0]}…"]
         yield row
@@ -64,7 +64,7 @@ def _hyperparameters(
         yield Row(pair, "loaded", stage, "", missing=f"{pair[0] if a is None else pair[1]} reports none")
         return
     for key in sorted(set(a) | set(b)):
-        row = Row(pair, "loaded", stage, key, values=(a.get(key, "not reported"), b.get(key, "not reported")))
+        row = Row(pair, "loaded", f"{stage}.{key}", "", values=(a.get(key, "not reported"), b.get(key, "not reported")))
         if not same(*row.values or (None, None)):
             row.wrong = [f"{b.get(key, 'not reported')!r}, expected {a.get(key, 'not reported')!r}"]
         yield row

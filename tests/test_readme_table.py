@@ -1,0 +1,39 @@
+"""The drift check of the README's table: figures may move between machines, everything else may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from readme_table import drift, parts
+
+from chatterbox_turbo_rs.parity.checklist import BOXES
+
+ROOT = Path(__file__).resolve().parents[1]
+LINE = "| T3 | identical | rel 1e-6 (limit 1e-5) | mean abs 0.02 dB (limit 0.3 dB) |"
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (LINE, True),
+        (LINE.replace("1e-6", "3e-6"), True),
+        (LINE.replace("1e-6", "5e-6"), False),
+        (LINE.replace("1e-6", "1e-7"), False),
+        (LINE.replace("0.02 dB", "0.07 dB"), True),
+        (LINE.replace("0.02 dB", "0.1 dB"), False),
+        (LINE.replace("limit 1e-5", "limit 1e-4"), False),
+        (LINE.replace("identical", "rel 1e-7 (limit 1e-5)"), False),
+        (LINE.replace("T3", "T4"), False),
+        (LINE + "\n" + LINE, False),
+    ],
+)
+def test_what_counts_as_drift(other: str, same: bool) -> None:
+    assert (drift(LINE, other) == []) is same
+
+
+def test_the_readme_has_a_line_for_every_box() -> None:
+    _, table, _ = parts((ROOT / "README.md").read_text("utf-8"))
+    assert len(table.splitlines()) == 2 + len(BOXES)
+    with pytest.raises(ValueError, match="once each"):
+        parts("no table here")

@@ -1,0 +1,65 @@
+"""Checks the README's table of the parity checklist against a report, or writes it.
+
+usage: readme_table.py REPORT.json README.md [--write]
+
+The table stands between two comments and comes from ``parity.report.readme_table``. Items, "identical" and limits have to be
+the same; a measured figure may be up to four times another machine's. Exit code 1, with the lines, when they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+BEGIN, END = "<!-- parity table: begin -->", "<!-- parity table: end -->"
+FIGURE = re.compile(r"(\d(?:\.\d+)?e-?\d+|\d+\.\d+)( dB)? \(limit")
+FACTOR = 4.0
+
+
+def parts(text: str) -> tuple[str, str, str]:
+    """What stands before the table, the table, and what stands behind it. Raises ``ValueError`` without the two comments."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"expected {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    table, behind = rest.split(END)
+    return before + BEGIN, table.strip(), END + behind
+
+
+def drift(found: str, expected: str) -> list[str]:
+    """The lines that differ by more than a figure may."""
+    ours, theirs = found.splitlines(), expected.splitlines()
+    if len(ours) != len(theirs):
+        return [f"expected {len(theirs)} lines, found {len(ours)}"]
+    wrong = []
+    for a, b in zip(ours, theirs, strict=True):
+        figures = [[float(m) for m, _ in FIGURE.findall(line)] for line in (a, b)]
+        same = FIGURE.sub("(limit", a) == FIGURE.sub("(limit", b) and len(figures[0]) == len(figures[1])
+        if not same or any(max(x, y) > FACTOR * min(x, y) for x, y in zip(*figures, strict=True)):
+            wrong.append(f"README: {a}\nreport: {b}")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path)
+    parser.add_argument("readme", type=Path)
+    parser.add_argument("--write", action="store_true")
+    a = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+    from chatterbox_turbo_rs.parity import report
+
+    table = report.readme_table(json.loads(a.report.read_text("utf-8"))).strip()
+    before, found, behind = parts(a.readme.read_text("utf-8"))
+    if a.write:
+        a.readme.write_text(f"{before}\n{table}\n{behind}", encoding="utf-8")
+        return 0
+    wrong = drift(found, table)
+    print("\n".join(wrong) or "the README's table is that of the report")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
