@@ -14,8 +14,8 @@ import pytest
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError
-from chatterbox_turbo_rs.parity.official import digests
 from chatterbox_turbo_rs.parity.digests import digest
+from chatterbox_turbo_rs.parity.official import digests
 from chatterbox_turbo_rs.resources import Resources
 
 NETWORKS = ("VoiceEncoder", "S3Tokenizer", "SpeakerEncoder", "T3Decoder", "FlowEncoder", "Flow", "Vocoder")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from readme_table import drift, parts
 
 from chatterbox_turbo_rs.parity.checklist import BOXES
+from readme_table import drift, parts
 
 ROOT = Path(__file__).resolve().parents[1]
 LINE = "| T3 | identical | rel 1e-6 (limit 1e-5) | mean abs 0.02 dB (limit 0.3 dB) |"

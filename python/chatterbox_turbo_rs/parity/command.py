@@ -6,7 +6,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import backends, hub
 from ..errors import ArgumentError, FileError
@@ -82,7 +82,8 @@ def run(options: argparse.Namespace, bar: Any) -> int:
                 lambda text: print(f"chatterbox-turbo: {text}", file=sys.stderr, flush=True),
             )
         )
-        found, plots = parity.run()
+        found, drawn = parity.run()
+        plots = cast("report.Plots", drawn)
     for path, text in (
         (options.json, lambda: to_json(found)),
         (options.markdown, lambda: report.markdown(found)),

@@ -129,8 +129,8 @@ class Recorder(Pipeline):
     ) -> np.ndarray:
         """The loop in Python, so that logits are seen; where both T3 stages are Rust, the loop inside Rust as well."""
         decoder, sampler, take = self.raw("t3.decoder"), self.raw("t3.sampler"), self.take
-        prompt = {"speaker": voice.speaker_embedding, "prompt": voice.t3_prompt_tokens, "text": text_ids}
-        take.arrays |= {f"t3.decoder/in.{name}": np.array(value) for name, value in prompt.items()}
+        prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
+        take.arrays |= {f"t3.decoder/in.{n}": np.array(v) for n, v in zip(("speaker", "prompt", "text"), prompt)}
         logits: list[np.ndarray] = []
 
         def timed(key: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,11 +157,11 @@ class Recorder(Pipeline):
         def uniform(step: int) -> float:
             return float(draws.uniforms(seed, draws.T3, step, 1)[0])
 
-        tokens = token_loop.generate(Watched(), timed("t3.sampler", sampler), *prompt.values(), parameters, uniform, max_tokens)
+        tokens = token_loop.generate(Watched(), timed("t3.sampler", sampler), *prompt, parameters, uniform, max_tokens)
         take.arrays["t3.decoder/out.logits"] = np.stack(logits)
         take.arrays["t3.sampler/out.tokens"] = tokens
         if self.plan["t3.decoder"] == self.plan["t3.sampler"] == "rust":
-            take.arrays["t3.loop/out.in_core"] = decoder.generate(*prompt.values(), parameters, max_tokens, seed=seed)
+            take.arrays["t3.loop/out.in_core"] = decoder.generate(*prompt, parameters, max_tokens, seed=seed)
         return tokens
 
 

@@ -231,7 +231,7 @@ class Parity:
                 continue
             found = self._load(party)(stage)
             take = taps.record_python if party == "python" else taps.record_rust
-            sides[party] = take(stage, found, lambda: taps.run(stage, found, reference, self.options.cases))  # noqa: B023
+            sides[party] = take(stage, found, lambda: taps.run(stage, found, reference, self.options.cases))
         return taps.report(stage, (a, b), sides[a], sides[b])
 
     def _plots(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class Parity:
                 x, y = (self.recordings[p].texts[text.name].arrays for p in (a, b))
 
                 def pair(title: str, key: str, at: Any = slice(None)) -> dict[str, Any]:
-                    return {"title": title, "comparison": [a, b], "reference": x[key][at], "candidate": y[key][at]}  # noqa: B023
+                    return {"title": title, "comparison": [a, b], "reference": x[key][at], "candidate": y[key][at]}
 
                 plots["tokens"].append(pair(f"Tokens of “{text.name}”", "t3.sampler/out.tokens"))
                 if n == 0:

@@ -41,6 +41,11 @@ class Take:
         wanted = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
         self.arrays[name] = np.array(array, wanted, order="C", copy=True)
 
+    def keep_all(self, value: Any, *names: str) -> None:
+        """The same under several names."""
+        for name in names:
+            self.keep(name, value)
+
 
 Before = Callable[..., None]
 After = Callable[[Any], None]
@@ -142,7 +147,7 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         "extract_feature",
         "speaker_encoder.fbank",
         lambda result: take.keep("speaker_encoder.fbank/out.fbank", result[0]),
-        lambda audio: (take.keep("speaker_encoder.fbank/in.r16", audio), take.keep("reference.resample/out.r16", audio)),
+        lambda audio: take.keep_all(audio, "speaker_encoder.fbank/in.r16", "reference.resample/out.r16"),
     )
     tap(
         s3gen.speaker_encoder,
@@ -212,5 +217,5 @@ def _text_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         "watermark",
         lambda samples: take.keep("watermark/out.samples", samples),
         # The vocoder's fade-in happens in S3Gen.inference, so that its result is seen here first.
-        lambda samples, **_: (take.keep("watermark/in.samples", samples), take.keep("s3gen.vocoder/out.samples", samples)),
+        lambda samples, **_: take.keep_all(samples, "watermark/in.samples", "s3gen.vocoder/out.samples"),
     )
