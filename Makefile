@@ -57,7 +57,7 @@ $(FULL)/config.json: | setup
 
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
-	$(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
+	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time every network stage beside the official package
 	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL)

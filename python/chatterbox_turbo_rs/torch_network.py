@@ -48,7 +48,7 @@ def load(
     The file may hold no other tensors below ``within`` (prefixes of full names; default: ``prefix``) but for those that end in
     one of ``unused``. Raises ``CheckpointError`` that names the tensor: missing, of another shape, not finite, or not known.
     """
-    names = file.names()
+    names = set(file.names())
     used: set[str] = set()
 
     def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -65,7 +65,7 @@ def load(
         else:
             state[name] = read(full, shape)
     prefixes = tuple((prefix,) if within is None else within)
-    extra = [n for n in names if n.startswith(prefixes) and n not in used and not n.endswith(tuple(unused) or "\0")]
+    extra = [n for n in sorted(names) if n.startswith(prefixes) and n not in used and not n.endswith(tuple(unused) or "\0")]
     if extra:
         raise CheckpointError(f"{file.path}: {len(extra)} tensors that the configuration does not know, the first is {extra[0]}")
     module.load_state_dict(state, strict=True)
