@@ -186,7 +186,7 @@ def cases(job: Job) -> list[tuple[str, dict[str, Callable[[], Any]]]]:
         return lambda: [session.step(token) for token in speech]
 
     found: list[tuple[str, dict[str, Callable[[], Any]]]] = [
-        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", {name: lambda name=name: start(name).prefill() for name in loaded}),  # type: ignore[misc]
+        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", {name: lambda name=name: start(name).prefill() for name in loaded}),
         (f"t3.decoder {DECODE_STEPS} steps", {name: decode(name) for name in loaded}),
     ]
     inputs: dict[str, tuple[Any, ...]] = {
