@@ -59,8 +59,9 @@ test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, 
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
 	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
 
-bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time every network stage beside the official package
-	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL)
+bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
+	mkdir -p $(BUILD)/bench
+	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL) --json $(BUILD)/bench/official.json $(BENCH_OPTIONS)
 
 readme-table: build ## check that the README's table is that of the last make parity-official
 	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md

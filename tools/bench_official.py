@@ -1,134 +1,170 @@
-"""Times every network stage of chatterbox-turbo-rs beside the official package: same process, same inputs, in turn.
+"""Times chatterbox-turbo-rs beside the official package: alternating, on the same work, from end to end and stage by stage.
 
-usage (in the environment of ``reference_env.sh``, with this package importable): bench_official.py CHECKPOINT [--tokens N]
-[--repeat N] [--threads N]
-
-The input is 10 s of audio by default (250 tokens and 3 of silence) with a 10 s voice. Prints the best of the repetitions of the
-three parties, the ratios to the official package (below 1: faster) of the Python and the Rust side, and the CPU's features. Absolute times are noise between machines.
+usage: bench_official.py CHECKPOINT [--seconds 2,10,30] [--threads 1,2] [--quick] [--json FILE], in the environment of
+``reference_env.sh``, with the core built in ``python/chatterbox_turbo_rs``. ``benches/README.md`` says how to read it.
+Absolute times are noise between machines: the ratios, and the CPU's features beside them, are the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TOOLS = Path(__file__).resolve().parent
-FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-DECODE_STEPS = 20
+PACKAGE = TOOLS.parent / "python"
+sys.path[:0] = [str(TOOLS), str(PACKAGE)]
+
+from chatterbox_turbo_rs import benchmark, fresh_process, measure  # noqa: E402
+from chatterbox_turbo_rs.errors import ArgumentError, ChatterboxError  # noqa: E402
+from chatterbox_turbo_rs.files import whole_file  # noqa: E402
+from chatterbox_turbo_rs.parity.run import PARTIES, machine  # noqa: E402
+
+QUICK = {"seconds": "2", "threads": "2", "repeat": "1"}
+FULL = {"seconds": "2,10,30", "threads": "1,2", "repeat": "2"}
+STAGES_AT = 10.0
+"""Seconds of sound of the tables of stages and of memory, or the longest of the lengths below that."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--tokens", type=int, default=250)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read when the pool starts
-    sys.path.insert(0, str(TOOLS.parent / "python"))
-    sys.path.insert(0, str(TOOLS.parent / "python" / "chatterbox_turbo_rs" / "parity"))
-    import torch
-
-    torch.set_num_threads(options.threads)
-    print(f"{options.threads} threads, {cpu()}, torch {torch.__version__}; seconds, best of {options.repeat}")
-    print(f"{'stage':32} {'official':>9} {'python':>9} {'rust':>9} {'python':>7} {'rust':>7}")
-    for name, *calls in cases(options.checkpoint, options.tokens):
-        best = [float("inf")] * 3
-        for _ in range(options.repeat):
-            for side, call in enumerate(calls):
-                started = time.perf_counter()
-                call()
-                best[side] = min(best[side], time.perf_counter() - started)
-        ratios = f"{best[1] / best[0]:7.2f} {best[2] / best[0]:7.2f}"
-        print(f"{name:32} {best[0]:9.3f} {best[1]:9.3f} {best[2]:9.3f} {ratios}", flush=True)
-
-
-def cases(checkpoint: Path, count: int) -> list[tuple[Any, ...]]:
-    """Name, official call, Python call, Rust call of every case."""
-    import numpy as np
-    from official.modules import load_official
-
-    from chatterbox_turbo_rs import backends, config, draws
-    from chatterbox_turbo_rs.resources import Resources
-
-    official = load_official(checkpoint)
-    resources = Resources(checkpoint, config.for_directory(checkpoint))
-
-    def ours(key: str) -> list[Any]:
-        return [backends.load(key, side, resources) for side in ("python", "rust")]
-
-    clip = TOOLS.parent / "tests" / "data" / "clips" / "long.flac"
-    samples = official.reference_loudness(official.reference_load(str(clip)))[:240_000]
-    w16, r16 = official.reference_resample(samples)
-    ve_mel, s3_mel = official.voice_encoder_mel(w16), official.s3tokenizer_mel(r16)
-    fbank, prompt_mel = official.speaker_encoder_fbank(r16), official.s3gen_prompt_mel(samples)
-    embedding, xvector = official.voice_encoder_embedding(ve_mel), official.speaker_encoder_xvector(fbank)
-    prompt = official.s3tokenizer_tokens(s3_mel)[: len(prompt_mel) // 2]
-    text = official.text_tokenize("The quick brown fox jumps over the lazy dog, and nobody is surprised.")
-    random = np.random.default_rng(1)
-    tokens = np.concatenate([prompt, random.integers(0, 6561, count), [4299] * 3]).astype(np.int64)
-    mu = official.s3gen_encoder(tokens)
-    noise = draws.normals(1, draws.FLOW, 0, len(mu), 80)
-    mel = official.s3gen_flow(mu, xvector, prompt_mel, noise)
-    phases, vocoder_noise = draws.phases(1, 9), draws.normals(1, draws.NOISE, 0, 480 * len(mel), 9)
-    marked = official.s3gen_vocoder(mel, phases, vocoder_noise)
-    decoders = ours("t3.decoder")
-    speech = random.integers(0, 6561, DECODE_STEPS)
-
-    def prefill(start: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: start().prefill()
-
-    def decode(start: Callable[[], Any]) -> Callable[[], Any]:
-        session = start()
-        session.prefill()
-        return lambda: [session.step(int(token)) for token in speech]
-
-    room = 20 * DECODE_STEPS
-    starts: list[Callable[[], Any]] = [lambda: official.t3_decoder(embedding, prompt, text)]
-    starts += [bind(decoder.start, (embedding, prompt, text, room)) for decoder in decoders]
-    found: list[tuple[Any, ...]] = [
-        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", *map(prefill, starts)),
-        (f"t3.decoder {DECODE_STEPS} steps", *map(decode, starts)),
-    ]
-    inputs: dict[str, tuple[Any, ...]] = {
-        "s3gen.encoder": (tokens,),
-        "s3gen.flow": (mu, xvector, prompt_mel, noise),
-        "s3gen.vocoder": (mel, phases, vocoder_noise),
-        "watermark": (marked,),
-        "voice_encoder.embedding": (ve_mel,),
-        "s3tokenizer.tokens": (s3_mel,),
-        "speaker_encoder.xvector": (fbank,),
-        "voice_encoder.mel": (w16,),
-        "s3tokenizer.mel": (r16,),
-        "speaker_encoder.fbank": (r16,),
-        "s3gen.prompt_mel": (samples,),
-        "reference.resample": (samples,),
-        "reference.loudness": (samples,),
-    }
-    for key, arguments in inputs.items():
-        found.append((key, *(bind(stage, arguments) for stage in (official.stage(key), *ours(key)))))
-    return found
-
-
-def bind(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], Any]:
-    return lambda: call(*arguments)
-
-
-def cpu() -> str:
-    """The processor's name and the vector extensions that it has."""
+    parser.add_argument("--seconds", metavar="LIST", help=f"lengths of the sound (default: {FULL['seconds']})")
+    parser.add_argument("--threads", metavar="LIST", help=f"numbers of threads (default: {FULL['threads']})")
+    parser.add_argument("--repeat", metavar="N", help=f"runs after the first (default: {FULL['repeat']})")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"other defaults: {', '.join(f'--{k} {v}' for k, v in QUICK.items())}"
+    )
+    parser.add_argument("--parties", default=",".join(PARTIES), metavar="LIST", help="official and python, rust or both")
+    parser.add_argument("--precision", default="f32", help="of the Rust side; the others compute in float32 (default: f32)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON (- for standard output)")
+    options = parser.parse_args(arguments)
     try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return "unknown CPU"
-    name = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), "CPU")
-    flags = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
-    return f"{name} ({' '.join(f for f in FEATURES if f in flags) or 'no vector extensions known here'})"
+        result = run(options)
+    except ChatterboxError as error:
+        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    if options.json is not None and str(options.json) != "-":
+        with whole_file(options.json) as part:
+            part.write_text(text, encoding="utf-8")
+    print(text if str(options.json) == "-" else report(result), end="")
+    return 0
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measures everything in processes of their own; the result, as it becomes JSON."""
+    asked = {name: getattr(options, name) or default for name, default in (QUICK if options.quick else FULL).items()}
+    seconds = benchmark.numbers("--seconds", asked["seconds"], float, measure.SHORTEST, measure.LONGEST)
+    threads = benchmark.numbers("--threads", asked["threads"], int, 1, benchmark.MOST_THREADS)
+    (repeat,) = benchmark.numbers("--repeat", asked["repeat"], int, 1, benchmark.MOST_REPEATS, count=1)
+    parties = [name.strip() for name in options.parties.split(",")]
+    if set(parties) - set(PARTIES) or "official" not in parties or len(parties) < 2:
+        raise ArgumentError(f"--parties: expected official and one or two of python, rust, got {options.parties!r}")
+    benchmark.writable("--json", options.json)
+    if not options.checkpoint.is_dir():
+        raise ArgumentError(f"{options.checkpoint}: expected a directory with a checkpoint")
+    at = max((s for s in seconds if s <= STAGES_AT), default=min(seconds))
+    sys.path.append(str(PACKAGE / "chatterbox_turbo_rs" / "parity"))  # where its package ``official`` lies
+    job = {"checkpoint": str(options.checkpoint.resolve()), "precision": options.precision, "repeat": repeat}
+    job["parties"] = [name for name in PARTIES if name in parties]
+
+    def call(function: str, what: str, count: int, **more: Any) -> Any:
+        benchmark.note(f"{what}, {benchmark.threads_of(count)}")
+        return fresh_process.call(f"bench_parties:{function}", {**job, "seconds": at, **more}, count)
+
+    measured = []
+    for count in threads:
+        found = {
+            "threads": count,
+            "end_to_end": [call("end_to_end", f"{s:g} s from end to end", count, seconds=s) for s in seconds],
+            "stages": call("stages", f"stages of {at:g} s", count),
+            "alone": {name: call("alone", f"{name} alone, {at:g} s", count, party=name) for name in job["parties"]},
+        }
+        for row in [*found["end_to_end"], *found["stages"]]:
+            row["ratio"] = {name: ratios(row["seconds"], name) for name in job["parties"] if name != "official"}
+        for row in found["end_to_end"]:
+            row["real_time_factor"] = {
+                name: {which: row["seconds"][name][which] / row["audio_seconds"] for which in ("first", "best", "median")}
+                for name in job["parties"]
+            }
+        measured.append(found)
+    return {
+        "format": 1,
+        "machine": machine(),
+        "precision": options.precision,
+        "lengths": measure.LENGTHS,
+        "stages_at": at,
+        "repeat": repeat,
+        "parties": job["parties"],
+        "threads": measured,
+    }
+
+
+def ratios(seconds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float]:
+    """Time of a party over that of the official package, below 1: faster. ``median`` is that of the runs of the same turn."""
+    official, ours = seconds["official"], seconds[name]
+    pairs = sorted(a / b for a, b in zip(ours["runs"][1:], official["runs"][1:]))
+    middle = (pairs[(len(pairs) - 1) // 2] + pairs[len(pairs) // 2]) / 2
+    return {"first": ours["first"] / official["first"], "best": ours["best"] / official["best"], "median": middle}
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The tables for a terminal."""
+    parties, others = result["parties"], [name for name in result["parties"] if name != "official"]
+    versions = result["threads"][0]["end_to_end"][0]["versions"]
+    lines = [
+        f"{benchmark.describe(result['machine'])}; PyTorch {versions['torch']}; chatterbox-turbo-rs {versions['package']}, "
+        f"Rust side in {result['precision']}",
+        f"Seconds, best of {result['repeat']} later runs, everybody in turn; × is the ratio to the official package, below 1: faster.",
+        f"Lengths: {result['lengths']}.",
+    ]
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:34}" + "".join(f"{cell:>10}" for cell in cells)
+
+    head = [*parties, *(f"× {name}" for name in others)]
+    for found in result["threads"]:
+        threads = benchmark.threads_of(found["threads"])
+        lines += ["", row(f"{threads}, from end to end", head)]
+        for measured in found["end_to_end"]:
+            lines.append(row(f"{measured['audio_seconds']:.2f} s of sound", _cells(measured, parties, others)))
+            for which, name in (("best", "real-time factor"), ("first", "real-time factor, first run")):
+                factors = [measured["real_time_factor"][party][which] for party in parties]
+                lines.append(row(f"  {name}", [f"{factor:.3f}" for factor in factors]))
+        lines += ["", row(f"{threads}, stages of {result['stages_at']:g} s", head)]
+        lines += [row(measured["name"], _cells(measured, parties, others)) for measured in found["stages"]]
+        lines += ["", row(f"{threads}, alone in a process", parties)]
+        alone = [found["alone"][party] for party in parties]
+        names = {"load": "load", "voice": "voice preparation, first", "speak": f"utterance of {result['stages_at']:g} s, first"}
+        for key, name in names.items():
+            marks = ["" if key != "speak" or one["cold"] else "*" for one in alone]
+            lines.append(row(name, [f"{one['seconds'][key]:.3f}{mark}" for one, mark in zip(alone, marks)]))
+        if not all(one["cold"] for one in alone):
+            lines.append("  * not quite the first: the one before it stopped too soon")
+        for key, name in {
+            "start": "peak memory before loading, MB",
+            **{k: f"  after {k}" for k in ("load", "voice", "speak")},
+        }.items():
+            lines.append(row(name, [f"{peak / 1e6:.0f}" if (peak := one["peak_bytes"][key]) else "–" for one in alone]))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(measured: Mapping[str, Any], parties: Sequence[str], others: Sequence[str]) -> list[str]:
+    return [f"{measured['seconds'][party]['best']:.3f}" for party in parties] + [
+        f"{measured['ratio'][name]['best']:.2f}" for name in others
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command ``chatterbox-turbo``: demo, say, voice, parity, info, download, watermark.
+"""The command ``chatterbox-turbo``: demo, say, voice, parity, bench, info, download, watermark.
 
 Results go to stdout, progress and remarks to stderr. Bad input is one line and exit code 2, never a traceback.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import backends, hub
+from . import backends, benchmark, hub
 from .errors import ArgumentError, ChatterboxError, FileError, TextError, TruncationWarning
 from .parity import command as parity
 from .progress import Bar
@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_voice_convert)
 
     parity.add(commands)
+    benchmark.add(commands)
 
     info = commands.add_parser("info", help="what is available here, and why not")
     info.add_argument("--json", action="store_true")

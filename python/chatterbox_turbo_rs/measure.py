@@ -1,0 +1,161 @@
+"""What one process of ``chatterbox-turbo bench`` measures: loading, preparing a voice, speaking one length again and again.
+
+Speaking is the product's own ``generate``. A length is forced by a text that is longer than it and by ``max_tokens``; a seed
+with which the model stops sooner is not measured.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InternalError
+from .pipeline import FRAME, SAMPLE_RATE
+from .token_loop import SILENCE_TOKENS
+from .tts import MAX_TOKENS, ChatterboxTurbo
+from .voice import Voice
+
+CLIP = Path(__file__).with_name("parity") / "clip.flac"
+TOKENS_PER_SECOND = SAMPLE_RATE // (2 * FRAME)
+CHARACTERS_PER_SECOND = 20
+"""Faster than anybody speaks, so that a model that has learnt to stop is cut off by the limit."""
+SHORTEST, LONGEST = 2 / TOKENS_PER_SECOND, MAX_TOKENS / TOKENS_PER_SECOND
+SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody who watches it from the old stone bridge is surprised. "
+LENGTHS = (
+    f"max_tokens cuts T3's loop off after {TOKENS_PER_SECOND} tokens for every second asked for, in a text of {CHARACTERS_PER_SECOND} "
+    f"characters a second; {SILENCE_TOKENS} tokens of silence follow, as always; a seed with which the model stops sooner is replaced by the next"
+)
+
+
+def tokens_of(seconds: float) -> int:
+    """Speech tokens of a length, without the closing silence."""
+    return round(seconds * TOKENS_PER_SECOND)
+
+
+def text_of(seconds: float) -> str:
+    """A text that nobody can speak in ``seconds``."""
+    wanted = max(CHARACTERS_PER_SECOND, round(seconds * CHARACTERS_PER_SECOND))
+    text = SENTENCE * (wanted // len(SENTENCE) + 2)
+    return text[: text.index(" ", wanted)].rstrip(",. ") + "."
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has had resident so far; None where the system does not tell."""
+    try:
+        # Not ru_maxrss: on Linux a process starts with that of the one that started it.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def summary(runs: Sequence[float], best: Callable[[Sequence[float]], float] = min) -> dict[str, Any]:
+    """The first of two or more ``runs``, best and median of the later ones, and all in their order."""
+    later = runs[1:]
+    return {"first": runs[0], "best": best(later), "median": statistics.median(later), "runs": list(runs)}
+
+
+class Stopwatch:
+    """A progress callback that keeps when each stage spoke; ``seconds`` is the time of every stage.
+
+    A stage's time goes from the first to the last of its calls that follow one another.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, float]] = []
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.calls.append((stage, done, time.perf_counter()))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for (before, _, started), (stage, _, ended) in zip(self.calls, self.calls[1:]):
+            total.setdefault(before, 0.0)
+            if stage == before:
+                total[stage] += ended - started
+        return total
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures ``job``: model, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None).
+
+    Gives ``{"stopped": tokens}`` alone when the model stopped before the length was reached.
+    """
+    memory = {"start": peak_bytes()}
+    started = time.perf_counter()
+    tts = ChatterboxTurbo.from_pretrained(
+        job["model"], device=job["device"], precision=job["precision"], backends=job["backends"], progress=False
+    )
+    load = time.perf_counter() - started
+    memory["load"] = peak_bytes()
+    repeat = range(1 + job["repeat"])
+    voice_runs, voice_stages = [], []
+    for _ in repeat:
+        watch, started = Stopwatch(), time.perf_counter()
+        voice = tts.voice(job["clip"] or CLIP, progress=watch)
+        voice_runs.append(time.perf_counter() - started)
+        voice_stages.append(watch.seconds)
+    memory["voice"] = peak_bytes()
+
+    count, text = tokens_of(job["seconds"]), text_of(job["seconds"])
+    seconds, stages = [], []
+    for number in repeat:
+        started = time.perf_counter()
+        speech = tts.generate(text, voice=voice, seed=job["seed"], max_tokens=count - 1)
+        seconds.append(time.perf_counter() - started)
+        found = len(speech.tokens) - SILENCE_TOKENS
+        if found != count:
+            return {"stopped": found}
+        if not np.isfinite(speech.samples).all():
+            raise InternalError("the sound is not finite")
+        stages.append(dict(speech.timings))
+        memory["later" if number else "first"] = peak_bytes()
+
+    prefill = _prefills(tts, voice, speech.text, count, repeat)
+    t3 = [sum(times[key] for key in times if key == "t3" or key.startswith("t3.")) for times in stages]
+    steps = [(total - started) / (count - 1) for total, started in zip(t3, prefill)]
+    return {
+        "seconds": job["seconds"],
+        "tokens": count,
+        "audio_seconds": speech.seconds,
+        "seed": job["seed"],
+        "plan": dict(tts.plan),
+        "load": load,
+        "voice": {**summary(voice_runs), "stages": _by_stage(voice_stages)},
+        "stages": _by_stage(stages),
+        "outside_stages": summary([total - sum(times.values()) for total, times in zip(seconds, stages)]),
+        "t3_prefill": summary(prefill),
+        "t3_step": summary(steps),
+        "tokens_per_second": summary([count / value for value in t3], max),
+        "end_to_end": summary(seconds),
+        "real_time_factor": summary([value / speech.seconds for value in seconds]),
+        "peak_bytes": memory,
+    }
+
+
+def _prefills(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, repeat: range) -> list[float]:
+    """Seconds of T3's prefill alone, in sessions of their own: the loop in Rust does not tell the two apart."""
+    tokenize, decoder = (tts._pipeline.stage(key, tts.plan[key]) for key in ("text.tokenize", "t3.decoder"))
+    ids, seconds = tokenize(text), []
+    for _ in repeat:
+        started = time.perf_counter()
+        decoder.start(voice.speaker_embedding, voice.t3_prompt_tokens, ids, count - 1).prefill()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _by_stage(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    return {key: summary([run[key] for run in runs]) for key in runs[0]}
