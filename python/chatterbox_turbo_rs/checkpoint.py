@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,16 @@ class TensorFile:
         value = (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw.astype(np.float32)
         if not np.isfinite(value).all():
             raise CheckpointError(f"{self.path}: tensor {name}: expected finite numbers, found NaN or infinity")
-        return np.ascontiguousarray(value).reshape(found)
+        value = np.ascontiguousarray(value).reshape(found)
+        self._release(start, stop)
+        return value
+
+    def _release(self, start: int, stop: int) -> None:
+        """Hands pages of the file back to the system, so that a tensor does not count twice; they can be read again."""
+        if hasattr(mmap, "MADV_DONTNEED") and stop > start:
+            first = (self._map.offset % mmap.ALLOCATIONGRANULARITY + start) // mmap.PAGESIZE * mmap.PAGESIZE
+            length = self._map.offset % mmap.ALLOCATIONGRANULARITY + stop - first
+            self._map._mmap.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -61,14 +61,14 @@ def load(
         stem = full.removesuffix("weight") + WEIGHT_NORM
         if full.endswith(".weight") and f"{stem}0" in names:
             gain = read(f"{stem}0", (shape[0],) + (1,) * (len(shape) - 1))
-            state[name] = weight_norm(gain, read(f"{stem}1", shape))
+            state[name] = weight_norm(gain, read(f"{stem}1", shape)).to(own.device)
         else:
-            state[name] = read(full, shape)
+            state[name] = read(full, shape).to(own.device)
     prefixes = tuple((prefix,) if within is None else within)
     extra = [n for n in sorted(names) if n.startswith(prefixes) and n not in used and not n.endswith(tuple(unused) or "\0")]
     if extra:
         raise CheckpointError(f"{file.path}: {len(extra)} tensors that the configuration does not know, the first is {extra[0]}")
-    module.load_state_dict(state, strict=True)
+    module.load_state_dict(state, strict=True, assign=True)  # no second copy
     return module.eval().requires_grad_(False)
 
 
