@@ -15,9 +15,9 @@ use super::generate::Session;
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, attention};
+use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, Projection, attention};
 use crate::tap::{skip, tap};
-use crate::{Checkpoint, Error, Observer, Result, Weights};
+use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
 /// Of the feed-forward layers.
 const ACTIVATION: Activation = Activation::GeluTanh;
@@ -40,15 +40,16 @@ struct Model {
     positions: Embedding,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    head: Linear,
+    head: Projection,
 }
 
 impl T3Decoder {
-    /// Reads T3's weight file.
+    /// Reads T3's weight file; `precision` is that of the blocks' four projections and of the speech head.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
+    /// [`Error::Argument`] for int8 on another device than the CPU.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let config = checkpoint.config();
         let c = config.t3.clone();
         let (size, text_vocab, embedding_size) = (c.hidden_size, config.text.vocab_size, config.voice_encoder.embedding_size);
@@ -66,9 +67,9 @@ impl T3Decoder {
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,
             text: Embedding::load(&weights.under("text_emb"), "text_ids", text_vocab, size)?,
             positions: Embedding::load(&backbone.under("wpe"), "positions", c.positions, size)?,
-            blocks: (0..c.layers).map(|i| Block::load(&layers.under(i), &c)).collect::<Result<_>>()?,
+            blocks: (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?,
             norm: LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?,
-            head: Linear::load(&weights.under("speech_head"), size, c.speech_vocab)?,
+            head: Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?,
             config: c,
         };
         weights.expect_all_used(&[])?;
@@ -257,24 +258,24 @@ impl Model {
 struct Block {
     heads: usize,
     ln_1: LayerNorm,
-    attn_c_attn: Linear,
-    attn_c_proj: Linear,
+    attn_c_attn: Projection,
+    attn_c_proj: Projection,
     ln_2: LayerNorm,
-    mlp_c_fc: Linear,
-    mlp_c_proj: Linear,
+    mlp_c_fc: Projection,
+    mlp_c_proj: Projection,
 }
 
 impl Block {
-    fn load(weights: &Weights, c: &config::T3) -> Result<Self> {
+    fn load(weights: &Weights, c: &config::T3, precision: Precision) -> Result<Self> {
         let (size, attn, mlp) = (c.hidden_size, weights.under("attn"), weights.under("mlp"));
         Ok(Self {
             heads: c.heads,
             ln_1: LayerNorm::load(&weights.under("ln_1"), size, c.norm_eps)?,
-            attn_c_attn: Linear::load_transposed(&attn.under("c_attn"), size, 3 * size)?,
-            attn_c_proj: Linear::load_transposed(&attn.under("c_proj"), size, size)?,
+            attn_c_attn: Projection::load_transposed(&attn.under("c_attn"), size, 3 * size, precision)?,
+            attn_c_proj: Projection::load_transposed(&attn.under("c_proj"), size, size, precision)?,
             ln_2: LayerNorm::load(&weights.under("ln_2"), size, c.norm_eps)?,
-            mlp_c_fc: Linear::load_transposed(&mlp.under("c_fc"), size, c.ffn_size)?,
-            mlp_c_proj: Linear::load_transposed(&mlp.under("c_proj"), c.ffn_size, size)?,
+            mlp_c_fc: Projection::load_transposed(&mlp.under("c_fc"), size, c.ffn_size, precision)?,
+            mlp_c_proj: Projection::load_transposed(&mlp.under("c_proj"), c.ffn_size, size, precision)?,
         })
     }
 
