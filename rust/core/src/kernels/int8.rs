@@ -8,7 +8,13 @@
 //! Layout: panels of [`COLUMNS`] outputs, each `[k / 4, COLUMNS, 4]` bytes, read strictly in order. The weights carry the offset
 //! that `vpdpbusd` (unsigned times signed) asks for, because then its correction, 128 Σ a, is one number a row and group.
 
+mod activations;
+mod tile;
+
 use rayon::prelude::*;
+
+use activations::Activations;
+use tile::Level;
 
 use super::pointer::SharedMut;
 use super::simd::dispatch;
@@ -65,7 +71,7 @@ impl Int8Matrix {
                 let from = &w[first * column + c * row..];
                 let to = &mut bytes[c / QUAD * QUAD * COLUMNS + c % QUAD..];
                 for j in 0..columns {
-                    to[j * QUAD] = nearest(from[j * column] * inverse[j]) ^ OFFSET;
+                    to[j * QUAD] = nearest(from[j * column] * inverse[j]) as u8 ^ OFFSET;
                 }
             }
         };
@@ -94,235 +100,21 @@ impl Int8Matrix {
     }
 }
 
-/// The integer nearest to `x`, |x| ≤ 127, in two's complement.
+/// The integer nearest to `x`, |x| ≤ 127; anything where `x` is not finite.
 #[inline(always)]
-fn nearest(x: f32) -> u8 {
-    (x + MAGIC).to_bits() as u8
+fn nearest(x: f32) -> i32 {
+    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
 dispatch!(
-    /// Quantises a group: its bytes (int8), its scale (not finite where a value is not), and the sum of its bytes.
-    fn quantise(x: &[f32; GROUP], to: &mut [u8; GROUP]) -> (f32, i32);
+    /// `out += totals · scales`, in separate steps.
+    fn add_scaled(out: &mut [f32], totals: &[f32; COLUMNS], scales: &[f32]);
     fma => {
-        let (mut largest, mut faults) = ([0f32; 16], [0f32; 16]);
-        for part in x.as_chunks::<16>().0 {
-            for ((m, f), v) in largest.iter_mut().zip(&mut faults).zip(part) {
-                *m = if v.abs() > *m { v.abs() } else { *m };
-                *f += *v * 0.0;
-            }
+        for ((o, total), scale) in out.iter_mut().zip(totals).zip(scales) {
+            *o += total * scale;
         }
-        let largest = largest.iter().fold(0f32, |a, b| a.max(*b));
-        let fault: f32 = faults.iter().sum();
-        let (scale, inverse) = if largest < SMALLEST { (0.0, 0.0) } else { (largest / STEPS, STEPS / largest) };
-        let mut sum = 0i32;
-        for (to, v) in to.iter_mut().zip(x) {
-            *to = nearest(*v * inverse);
-            sum += i32::from(*to as i8);
-        }
-        (scale + fault, sum)
     }
 );
-
-/// Quantised activations of m rows; every row is filled up with zeros to whole groups.
-struct Activations {
-    /// Two's complement, `[m, groups, GROUP]`.
-    bytes: Vec<u8>,
-    /// `[m, groups]`
-    scales: Vec<f32>,
-    /// −128 Σ bytes, `[m, groups]`: what the offset of the weights adds to a sum, taken off.
-    corrections: Vec<i32>,
-    groups: usize,
-}
-
-impl Activations {
-    fn new(a: &[f32], m: usize, k: usize) -> Self {
-        let groups = k.div_ceil(GROUP);
-        let (mut bytes, mut scales, mut corrections) = (vec![0; m * groups * GROUP], vec![0.0; m * groups], vec![0; m * groups]);
-        let fill = |(((x, bytes), scales), corrections): (((&[f32], &mut [u8]), &mut [f32]), &mut [i32])| {
-            for (((x, to), scale), correction) in
-                x.chunks(GROUP).zip(bytes.as_chunks_mut().0).zip(scales.iter_mut()).zip(corrections.iter_mut())
-            {
-                let mut group = [0.0; GROUP];
-                group[..x.len()].copy_from_slice(x);
-                let (s, sum) = quantise(&group, to);
-                (*scale, *correction) = (s, -i32::from(OFFSET) * sum);
-            }
-        };
-        if m == 1 {
-            fill((((a, &mut bytes), &mut scales), &mut corrections));
-        } else {
-            let rows = a.par_chunks(k).zip(bytes.par_chunks_mut(groups * GROUP));
-            rows.zip(scales.par_chunks_mut(groups)).zip(corrections.par_chunks_mut(groups)).with_min_len(8).for_each(fill);
-        }
-        Self { bytes, scales, corrections, groups }
-    }
-
-    /// Group `g` of `row`: quads of bytes, scale and correction.
-    #[inline(always)]
-    fn group(&self, row: usize, g: usize) -> (&[[u8; QUAD]], f32, i32) {
-        let at = row * self.groups + g;
-        (self.bytes[at * GROUP..][..GROUP].as_chunks().0, self.scales[at], self.corrections[at])
-    }
-}
-
-/// How a tile is computed; all give the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    #[cfg(target_arch = "x86_64")]
-    Vnni,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Plain,
-}
-
-impl Level {
-    /// The best of this CPU.
-    fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if Self::Vnni.available() {
-                return Self::Vnni;
-            }
-            if Self::Avx2.available() {
-                return Self::Avx2;
-            }
-        }
-        Self::Plain
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn available(self) -> bool {
-        match self {
-            Self::Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
-            Self::Plain => true,
-        }
-    }
-
-    /// Products of one panel with `R` rows from `first` on, without the scales of the outputs.
-    #[inline(always)]
-    fn tile<const R: usize>(self, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
-        match self {
-            // SAFETY: `best` (and the tests) found the features on this CPU.
-            #[cfg(target_arch = "x86_64")]
-            Self::Vnni => unsafe { vnni(panel, x, first) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(panel, x, first) },
-            Self::Plain => plain(panel, x, first),
-        }
-    }
-}
-
-/// What the other levels compute, written to be read.
-fn plain<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
-    let mut totals = [[0f32; COLUMNS]; R];
-    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
-        for (r, totals) in totals.iter_mut().enumerate() {
-            let (quads, scale, correction) = x.group(first + r, g);
-            let mut sums = [correction; COLUMNS];
-            for (a, weights) in quads.iter().zip(page.chunks_exact(QUAD * COLUMNS)) {
-                let a = a.map(|byte| i32::from(byte as i8));
-                for (sum, w) in sums.iter_mut().zip(weights.as_chunks::<QUAD>().0) {
-                    let w = w.map(i32::from);
-                    *sum += (w[0] * a[0] + w[1] * a[1]) + (w[2] * a[2] + w[3] * a[3]);
-                }
-            }
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum as f32 * scale);
-        }
-    }
-    totals
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn vnni<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
-    use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
-    };
-    const VECTORS: usize = COLUMNS / 16;
-    let mut totals = [[_mm512_setzero_ps(); VECTORS]; R];
-    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
-        let rows: [_; R] = std::array::from_fn(|r| x.group(first + r, g));
-        let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
-        for r in 0..R {
-            sums[r] = [_mm512_set1_epi32(rows[r].2); VECTORS];
-        }
-        for q in 0..GROUP / QUAD {
-            let mut weights = [_mm512_setzero_si512(); VECTORS];
-            for v in 0..VECTORS {
-                // SAFETY: a page has GROUP / QUAD times VECTORS pieces of 64 bytes.
-                weights[v] = unsafe { _mm512_loadu_si512(page.as_ptr().add((q * VECTORS + v) * 64).cast()) };
-            }
-            for r in 0..R {
-                let a = _mm512_set1_epi32(i32::from_le_bytes(rows[r].0[q]));
-                for v in 0..VECTORS {
-                    sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], weights[v], a);
-                }
-            }
-        }
-        for r in 0..R {
-            let scale = _mm512_set1_ps(rows[r].1);
-            for v in 0..VECTORS {
-                totals[r][v] = _mm512_add_ps(totals[r][v], _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), scale));
-            }
-        }
-    }
-    let mut out = [[0f32; COLUMNS]; R];
-    for (out, totals) in out.iter_mut().zip(totals) {
-        for (to, v) in out.as_chunks_mut::<16>().0.iter_mut().zip(totals) {
-            // SAFETY: `to` has room for 16 values.
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) };
-        }
-    }
-    out
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
-    use std::arch::x86_64::{
-        __m256i, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_ps, _mm256_xor_si256,
-    };
-    /// Sixteen registers hold the sums of 32 outputs: a page is passed twice, and rows go one by one.
-    const VECTORS: usize = 4;
-    const BYTES: usize = 32;
-    let (offset, ones) = (_mm256_set1_epi8(OFFSET as i8), _mm256_set1_epi16(1));
-    let mut out = [[0f32; COLUMNS]; R];
-    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
-        for r in 0..R {
-            // signed bytes on both sides here: nothing to correct
-            let (quads, scale, _) = x.group(first + r, g);
-            for half in 0..COLUMNS / (8 * VECTORS) {
-                let mut sums = [_mm256_setzero_si256(); VECTORS];
-                for (q, quad) in quads.iter().enumerate() {
-                    let a = _mm256_set1_epi32(i32::from_le_bytes(*quad));
-                    let size = _mm256_abs_epi8(a);
-                    for v in 0..VECTORS {
-                        let at = q * QUAD * COLUMNS + (half * VECTORS + v) * BYTES;
-                        // SAFETY: a page has QUAD * COLUMNS bytes for each of its quads, two halves of VECTORS * BYTES.
-                        let bytes = unsafe { _mm256_loadu_si256(page.as_ptr().add(at).cast::<__m256i>()) };
-                        let weights = _mm256_xor_si256(bytes, offset);
-                        // |a| · (w with the sign of a): two of these products are at most 2 · 127², which 16 bits hold
-                        let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(weights, a));
-                        sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(pairs, ones));
-                    }
-                }
-                let scale = _mm256_set1_ps(scale);
-                for v in 0..VECTORS {
-                    let total = &mut out[r][(half * VECTORS + v) * 8..][..8];
-                    let more = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), scale);
-                    // SAFETY: `total` has 8 values.
-                    unsafe { _mm256_storeu_ps(total.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(total.as_ptr()), more)) };
-                }
-            }
-        }
-    }
-    out
-}
 
 /// Adds `a · wᵀ` to `out`, for `a` `[m, k]` and `out` `[m, n]`. A value of `a` that is not finite makes its row not finite.
 pub fn multiply_add(weights: &Int8Matrix, m: usize, a: &[f32], out: &mut [f32]) {
@@ -345,8 +137,7 @@ fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], ou
         let store = |row: usize, totals: &[f32; COLUMNS]| {
             let to = shared.at(row * n + p * COLUMNS, columns);
             // SAFETY: this task alone writes these columns of its rows; `at` checked the span.
-            let to = unsafe { std::slice::from_raw_parts_mut(to, columns) };
-            to.iter_mut().zip(totals).zip(scales).for_each(|((o, total), scale)| *o += total * scale);
+            add_scaled(unsafe { std::slice::from_raw_parts_mut(to, columns) }, totals, scales);
         };
         let mut row = first;
         while row + ROWS <= first + rows {
@@ -438,6 +229,21 @@ mod tests {
                 assert!(product(Level::best(), &matrix, 1, row) == out, "one row of {m} {n} {k}");
             }
         }
+    }
+
+    #[test]
+    fn threads_give_the_same_bits() {
+        let (m, n, k) = (130, 700, 320);
+        let (a, w) = (noise(m * k, 9), noise(n * k, 10));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
+            pool.install(|| {
+                let matrix = Int8Matrix::new(&w, n, k, k, 1);
+                Some((product(Level::best(), &matrix, m, &a), product(Level::best(), &matrix, 1, &a[..k])))
+            })
+        };
+        let one = run(1);
+        assert!(one.is_some() && one == run(3));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::generate::Session;
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, Projection, attention};
+use crate::nn::{Activation, Embedding, KvCache, LayerNorm, Linear, Projection};
 use crate::tap::{skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
@@ -34,6 +34,7 @@ struct Model {
     embedding_size: usize,
     text_vocab: usize,
     device: Device,
+    precision: Precision,
     speaker: Linear,
     speech: Embedding,
     text: Embedding,
@@ -44,7 +45,8 @@ struct Model {
 }
 
 impl T3Decoder {
-    /// Reads T3's weight file; `precision` is that of the blocks' four projections and of the speech head.
+    /// Reads T3's weight file; with int8 the blocks' four projections and the speech head are of 8
+    /// bits, and sessions keep keys and values in float16.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
@@ -63,6 +65,7 @@ impl T3Decoder {
             embedding_size,
             text_vocab,
             device: device.clone(),
+            precision,
             speaker: Linear::load(&weights.under("cond_enc").under("spkr_enc"), embedding_size, size)?,
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,
             text: Embedding::load(&weights.under("text_emb"), "text_ids", text_vocab, size)?,
@@ -181,9 +184,9 @@ impl Session for T3Session {
     /// `"t3.prefill"` after every block. Called again, it begins the utterance anew.
     fn prefill(&mut self, observer: &dyn Observer) -> Result<Vec<f32>> {
         let model = self.model.clone();
-        let (layers, width) = (model.config.layers, model.config.hidden_size);
+        let layers = model.config.layers;
         self.caches = None;
-        let mut caches = (0..layers).map(|_| KvCache::new(self.positions, width, &model.device)).collect::<Result<Vec<_>>>()?;
+        let mut caches = (0..layers).map(|_| model.cache(self.positions)).collect::<Result<Vec<_>>>()?;
         let mut x = model.beginning(&self.speaker, &self.prompt, &self.text)?; // [2 + P + T, C]
         for (i, (block, cache)) in model.blocks.iter().zip(&mut caches).enumerate() {
             // Nothing reads what the last block makes of the other rows.
@@ -230,6 +233,15 @@ impl Session for T3Session {
 }
 
 impl Model {
+    /// Room for the keys and values of one block: float16 beside weights of 8 bits.
+    fn cache(&self, positions: usize) -> Result<KvCache> {
+        let (width, heads) = (self.config.hidden_size, self.config.heads);
+        match self.precision {
+            Precision::F32 => KvCache::new(positions, width, &self.device),
+            Precision::Int8 => Ok(KvCache::half(positions, heads, width / heads)),
+        }
+    }
+
     /// `[speaker | prompt | text | start]` with positions, `[2 + P + T, C]`.
     fn beginning(&self, speaker: &[f32], prompt: &[i64], text: &[i64]) -> Result<Tensor> {
         let speaker = Tensor::from_slice(speaker, (1, speaker.len()), &self.device)?;
@@ -283,10 +295,9 @@ impl Block {
     fn forward(&self, x: &Tensor, cache: &mut KvCache, rows: usize) -> Result<Tensor> {
         let (t, size) = x.dims2()?;
         let packed = self.attn_c_attn.forward(&self.ln_1.forward(x)?)?; // [T, q | k | v]
-        let (k, v) = cache.append(&packed.narrow(1, size, size)?, &packed.narrow(1, 2 * size, size)?)?; // [S, C]
+        let (k, v) = (packed.narrow(1, size, size)?, packed.narrow(1, 2 * size, size)?);
         let (x, q) = (x.narrow(0, t - rows, rows)?, packed.narrow(0, t - rows, rows)?.narrow(1, 0, size)?);
-        let options = Attention { heads: self.heads, scale: self.scale(size), bias: None, causal: true };
-        let mixed = attention(&q, &k, &v, options)?;
+        let mixed = cache.attend(&q, &k, &v, self.heads, self.scale(size))?;
         let x = (x + self.attn_c_proj.forward(&mixed)?)?;
         let hidden = ACTIVATION.forward(&self.mlp_c_fc.forward(&self.ln_2.forward(&x)?)?)?; // [rows, ffn]
         let more = self.mlp_c_proj.forward(&hidden)?;
