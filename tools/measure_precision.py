@@ -52,7 +52,7 @@ def main() -> None:
     speed(decoders, options.repeat)
 
 
-def load(checkpoint: Path, precision: str):  # type: ignore[no-untyped-def]
+def load(checkpoint: Path, precision: str):
     """The decoder, the seconds that it took, and the peak memory of this process in MB."""
     from chatterbox_turbo_rs import backends, config
     from chatterbox_turbo_rs.resources import Resources
@@ -64,7 +64,7 @@ def load(checkpoint: Path, precision: str):  # type: ignore[no-untyped-def]
     return decoder, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def inputs(prompt: int, text: int):  # type: ignore[no-untyped-def]
+def inputs(prompt: int, text: int):
     import numpy as np
 
     random = np.random.default_rng(prompt)
@@ -73,7 +73,7 @@ def inputs(prompt: int, text: int):  # type: ignore[no-untyped-def]
     return speaker, random.integers(0, 6561, prompt), random.integers(0, 50_000, text)
 
 
-def errors(decoders, prompt: int, text: int, steps: int, rows: int) -> None:  # type: ignore[no-untyped-def]
+def errors(decoders, prompt: int, text: int, steps: int, rows: int) -> None:
     import numpy as np
 
     forced = np.random.default_rng(7).integers(0, 6561, steps)
@@ -83,7 +83,7 @@ def errors(decoders, prompt: int, text: int, steps: int, rows: int) -> None:  # 
         found = [session.prefill(), *(session.step(int(token)) for token in forced)]
         logits[precision] = np.array(found, np.float64)
 
-    def log_softmax(x):  # type: ignore[no-untyped-def]
+    def log_softmax(x):
         x = x / TEMPERATURE
         x = x - x.max(1, keepdims=True)
         return x - np.log(np.exp(x).sum(1, keepdims=True))
@@ -101,7 +101,7 @@ def errors(decoders, prompt: int, text: int, steps: int, rows: int) -> None:  # 
     )
 
 
-def speed(decoders, repeat: int) -> None:  # type: ignore[no-untyped-def]
+def speed(decoders, repeat: int) -> None:
     def report(name: str, times: dict[str, list[float]]) -> None:
         ratio = median(a / b for a, b in zip(times["int8"], times["f32"]))
         figures = ", ".join(f"{p} best {1e3 * min(t):.2f} median {1e3 * median(t):.2f} ms" for p, t in times.items())
@@ -117,7 +117,10 @@ def speed(decoders, repeat: int) -> None:  # type: ignore[no-untyped-def]
                 times[precision].append(time.perf_counter() - started)
         report(f"prefill {rows} rows", times)
     for position in POSITIONS:
-        sessions = {p: decoder.start(*inputs(min(position - 82, 375), max(60, position - 397)), 40 + 10 * repeat) for p, decoder in decoders.items()}
+        sessions = {
+            p: decoder.start(*inputs(min(position - 82, 375), max(60, position - 397)), 40 + 10 * repeat)
+            for p, decoder in decoders.items()
+        }
         for session in sessions.values():
             session.prefill()
         times = {p: [] for p in decoders}
