@@ -54,8 +54,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: M
 
 @pytest.fixture(scope="session")
 def demo() -> ChatterboxTurbo:
-    """The embedded model; threads may share it, so tests may too."""
-    return ChatterboxTurbo.from_pretrained("demo")
+    """The embedded model in float32, so that its sides can be compared; threads may share it, so tests may too."""
+    return ChatterboxTurbo.from_pretrained("demo", precision="f32")
 
 
 @pytest.fixture(scope="session")

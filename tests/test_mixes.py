@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def tts(tiny_checkpoint: Path) -> ChatterboxTurbo:
-    return ChatterboxTurbo.from_pretrained(tiny_checkpoint)
+    return ChatterboxTurbo.from_pretrained(tiny_checkpoint, precision="f32")
 
 
 def speak(tts: ChatterboxTurbo, clip: Path, plan: dict[str, str], voice=None):

@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="turbo", help="turbo, nano, demo, a repository id or a directory (default: turbo)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or metal")
-    command.add_argument("--precision", default="auto", help="auto or f32")
+    command.add_argument("--precision", default="auto", help="auto (int8 on the CPU), f32 (parity) or int8: T3's weights")
     command.add_argument("--tokenizer", type=Path, help="another tokenizer.json")
     command.add_argument("--backends", help="which side runs each stage, such as auto,t3=rust,text=python")
 
@@ -198,6 +198,7 @@ def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remar
                     "sample_rate": speech.sample_rate,
                     "seed": speech.seed,
                     "plan": dict(speech.plan),
+                    "precision": tts.precision,
                     "timings": dict(speech.timings),
                     "load_seconds": loaded,
                     "real_time_factor": factor,

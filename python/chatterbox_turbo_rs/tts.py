@@ -22,7 +22,7 @@ from .voice import Voice
 logger = logging.getLogger(__name__)
 LOUDNESS = ("bs1770", "rms", None)
 WATERMARK = ("perth", None)
-PRECISIONS = ("auto", "f32")
+PRECISIONS = ("auto", "f32", "int8")
 MAX_TOKENS = 1000
 """Upstream's limit of T3's loop (the first token comes on top)."""
 
@@ -57,7 +57,8 @@ class ChatterboxTurbo:
         """Loads ``"turbo"``, ``"nano"``, ``"demo"``, a repository id or a directory with upstream's files.
 
         ``device`` is ``"auto"`` (the CPU in this version), ``"cpu"``, ``"cuda"`` or ``"metal"``. ``precision`` is ``"f32"``, the
-        parity contract, or ``"auto"``, which is f32 in this version. ``backends`` is the switch (see ``backends.py``).
+        parity contract; ``"int8"``, T3's large weights in 8 bits on the CPU (the Rust side; PyTorch has float32 alone); or ``"auto"``:
+        int8 on the CPU, f32 elsewhere (see ``docs/precision.md``). ``backends`` is the switch (see ``backends.py``).
         ``tokenizer`` is the path of another tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark``
         (``"perth"`` or None) are defaults for ``voice`` and ``generate``.
 
@@ -93,7 +94,12 @@ class ChatterboxTurbo:
         plan = resolve(backends)
         directory, config = locate()
         options = {"tokenizer": None if tokenizer is None else str(tokenizer)}
-        resources = Resources(directory, config, "cpu" if device == "auto" else device, "f32", options)
+        device = "cpu" if device == "auto" else device
+        if precision == "int8" and not _on_cpu(device):
+            raise ArgumentError(f"precision: expected 'auto' or 'f32' on device {device!r}, got 'int8', which runs on the CPU")
+        if precision == "auto":
+            precision = "int8" if _on_cpu(device) else "f32"
+        resources = Resources(directory, config, device, precision, options)
         pipeline = Pipeline(resources, hub.fingerprint(directory, config))
         pipeline.build(plan)
         conds = directory / hub.BUILTIN_VOICE
@@ -108,6 +114,11 @@ class ChatterboxTurbo:
     def config(self) -> dict[str, Any]:
         """The model's hyper-parameters."""
         return dict(self._pipeline.config)
+
+    @property
+    def precision(self) -> str:
+        """``"f32"`` or ``"int8"``: what ``"auto"`` became."""
+        return self._pipeline.resources.precision
 
     @property
     def plan(self) -> Plan:
@@ -188,6 +199,10 @@ class ChatterboxTurbo:
         if path.suffix in (".safetensors", ".pt", ".pth"):
             return Voice.load(path)
         return self._pipeline.voice(path, resolve(spec, self._spec), loudness, call)
+
+
+def _on_cpu(device: str) -> bool:
+    return device.partition(":")[0] == "cpu"
 
 
 def resolve(*specs: Spec) -> Plan:

@@ -1,6 +1,7 @@
 //! Speaks from the core crate alone, without Python.
 //!
-//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--perth WEIGHTS] [-o out.wav]`
+//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8]
+//! [--perth WEIGHTS] [-o out.wav]`
 //!
 //! Without `--model` it takes the embedded demo checkpoint, whose weights are random: the sound is not speech. The watermark
 //! needs Perth's weights (`perth/perth_net/pretrained/implicit/perth_net_250000.pth.tar` of the resemble-perth wheel).
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use chatterbox_turbo::stages::reference::load::load_path;
 use chatterbox_turbo::synthesizer::{Options, SAMPLE_RATE, Synthesizer};
-use chatterbox_turbo::{Device, Silent, Voice};
+use chatterbox_turbo::{Device, Precision, Silent, Voice};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -19,6 +20,7 @@ fn main() -> Outcome<()> {
     let mut text = None;
     let mut model = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/chatterbox_turbo_rs/assets/demo"));
     let (mut clip, mut perth, mut output, mut options) = (None, None, PathBuf::from("say.wav"), Options::default());
+    let mut precision = Precision::Int8;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument}: expected a value"));
@@ -26,6 +28,7 @@ fn main() -> Outcome<()> {
             "--model" => model = value()?.into(),
             "--voice" => clip = Some(PathBuf::from(value()?)),
             "--perth" => perth = Some(PathBuf::from(value()?)),
+            "--precision" => precision = value()?.parse()?,
             "--seed" => options.seed = value()?.parse()?,
             "-o" => output = value()?.into(),
             other if other.starts_with('-') => return Err(format!("unknown option {other}").into()),
@@ -33,7 +36,7 @@ fn main() -> Outcome<()> {
         }
     }
     let text = text.unwrap_or_else(|| "Hello [laugh] there.".into());
-    let synthesizer = Synthesizer::open(&model, &Device::Cpu, perth.as_deref())?;
+    let synthesizer = Synthesizer::open(&model, &Device::Cpu, precision, perth.as_deref())?;
     let voice = match clip {
         Some(clip) => synthesizer.voice(&load_path(&clip)?, &Silent)?,
         None => Voice::from_conds(model.join("conds.pt"))?,

@@ -14,7 +14,7 @@ use crate::stages::t3::{decoder::T3Decoder, sampler::SamplerParameters};
 use crate::stages::text::{normalize::normalize, tokenize::Tokenizer};
 use crate::stages::voice_encoder::{embedding::VoiceEncoder, mel::mel as voice_encoder_mel};
 use crate::stages::watermark::perth::Watermarker;
-use crate::{Checkpoint, Device, Observer, Result, Voice, draws};
+use crate::{Checkpoint, Device, Observer, Precision, Result, Voice, draws};
 
 /// Sample rate of reference clips and of the result, in Hz.
 pub const SAMPLE_RATE: u32 = 24_000;
@@ -60,15 +60,16 @@ pub struct Synthesizer {
 
 impl Synthesizer {
     /// Loads the checkpoint directory `directory` (upstream's files) onto `device`; `perth` is the path of Perth's weights
-    /// (`perth_net_250000.pth.tar` of the resemble-perth wheel), `None` for no watermark.
+    /// (`perth_net_250000.pth.tar` of the resemble-perth wheel), `None` for no watermark; `precision` is T3's.
     ///
     /// # Errors
-    /// [`crate::Error::Checkpoint`], [`crate::Error::Io`], [`crate::Error::Watermark`], each naming the file.
-    pub fn open(directory: impl AsRef<Path>, device: &Device, perth: Option<&Path>) -> Result<Self> {
+    /// [`crate::Error::Checkpoint`], [`crate::Error::Io`], [`crate::Error::Watermark`], each naming the file;
+    /// [`crate::Error::Argument`] for int8 on another device than the CPU.
+    pub fn open(directory: impl AsRef<Path>, device: &Device, precision: Precision, perth: Option<&Path>) -> Result<Self> {
         let checkpoint = Checkpoint::open_directory(directory)?;
         Ok(Self {
             tokenizer: Tokenizer::from_directory(checkpoint.directory(), checkpoint.config())?,
-            t3: T3Decoder::load(&checkpoint, device)?,
+            t3: T3Decoder::load(&checkpoint, device, precision)?,
             encoder: FlowEncoder::load(&checkpoint, device)?,
             flow: Flow::load(&checkpoint, device)?,
             vocoder: Vocoder::load(&checkpoint, device)?,

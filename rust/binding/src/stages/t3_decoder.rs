@@ -5,17 +5,17 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Session as CoreSession};
 use chatterbox_turbo::stages::t3::generate::{Session, generate, keep_speech};
 use chatterbox_turbo::stages::t3::sampler::SamplerParameters;
-use chatterbox_turbo::{Error, Result, draws};
+use chatterbox_turbo::{Error, Precision, Result, draws};
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::{doubles, ids, to_vector, vector};
 use crate::checkpoint::Checkpoint;
-use crate::door::{error, run};
+use crate::door::{error, map, run};
 use crate::hyperparameters::dict;
 
-/// The loaded decoder (`_core.T3Decoder(checkpoint, device)`); immutable, to be shared by threads.
+/// The loaded decoder (`_core.T3Decoder(checkpoint, device, precision="f32")`); immutable, to be shared by threads.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct T3Decoder {
     core: Core,
@@ -25,9 +25,11 @@ pub struct T3Decoder {
 #[pymethods]
 impl T3Decoder {
     #[new]
-    fn new(py: Python<'_>, checkpoint: &Checkpoint, device: &str) -> PyResult<Self> {
+    #[pyo3(signature = (checkpoint, device, precision="f32"))]
+    fn new(py: Python<'_>, checkpoint: &Checkpoint, device: &str, precision: &str) -> PyResult<Self> {
+        let precision: Precision = precision.parse().map_err(map)?;
         let device = crate::checkpoint::device(device)?;
-        let core = run(py, None, |_| Core::load(&checkpoint.core, &device))?;
+        let core = run(py, None, |_| Core::load(&checkpoint.core, &device, precision))?;
         Ok(Self { core, s3gen: checkpoint.core.config().s3gen.clone() })
     }
 

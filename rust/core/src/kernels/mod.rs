@@ -10,6 +10,8 @@ pub mod conv2d;
 pub mod conv_transpose1d;
 pub mod depthwise;
 pub mod elementwise;
+pub mod half_cache;
+pub mod int8;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;

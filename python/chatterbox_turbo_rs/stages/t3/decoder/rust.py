@@ -21,7 +21,7 @@ class Decoder:
 
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
-        self._core = _core.T3Decoder(resources.core, resources.device)
+        self._core = _core.T3Decoder(resources.core, resources.device, resources.precision)
         self.start, self.keep_speech = self._core.start, self._core.keep_speech
         self.hyperparameters = self._core.hyperparameters
 

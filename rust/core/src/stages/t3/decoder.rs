@@ -15,9 +15,9 @@ use super::generate::Session;
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Attention, Embedding, KvCache, LayerNorm, Linear, attention};
+use crate::nn::{Activation, Embedding, KvCache, LayerNorm, Linear, Projection};
 use crate::tap::{skip, tap};
-use crate::{Checkpoint, Error, Observer, Result, Weights};
+use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
 /// Of the feed-forward layers.
 const ACTIVATION: Activation = Activation::GeluTanh;
@@ -34,21 +34,24 @@ struct Model {
     embedding_size: usize,
     text_vocab: usize,
     device: Device,
+    precision: Precision,
     speaker: Linear,
     speech: Embedding,
     text: Embedding,
     positions: Embedding,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    head: Linear,
+    head: Projection,
 }
 
 impl T3Decoder {
-    /// Reads T3's weight file.
+    /// Reads T3's weight file; with int8 the blocks' four projections and the speech head are of 8
+    /// bits, and sessions keep keys and values in float16.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
+    /// [`Error::Argument`] for int8 on another device than the CPU.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let config = checkpoint.config();
         let c = config.t3.clone();
         let (size, text_vocab, embedding_size) = (c.hidden_size, config.text.vocab_size, config.voice_encoder.embedding_size);
@@ -62,13 +65,14 @@ impl T3Decoder {
             embedding_size,
             text_vocab,
             device: device.clone(),
+            precision,
             speaker: Linear::load(&weights.under("cond_enc").under("spkr_enc"), embedding_size, size)?,
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,
             text: Embedding::load(&weights.under("text_emb"), "text_ids", text_vocab, size)?,
             positions: Embedding::load(&backbone.under("wpe"), "positions", c.positions, size)?,
-            blocks: (0..c.layers).map(|i| Block::load(&layers.under(i), &c)).collect::<Result<_>>()?,
+            blocks: (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?,
             norm: LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?,
-            head: Linear::load(&weights.under("speech_head"), size, c.speech_vocab)?,
+            head: Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?,
             config: c,
         };
         weights.expect_all_used(&[])?;
@@ -180,9 +184,9 @@ impl Session for T3Session {
     /// `"t3.prefill"` after every block. Called again, it begins the utterance anew.
     fn prefill(&mut self, observer: &dyn Observer) -> Result<Vec<f32>> {
         let model = self.model.clone();
-        let (layers, width) = (model.config.layers, model.config.hidden_size);
+        let layers = model.config.layers;
         self.caches = None;
-        let mut caches = (0..layers).map(|_| KvCache::new(self.positions, width, &model.device)).collect::<Result<Vec<_>>>()?;
+        let mut caches = (0..layers).map(|_| model.cache(self.positions)).collect::<Result<Vec<_>>>()?;
         let mut x = model.beginning(&self.speaker, &self.prompt, &self.text)?; // [2 + P + T, C]
         for (i, (block, cache)) in model.blocks.iter().zip(&mut caches).enumerate() {
             // Nothing reads what the last block makes of the other rows.
@@ -229,6 +233,15 @@ impl Session for T3Session {
 }
 
 impl Model {
+    /// Room for the keys and values of one block: float16 beside weights of 8 bits.
+    fn cache(&self, positions: usize) -> Result<KvCache> {
+        let (width, heads) = (self.config.hidden_size, self.config.heads);
+        match self.precision {
+            Precision::F32 => KvCache::new(positions, width, &self.device),
+            Precision::Int8 => Ok(KvCache::half(positions, heads, width / heads)),
+        }
+    }
+
     /// `[speaker | prompt | text | start]` with positions, `[2 + P + T, C]`.
     fn beginning(&self, speaker: &[f32], prompt: &[i64], text: &[i64]) -> Result<Tensor> {
         let speaker = Tensor::from_slice(speaker, (1, speaker.len()), &self.device)?;
@@ -257,24 +270,24 @@ impl Model {
 struct Block {
     heads: usize,
     ln_1: LayerNorm,
-    attn_c_attn: Linear,
-    attn_c_proj: Linear,
+    attn_c_attn: Projection,
+    attn_c_proj: Projection,
     ln_2: LayerNorm,
-    mlp_c_fc: Linear,
-    mlp_c_proj: Linear,
+    mlp_c_fc: Projection,
+    mlp_c_proj: Projection,
 }
 
 impl Block {
-    fn load(weights: &Weights, c: &config::T3) -> Result<Self> {
+    fn load(weights: &Weights, c: &config::T3, precision: Precision) -> Result<Self> {
         let (size, attn, mlp) = (c.hidden_size, weights.under("attn"), weights.under("mlp"));
         Ok(Self {
             heads: c.heads,
             ln_1: LayerNorm::load(&weights.under("ln_1"), size, c.norm_eps)?,
-            attn_c_attn: Linear::load_transposed(&attn.under("c_attn"), size, 3 * size)?,
-            attn_c_proj: Linear::load_transposed(&attn.under("c_proj"), size, size)?,
+            attn_c_attn: Projection::load_transposed(&attn.under("c_attn"), size, 3 * size, precision)?,
+            attn_c_proj: Projection::load_transposed(&attn.under("c_proj"), size, size, precision)?,
             ln_2: LayerNorm::load(&weights.under("ln_2"), size, c.norm_eps)?,
-            mlp_c_fc: Linear::load_transposed(&mlp.under("c_fc"), size, c.ffn_size)?,
-            mlp_c_proj: Linear::load_transposed(&mlp.under("c_proj"), c.ffn_size, size)?,
+            mlp_c_fc: Projection::load_transposed(&mlp.under("c_fc"), size, c.ffn_size, precision)?,
+            mlp_c_proj: Projection::load_transposed(&mlp.under("c_proj"), c.ffn_size, size, precision)?,
         })
     }
 
@@ -282,10 +295,9 @@ impl Block {
     fn forward(&self, x: &Tensor, cache: &mut KvCache, rows: usize) -> Result<Tensor> {
         let (t, size) = x.dims2()?;
         let packed = self.attn_c_attn.forward(&self.ln_1.forward(x)?)?; // [T, q | k | v]
-        let (k, v) = cache.append(&packed.narrow(1, size, size)?, &packed.narrow(1, 2 * size, size)?)?; // [S, C]
+        let (k, v) = (packed.narrow(1, size, size)?, packed.narrow(1, 2 * size, size)?);
         let (x, q) = (x.narrow(0, t - rows, rows)?, packed.narrow(0, t - rows, rows)?.narrow(1, 0, size)?);
-        let options = Attention { heads: self.heads, scale: self.scale(size), bias: None, causal: true };
-        let mixed = attention(&q, &k, &v, options)?;
+        let mixed = cache.attend(&q, &k, &v, self.heads, self.scale(size))?;
         let x = (x + self.attn_c_proj.forward(&mixed)?)?;
         let hidden = ACTIVATION.forward(&self.mlp_c_fc.forward(&self.ln_2.forward(&x)?)?)?; // [rows, ffn]
         let more = self.mlp_c_proj.forward(&hidden)?;

@@ -1,0 +1,75 @@
+//! Activations of 8 bits: int8 in groups of [`GROUP`] with a scale each.
+
+use rayon::prelude::*;
+
+use super::super::simd::dispatch;
+use super::{GROUP, OFFSET, QUAD, SMALLEST, STEPS, nearest};
+
+dispatch!(
+    /// Quantises a group: its bytes (int8), its scale (not finite where a value is not), and the sum of its bytes.
+    fn quantise(x: &[f32; GROUP], to: &mut [u8; GROUP]) -> (f32, i32);
+    fma => {
+        let (mut largest, mut faults) = ([0f32; 16], [0f32; 16]);
+        for part in x.as_chunks::<16>().0 {
+            for ((m, f), v) in largest.iter_mut().zip(&mut faults).zip(part) {
+                *m = if v.abs() > *m { v.abs() } else { *m };
+                *f += *v * 0.0;
+            }
+        }
+        let largest = largest.iter().fold(0f32, |a, b| a.max(*b));
+        let fault: f32 = faults.iter().sum();
+        let (scale, inverse) = if largest < SMALLEST { (0.0, 0.0) } else { (largest / STEPS, STEPS / largest) };
+        let mut sums = [0i32; 16];
+        for (to, part) in to.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0) {
+            for ((sum, to), v) in sums.iter_mut().zip(to).zip(part) {
+                let n = nearest(*v * inverse);
+                *to = n as u8;
+                *sum = sum.wrapping_add(n);
+            }
+        }
+        (scale + fault, sums.iter().fold(0, |a, b| a.wrapping_add(*b)))
+    }
+);
+
+/// Quantises a row: its bytes, and of every group the scale and the correction.
+fn row(x: &[f32], bytes: &mut [u8], steps: &mut [(f32, i32)]) {
+    for ((x, to), step) in x.chunks(GROUP).zip(bytes.as_chunks_mut().0).zip(steps) {
+        let mut group = [0.0; GROUP];
+        group[..x.len()].copy_from_slice(x);
+        let (scale, sum) = quantise(&group, to);
+        *step = (scale, sum.wrapping_mul(-i32::from(OFFSET)));
+    }
+}
+
+/// Quantised activations of m rows; every row is filled up with zeros to whole groups.
+pub(super) struct Activations {
+    /// Two's complement, `[m, groups, GROUP]`.
+    bytes: Vec<u8>,
+    /// Scale, and −128 Σ bytes (what the offset of the weights adds to a sum, taken off), `[m, groups]`.
+    steps: Vec<(f32, i32)>,
+    /// Groups of a row.
+    pub(super) groups: usize,
+}
+
+impl Activations {
+    /// Quantises `a` `[m, k]`.
+    pub(super) fn new(a: &[f32], m: usize, k: usize) -> Self {
+        let groups = k.div_ceil(GROUP);
+        let (mut bytes, mut steps) = (vec![0; m * groups * GROUP], vec![(0.0, 0); m * groups]);
+        if m == 1 {
+            row(a, &mut bytes, &mut steps);
+        } else {
+            let rows = a.par_chunks(k).zip(bytes.par_chunks_mut(groups * GROUP)).zip(steps.par_chunks_mut(groups));
+            rows.with_min_len(8).for_each(|((x, bytes), steps)| row(x, bytes, steps));
+        }
+        Self { bytes, steps, groups }
+    }
+
+    /// Group `g` of `row`: quads of bytes, scale and correction.
+    #[inline(always)]
+    pub(super) fn group(&self, row: usize, g: usize) -> (&[[u8; QUAD]], f32, i32) {
+        let at = row * self.groups + g;
+        let (scale, correction) = self.steps[at];
+        (self.bytes[at * GROUP..][..GROUP].as_chunks().0, scale, correction)
+    }
+}

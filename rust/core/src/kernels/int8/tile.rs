@@ -1,0 +1,164 @@
+//! One panel of weights times a few rows, once for every CPU level.
+
+use super::activations::Activations;
+use super::{COLUMNS, GROUP, OFFSET, PAGE, QUAD};
+
+/// How a tile is computed; all give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Plain,
+}
+
+impl Level {
+    /// The best of this CPU.
+    pub(super) fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Self::Vnni.available() {
+                return Self::Vnni;
+            }
+            if Self::Avx2.available() {
+                return Self::Avx2;
+            }
+        }
+        Self::Plain
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn available(self) -> bool {
+        match self {
+            Self::Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            Self::Plain => true,
+        }
+    }
+
+    /// Products of one panel with `R` rows from `first` on, without the scales of the outputs.
+    #[inline(always)]
+    pub(super) fn tile<const R: usize>(self, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+        match self {
+            // SAFETY: `best` (and the tests) found the features on this CPU.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { vnni(panel, x, first) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2(panel, x, first) },
+            Self::Plain => plain(panel, x, first),
+        }
+    }
+}
+
+/// What the other levels compute, written to be read.
+fn plain<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+    let mut totals = [[0f32; COLUMNS]; R];
+    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
+        for (r, totals) in totals.iter_mut().enumerate() {
+            let (quads, scale, correction) = x.group(first + r, g);
+            let mut sums = [correction; COLUMNS];
+            for (a, weights) in quads.iter().zip(page.chunks_exact(QUAD * COLUMNS)) {
+                let a = a.map(|byte| i32::from(byte as i8));
+                for (sum, w) in sums.iter_mut().zip(weights.as_chunks::<QUAD>().0) {
+                    let w = w.map(i32::from);
+                    *sum += (w[0] * a[0] + w[1] * a[1]) + (w[2] * a[2] + w[3] * a[3]);
+                }
+            }
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum as f32 * scale);
+        }
+    }
+    totals
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn vnni<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+    use std::arch::x86_64::{
+        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    };
+    const VECTORS: usize = COLUMNS / 16;
+    let mut totals = [[_mm512_setzero_ps(); VECTORS]; R];
+    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
+        let mut rows = [x.group(first, g); R];
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
+        for r in 0..R {
+            rows[r] = x.group(first + r, g);
+            sums[r] = [_mm512_set1_epi32(rows[r].2); VECTORS];
+        }
+        for q in 0..GROUP / QUAD {
+            let mut weights = [_mm512_setzero_si512(); VECTORS];
+            for v in 0..VECTORS {
+                // SAFETY: a page has GROUP / QUAD times VECTORS pieces of 64 bytes.
+                weights[v] = unsafe { _mm512_loadu_si512(page.as_ptr().add((q * VECTORS + v) * 64).cast()) };
+            }
+            for r in 0..R {
+                let a = _mm512_set1_epi32(i32::from_le_bytes(rows[r].0[q]));
+                for v in 0..VECTORS {
+                    sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], weights[v], a);
+                }
+            }
+        }
+        for r in 0..R {
+            let scale = _mm512_set1_ps(rows[r].1);
+            for v in 0..VECTORS {
+                totals[r][v] = _mm512_add_ps(totals[r][v], _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), scale));
+            }
+        }
+    }
+    let mut out = [[0f32; COLUMNS]; R];
+    for (out, totals) in out.iter_mut().zip(totals) {
+        for (to, v) in out.as_chunks_mut::<16>().0.iter_mut().zip(totals) {
+            // SAFETY: `to` has room for 16 values.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) };
+        }
+    }
+    out
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn avx2<const R: usize>(panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+    use std::arch::x86_64::{
+        __m256i, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_ps, _mm256_xor_si256,
+    };
+    /// Sixteen registers hold the sums of 32 outputs: a page is passed twice, and rows go one by one.
+    const VECTORS: usize = 4;
+    const BYTES: usize = 32;
+    let (offset, ones) = (_mm256_set1_epi8(OFFSET as i8), _mm256_set1_epi16(1));
+    let mut out = [[0f32; COLUMNS]; R];
+    for (g, page) in panel.chunks_exact(PAGE).enumerate() {
+        for r in 0..R {
+            // signed bytes on both sides here: nothing to correct
+            let (quads, scale, _) = x.group(first + r, g);
+            for half in 0..COLUMNS / (8 * VECTORS) {
+                let mut sums = [_mm256_setzero_si256(); VECTORS];
+                for (q, quad) in quads.iter().enumerate() {
+                    let a = _mm256_set1_epi32(i32::from_le_bytes(*quad));
+                    let size = _mm256_abs_epi8(a);
+                    for v in 0..VECTORS {
+                        let at = q * QUAD * COLUMNS + (half * VECTORS + v) * BYTES;
+                        // SAFETY: a page has QUAD * COLUMNS bytes for each of its quads, two halves of VECTORS * BYTES.
+                        let bytes = unsafe { _mm256_loadu_si256(page.as_ptr().add(at).cast::<__m256i>()) };
+                        let weights = _mm256_xor_si256(bytes, offset);
+                        // |a| · (w with the sign of a): two of these products are at most 2 · 127², which 16 bits hold
+                        let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(weights, a));
+                        sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+                let scale = _mm256_set1_ps(scale);
+                for v in 0..VECTORS {
+                    let total = &mut out[r][(half * VECTORS + v) * 8..][..8];
+                    let more = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), scale);
+                    // SAFETY: `total` has 8 values.
+                    unsafe { _mm256_storeu_ps(total.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(total.as_ptr()), more)) };
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,137 @@
+//! A linear layer with its weights in float32 or in 8 bits, chosen when it is loaded.
+
+use candle_core::{D, Tensor};
+
+use super::{Fused, Linear, with_slice};
+use crate::kernels::int8::{Int8Matrix, multiply_add};
+use crate::{Error, Precision, Result, Weights};
+
+/// `y = x Wᵀ + b` over the last axis.
+#[derive(Debug)]
+pub enum Projection {
+    /// Weights in float32.
+    F32(Linear),
+    /// Weights in 8 bits, and the bias `[out]` in float32; on the CPU.
+    Int8(Int8Matrix, Tensor),
+}
+
+impl Projection {
+    /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a tensor that is missing or unusable, [`Error::Argument`] for int8 on another device than the CPU.
+    pub fn load(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::F32 => Ok(Self::F32(Linear::load(weights, input, output)?)),
+            Precision::Int8 => Self::quantised(weights, [output, input], input, output, input, 1),
+        }
+    }
+
+    /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn load_transposed(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::F32 => Ok(Self::F32(Linear::load_transposed(weights, input, output)?)),
+            Precision::Int8 => Self::quantised(weights, [input, output], input, output, 1, output),
+        }
+    }
+
+    fn quantised(weights: &Weights, shape: [usize; 2], input: usize, output: usize, column: usize, row: usize) -> Result<Self> {
+        if !weights.device().is_cpu() {
+            return Err(Error::argument(format!(
+                "precision: expected f32 on this device, got int8, which runs on the CPU ({})",
+                weights.path()
+            )));
+        }
+        let matrix = Int8Matrix::new(&weights.values("weight", &shape)?, output, input, column, row);
+        Ok(Self::Int8(matrix, weights.tensor("bias", &[output])?))
+    }
+
+    /// Output channels.
+    pub fn output(&self) -> usize {
+        match self {
+            Self::F32(linear) => linear.output(),
+            Self::Int8(matrix, _) => matrix.output(),
+        }
+    }
+
+    /// Input channels.
+    pub fn input(&self) -> usize {
+        match self {
+            Self::F32(linear) => linear.input(),
+            Self::Int8(matrix, _) => matrix.input(),
+        }
+    }
+
+    /// Does it add a bias?
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Self::F32(linear) => linear.has_bias(),
+            Self::Int8(..) => true,
+        }
+    }
+
+    /// `x` `[.., in]` → `[.., out]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_fused(x, &Fused::default())
+    }
+
+    /// `x` `[.., in]` → `[.., out]`, with more work done on the way; `fused.before` is for float32 only.
+    pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
+        let (matrix, bias) = match self {
+            Self::F32(linear) => return linear.forward_fused(x, fused),
+            Self::Int8(matrix, bias) => (matrix, bias),
+        };
+        let (n, k) = (matrix.output(), matrix.input());
+        let mut shape = x.dims().to_vec();
+        let m = x.elem_count() / x.dim(D::Minus1)?;
+        x.reshape((m, k))?; // a clear error for a wrong width
+        if let Some(last) = shape.last_mut() {
+            *last = n;
+        }
+        if fused.before.is_some() || !fused.fits(k, n, m * n) {
+            return Err(Error::argument("an int8 layer: expected nothing before it and as many channels as it has behind it"));
+        }
+        let mut out = fused.start(m, Some(bias), n)?;
+        with_slice(x, |x| multiply_add(matrix, m, x, &mut out))?;
+        fused.finish(&mut out)?;
+        Ok(Tensor::from_vec(out, shape, x.device())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::{Activation, Pointwise};
+    use super::*;
+
+    #[test]
+    fn int8_is_close_to_float32_with_the_same_weights() -> Result<()> {
+        let weight = Tensor::randn(0f32, 1.0, (70, 200), &Device::Cpu)?;
+        let bias = Tensor::randn(0f32, 1.0, 70, &Device::Cpu)?;
+        let matrix = Int8Matrix::new(&weight.flatten_all()?.to_vec1()?, 70, 200, 200, 1);
+        // float32 with the rounded weights: what is left is the rounding of the activations
+        let rounded = Tensor::from_vec(matrix.values(), (70, 200), &Device::Cpu)?;
+        let float = Projection::F32(Linear::new(rounded, Some(bias.clone()))?);
+        let int8 = Projection::Int8(matrix, bias);
+        assert_eq!((int8.input(), int8.output(), int8.has_bias()), (200, 70, true));
+        for rows in [1, 9] {
+            let x = Tensor::randn(0f32, 1.0, (1, rows, 200), &Device::Cpu)?;
+            let residual = Tensor::randn(0f32, 1.0, (1, rows, 70), &Device::Cpu)?;
+            let after = Some(Pointwise::Function(Activation::GeluTanh));
+            for fused in [Fused::default(), Fused { add: &[&residual], after, ..Fused::default() }] {
+                let (a, b) = (int8.forward_fused(&x, &fused)?, float.forward_fused(&x, &fused)?);
+                assert_eq!(a.dims(), b.dims());
+                let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+                let error = norm(&(&a - &b)?)? / norm(&b)?;
+                assert!(error > 1e-4 && error < 1e-2, "{rows} rows: {error}");
+            }
+        }
+        let wrong = Tensor::zeros((1, 3, 199), candle_core::DType::F32, &Device::Cpu)?;
+        assert!(int8.forward(&wrong).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+"""``precision``: int8 and float32 T3 both speak, int8 stays near float32 and gives the same bits on any number of threads."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import implementations
+import numpy as np
+import pytest
+
+from chatterbox_turbo_rs import ChatterboxTurbo, _core, backends, cli
+from chatterbox_turbo_rs.errors import ArgumentError, DeviceError
+from chatterbox_turbo_rs.resources import Resources
+
+GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
+INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
+DEMO = Path(backends.__file__).parent / "assets" / "demo"
+NAMES = "expected 'auto', 'f32', 'int8', got "
+
+
+def decoder(directory: Path, precision: str | None = None, implementation: str = "rust"):
+    config = json.loads((directory / "config.json").read_text())
+    resources = Resources(directory, config) if precision is None else Resources(directory, config, "cpu", precision)
+    return importlib.import_module(f"chatterbox_turbo_rs.stages.t3.decoder.{implementation}").create(resources)
+
+
+@pytest.fixture(scope="module")
+def int8(tiny_checkpoint):
+    return decoder(tiny_checkpoint, "int8")
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_checkpoint):
+    return logits(decoder(tiny_checkpoint, "f32"))
+
+
+def logits(t3, inputs=INPUTS, forced=GOLDEN["forced"]) -> np.ndarray:
+    """[1 + steps, 6563] under teacher forcing."""
+    session = t3.start(*inputs, len(forced))
+    return np.stack([session.prefill(), *(session.step(int(token)) for token in forced)])
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("size", ["tiny", "demo"])
+def test_both_precisions_speak(tiny_checkpoint, data, size, precision):
+    model = ChatterboxTurbo.from_pretrained({"tiny": tiny_checkpoint, "demo": DEMO}[size], precision=precision)
+    assert model.precision == precision
+    voice = model.builtin_voice or model.voice(data / "clips" / "short.flac")
+    first, again = (model.generate("Hello [laugh] there.", voice=voice, seed=4, max_tokens=30) for _ in range(2))
+    assert len(first.tokens) > 3 and np.isfinite(first.samples).all() and np.abs(first.samples).max() > 1e-3
+    assert first.samples.tobytes() == again.samples.tobytes()
+
+
+def test_auto_is_int8_on_the_cpu(tiny_checkpoint, exact):
+    auto = ChatterboxTurbo.from_pretrained(tiny_checkpoint)
+    assert auto.precision == ChatterboxTurbo.from_pretrained(tiny_checkpoint, precision="int8", device="cpu").precision == "int8"
+    found = logits(auto._pipeline.stage("t3.decoder", "rust"))
+    assert (found == logits(decoder(tiny_checkpoint, "int8"))).all() and not (found == exact).all()
+
+
+def test_f32_is_the_default_of_the_stage_and_keeps_its_bits(tiny_checkpoint, exact, int8):
+    assert (logits(decoder(tiny_checkpoint)) == exact).all()
+    logits(int8)
+    assert (logits(decoder(tiny_checkpoint, "f32")) == exact).all()
+    assert np.abs(exact[GOLDEN["steps"]] - GOLDEN["logits"]).max() < 1e-5 * np.abs(GOLDEN["logits"]).max()
+
+
+def test_int8_logits_stay_near_f32(int8, exact):
+    found = logits(int8)
+    error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert 1e-3 < error.min() and error.max() < 0.03
+    p, q = (np.exp(x.astype(np.float64) / 0.8) for x in (exact, found))
+    p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+    assert (p * np.log(p / q)).sum(1).max() < 5e-3
+
+
+def test_long_sequences_stay_near_f32_too(tiny_checkpoint, int8):
+    """Past the first block of positions of the float16 cache, and with the longest prompt."""
+    speaker, prompt, text = INPUTS
+    inputs, forced = (speaker, np.resize(prompt, 375), text), np.resize(GOLDEN["forced"], 90)
+    found, expected = logits(int8, inputs, forced), logits(decoder(tiny_checkpoint, "f32"), inputs, forced)
+    assert (np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 0.03
+
+
+def test_int8_gives_the_same_bits_on_one_thread_and_on_two(tiny_checkpoint):
+    program = f"""
+import hashlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_precision import INPUTS, ChatterboxTurbo, _core, decoder, logits
+t3 = decoder(Path({str(tiny_checkpoint)!r}), "int8")
+tokens = ChatterboxTurbo.from_pretrained("demo", precision="int8").generate("Hello.", seed=5, max_tokens=40, watermark=None).tokens
+print(_core.build_info()["threads"], hashlib.sha256(logits(t3).tobytes()).hexdigest(), *tokens)
+"""
+    found = {}
+    for threads in ("1", "2"):
+        environment = os.environ | {"RAYON_NUM_THREADS": threads}
+        command = [sys.executable, "-c", program]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert result.returncode == 0, result.stderr
+        used, found[threads] = result.stdout.split(" ", 1)
+        assert used == threads
+    assert found["1"] == found["2"]
+
+
+def test_int8_sessions_are_independent_and_begin_anew(int8):
+    expected, found = logits(int8), {}
+    threads = [threading.Thread(target=lambda name=name: found.update({name: logits(int8)})) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3 and all((other == expected).all() for other in found.values())
+    session = int8.start(*INPUTS, 1)
+    session.prefill()
+    session.step(5)
+    with pytest.raises(ArgumentError, match="step: expected at most max_tokens = 1 steps"):
+        session.step(5)
+    assert (session.prefill() == expected[0]).all()
+
+
+def test_hyperparameters_and_digests_do_not_depend_on_the_precision(tiny_checkpoint, int8):
+    assert int8.hyperparameters() == decoder(tiny_checkpoint, "f32").hyperparameters()
+    config = (tiny_checkpoint / "config.json").read_text()
+    found = []
+    for precision in ("f32", "int8"):
+        checkpoint = _core.Checkpoint(tiny_checkpoint, config, record=True)
+        _core.T3Decoder(checkpoint, "cpu", precision)
+        found.append(checkpoint.digests())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("implementation", [implementations.param("t3.decoder", "python")])
+def test_the_python_side_is_float32_at_either(tiny_checkpoint, implementation):
+    f32, other = (logits(decoder(tiny_checkpoint, precision, implementation)) for precision in ("f32", "int8"))
+    assert (f32 == other).all()
+
+
+@pytest.mark.parametrize("value", ["f17", "INT8", "", None, 8])
+def test_other_precisions_are_one_clear_error(value, capsys):
+    with pytest.raises(ArgumentError) as caught:
+        ChatterboxTurbo.from_pretrained("demo", precision=value)
+    assert str(caught.value) == f"precision: {NAMES}{value!r}"
+    if isinstance(value, str):
+        assert cli.main(["say", "Hi.", "--model", "demo", "--precision", value]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err == f"chatterbox-turbo: precision: {NAMES}{value!r}\n"
+
+
+def test_the_core_names_its_precisions(tiny_checkpoint):
+    checkpoint = _core.Checkpoint(tiny_checkpoint, (tiny_checkpoint / "config.json").read_text())
+    with pytest.raises(ArgumentError, match=r'^precision: expected f32 or int8, got "auto"$'):
+        _core.T3Decoder(checkpoint, "cpu", "auto")
+
+
+def test_int8_is_for_the_cpu():
+    with pytest.raises(ArgumentError, match=r"^precision: expected 'auto' or 'f32' on device 'cuda:1', got 'int8'"):
+        ChatterboxTurbo.from_pretrained("demo", device="cuda:1", precision="int8")
+    with pytest.raises(DeviceError, match="tpu"):  # auto leaves the device's own error as it is
+        ChatterboxTurbo.from_pretrained("demo", device="tpu")
+
+
+def test_the_command_says_which_precision_it_took(capsys, tmp_path):
+    for arguments, expected in ((["--precision", "f32"], "f32"), ([], "int8")):
+        command = ["say", "Hi.", "--model", "demo", "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
+        assert cli.main(command) == 0
+        assert json.loads(capsys.readouterr().out)["precision"] == expected
