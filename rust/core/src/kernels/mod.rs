@@ -10,6 +10,8 @@ pub mod conv2d;
 pub mod conv_transpose1d;
 pub mod depthwise;
 pub mod elementwise;
+pub(crate) mod gemm;
+mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
@@ -19,6 +21,8 @@ pub mod relative_attention;
 pub mod rotary;
 pub(crate) mod simd;
 mod tiles;
+
+pub use level::{Level, level_in_use, levels};
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {
