@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-torch readme-table parity parity-official bench lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench lint wheel check-wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -40,6 +40,11 @@ test-rust:
 
 test-python: build
 	$(PYTEST) tests
+
+test-levels: build ## run the Rust tests and those of the stages at every lower CPU level of this machine
+	set -e; for level in $$($(BIN)/python -c "from chatterbox_turbo_rs import _core; print(*_core.build_info()['cpu_levels'][1:])"); do \
+	  echo "CHATTERBOX_CPU=$$level"; export CHATTERBOX_CPU=$$level; $(CARGO_TEST) -p chatterbox-turbo; $(PYTEST) tests/stages; \
+	done
 
 parity: build $(REFERENCE)/bin/python ## run the parity checklist, Python against Rust, on the embedded model
 	$(TORCH) -m chatterbox_turbo_rs parity --model demo --parties python,rust --html $(BUILD)/parity/demo.html

@@ -134,6 +134,7 @@ def test_voice_prepare_show_convert_and_say(command, tmp_path, clip):
 def test_info(command):
     code, out, err = command("info")
     assert code == 0 and err == "" and out.startswith("chatterbox-turbo-rs ") and "device cpu: available" in out
+    text = out
     code, out, _ = command("info", "--json")
     facts = json.loads(out)
     assert facts["devices"]["cpu"] is None and facts["stages"]["t3.decoder"]["rust"] is None
@@ -141,6 +142,8 @@ def test_info(command):
     assert reason == backends.missing("t3.decoder", "python")
     assert reason is None or reason.endswith("pip install 'chatterbox-turbo-rs[torch]'")
     assert facts["version"] == facts["core"]["version"]
+    core = facts["core"]
+    assert core["cpu_level"] in core["cpu_levels"] and f"cpu level: {core['cpu_level']} (of {core['cpu_levels'][0]}" in text
 
 
 def test_watermark_detect(command, tmp_path):

@@ -22,6 +22,8 @@ class _BuildInfo(TypedDict):
     features: list[str]
     target: str
     threads: int
+    cpu_level: str
+    cpu_levels: list[str]
 
 class _Digest(TypedDict, total=False):
     shape: Required[list[int]]
@@ -33,7 +35,11 @@ class _Digest(TypedDict, total=False):
 
 _Hyperparameters = dict[str, int | float | bool | str | list[int] | list[float]]
 
-def build_info() -> _BuildInfo: ...
+def build_info() -> _BuildInfo:
+    """What this build and this machine can do. ``cpu_level`` is the level in use: the best of ``cpu_levels`` (best first), or the
+    one that ``CHATTERBOX_CPU`` names; DeviceError when it names none that the machine has.
+    """
+
 def read_torch_archive(path: _Path) -> Any: ...
 def taps_begin() -> None:
     """Begins to record intermediate values of the network stages that this thread runs; ArgumentError when it records already.

@@ -336,7 +336,10 @@ def _info(options: argparse.Namespace, bar: Bar) -> int:
         print(json.dumps(facts))
         return 0
     print(f"chatterbox-turbo-rs {facts['version']}, Python {facts['python']}, {facts['platform']}")
-    print("core: " + ", ".join(f"{name} {value}" for name, value in facts["core"].items() if name != "version"))
+    core = dict(facts["core"])
+    cpu = f"{core.pop('cpu_level')} (of {', '.join(core.pop('cpu_levels'))})"
+    print("core: " + ", ".join(f"{name} {value}" for name, value in core.items() if name != "version"))
+    print(f"cpu level: {cpu}")
     for device, reason in facts["devices"].items():
         print(f"device {device}: {reason or 'available'}")
     print(f"plan: {facts['plan']}")

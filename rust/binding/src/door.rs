@@ -67,12 +67,13 @@ impl Observer for Control {
 }
 
 /// Runs `work` without the GIL. `callback` is `None` or a callable `(stage, done, total)`; what it raises stops the work
-/// and is raised here, as is `KeyboardInterrupt`. A panic becomes `InternalError`; the process never aborts.
+/// and is raised here, as is `KeyboardInterrupt`. A CPU level that cannot be is refused first. A panic becomes `InternalError`; the process never aborts.
 pub fn run<T: Send>(
     py: Python<'_>,
     callback: Option<Py<PyAny>>,
     work: impl FnOnce(&dyn Observer) -> Result<T> + Send,
 ) -> PyResult<T> {
+    chatterbox_turbo::kernels::level_in_use().map_err(map)?;
     let (outcome, raised) = py.detach(move || {
         let control = Control { callback, last: Cell::new(None), raised: RefCell::new(None) };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&control)));

@@ -10,9 +10,10 @@ mod stages;
 mod taps;
 mod torch_archive;
 
+use chatterbox_turbo::kernels;
 use pyo3::prelude::*;
 
-/// What this build can do: `{"version", "features", "target"}`.
+/// What this build can do: `{"version", "features", "target", "threads", "cpu_level", "cpu_levels"}`.
 #[pyfunction]
 fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     let info = pyo3::types::PyDict::new(py);
@@ -27,7 +28,9 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
     info.set_item("features", features)?;
     info.set_item("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
-    info.set_item("threads", chatterbox_turbo::kernels::threads())?;
+    info.set_item("threads", kernels::threads())?;
+    info.set_item("cpu_level", kernels::level_in_use().map_err(door::map)?.name())?;
+    info.set_item("cpu_levels", kernels::levels().into_iter().map(kernels::Level::name).collect::<Vec<_>>())?;
     Ok(info)
 }
 

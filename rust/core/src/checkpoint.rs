@@ -240,8 +240,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be opened, [`Error::Checkpoint`] when one is not a complete safetensors file, or when
-    /// S3Gen's holds a tensor of no known network.
+    /// S3Gen's holds a tensor of no known network; [`Error::Device`] of [`crate::kernels::level_in_use`].
     pub fn open(directory: impl AsRef<Path>, config: Config) -> Result<Self> {
+        crate::kernels::level_in_use()?;
         let directory = directory.as_ref().to_path_buf();
         let open = |name: &str| TensorFile::open(directory.join(name)).map(Arc::new);
         let (t3, s3gen, voice_encoder) =

@@ -25,11 +25,14 @@ pub fn affine_relu(x: &mut [f32], scale: &[f32], shift: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn uses_the_numbers_of_each_column() {
-        let mut x = vec![1.0, -2.0, 3.0, 4.0, 5.0, -6.0];
-        affine_relu(&mut x, &[2.0, -1.0, 0.5], &[0.0, 1.0, -1.0]);
-        assert_eq!(x, [2.0, 3.0, 0.5, 8.0, 0.0, 0.0]);
+        at_every_level(|| {
+            let mut x = vec![1.0, -2.0, 3.0, 4.0, 5.0, -6.0];
+            affine_relu(&mut x, &[2.0, -1.0, 0.5], &[0.0, 1.0, -1.0]);
+            assert_eq!(x, [2.0, 3.0, 0.5, 8.0, 0.0, 0.0]);
+        });
     }
 }

@@ -138,66 +138,50 @@ pub(super) unsafe fn product(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_stride as isize,
-            false,
-            a,
-            1,
-            a_stride as isize,
-            b,
-            b_column as isize,
-            b_row as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        let none = gemm::Parallelism::None;
+        super::gemm::gemm((m, n, k), (out, 1, out_stride), false, (a, 1, a_stride), (b, b_column, b_row), none);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn agrees_with_the_definition() {
-        let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 70.0).collect() };
-        for (t, s, heads, size, causal, with_bias) in [
-            (1, 1, 1, 4, true, false),
-            (1, 37, 3, 8, true, false),
-            (5, 9, 2, 16, true, false),
-            (130, 130, 2, 8, false, true),
-            (70, 200, 1, 64, true, false),
-        ] {
-            let width = heads * size;
-            let (q, k, v) = (noise(t * width, 31), noise(s * width, 57), noise(s * width, 73));
-            let bias = with_bias.then(|| noise(heads * t * s, 91));
-            let out = attention(Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.3, bias: bias.as_deref(), causal });
-            for h in 0..heads {
-                for i in 0..t {
-                    let seen = if causal { s - t + i + 1 } else { s };
-                    let score = |j: usize| {
-                        let dot: f64 = (0..size)
-                            .map(|c| f64::from(q[i * width + h * size + c]) * f64::from(k[j * width + h * size + c]))
-                            .sum();
-                        ((dot + bias.as_ref().map_or(0.0, |b| f64::from(b[(h * t + i) * s + j]))) * f64::from(0.3f32)).exp()
-                    };
-                    let weights: Vec<f64> = (0..seen).map(score).collect();
-                    let sum: f64 = weights.iter().sum();
-                    for c in 0..size {
-                        let truth: f64 = (0..seen).map(|j| weights[j] / sum * f64::from(v[j * width + h * size + c])).sum();
-                        let got = f64::from(out[i * width + h * size + c]);
-                        assert!((got - truth).abs() < 2e-5, "t {t} s {s} head {h} row {i}: {got} {truth}");
+        at_every_level(|| {
+            let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 70.0).collect() };
+            for (t, s, heads, size, causal, with_bias) in [
+                (1, 1, 1, 4, true, false),
+                (1, 37, 3, 8, true, false),
+                (5, 9, 2, 16, true, false),
+                (130, 130, 2, 8, false, true),
+                (70, 200, 1, 64, true, false),
+            ] {
+                let width = heads * size;
+                let (q, k, v) = (noise(t * width, 31), noise(s * width, 57), noise(s * width, 73));
+                let bias = with_bias.then(|| noise(heads * t * s, 91));
+                let out = attention(Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.3, bias: bias.as_deref(), causal });
+                for h in 0..heads {
+                    for i in 0..t {
+                        let seen = if causal { s - t + i + 1 } else { s };
+                        let score = |j: usize| {
+                            let dot: f64 = (0..size)
+                                .map(|c| f64::from(q[i * width + h * size + c]) * f64::from(k[j * width + h * size + c]))
+                                .sum();
+                            ((dot + bias.as_ref().map_or(0.0, |b| f64::from(b[(h * t + i) * s + j]))) * f64::from(0.3f32)).exp()
+                        };
+                        let weights: Vec<f64> = (0..seen).map(score).collect();
+                        let sum: f64 = weights.iter().sum();
+                        for c in 0..size {
+                            let truth: f64 = (0..seen).map(|j| weights[j] / sum * f64::from(v[j * width + h * size + c])).sum();
+                            let got = f64::from(out[i * width + h * size + c]);
+                            assert!((got - truth).abs() < 2e-5, "t {t} s {s} head {h} row {i}: {got} {truth}");
+                        }
                     }
                 }
             }
-        }
+        });
     }
 }

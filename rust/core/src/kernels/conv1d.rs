@@ -86,46 +86,49 @@ pub fn conv1d_add<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn every_geometry_agrees_with_the_definition() {
-        for (kernel, stride, dilation, left, right) in [
-            (1, 1, 1, 0, 0),
-            (3, 1, 1, 2, 0),
-            (3, 2, 1, 1, 1),
-            (7, 1, 3, 9, 9),
-            (11, 1, 5, 25, 25),
-            (30, 15, 1, 7, 7),
-            (4, 1, 1, 0, 3),
-            (1, 2, 1, 0, 0),
-        ] {
-            for t in [1, 5, 64] {
-                let g = Geometry { input: 3, output: 5, kernel, stride, dilation, left, right };
-                let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
-                let w: Vec<f32> = (0..5 * kernel * 3).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-                let bias = [0.5, -0.5, 1.0, 0.0, 2.0];
-                let mut out = bias.repeat(g.rows(t));
-                let lower = |x: &mut [f32]| -> Result<(), ()> {
-                    x.iter_mut().for_each(|v| *v -= 1.0);
-                    Ok(())
-                };
-                let y: Vec<f32> = x.iter().map(|v| v + 1.0).collect();
-                assert_eq!(conv1d_add(&y, t, &w, g, Some(lower), &mut out), Ok(()));
-                for o in 0..g.rows(t) {
-                    for n in 0..5 {
-                        let mut sum = f64::from(bias[n]);
-                        for tap in 0..kernel {
-                            let at = (o * stride + tap * dilation).wrapping_sub(left);
-                            if at < t {
-                                sum += (0..3)
-                                    .map(|c| f64::from(x[at * 3 + c]) * f64::from(w[(n * kernel + tap) * 3 + c]))
-                                    .sum::<f64>();
+        at_every_level(|| {
+            for (kernel, stride, dilation, left, right) in [
+                (1, 1, 1, 0, 0),
+                (3, 1, 1, 2, 0),
+                (3, 2, 1, 1, 1),
+                (7, 1, 3, 9, 9),
+                (11, 1, 5, 25, 25),
+                (30, 15, 1, 7, 7),
+                (4, 1, 1, 0, 3),
+                (1, 2, 1, 0, 0),
+            ] {
+                for t in [1, 5, 64] {
+                    let g = Geometry { input: 3, output: 5, kernel, stride, dilation, left, right };
+                    let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+                    let w: Vec<f32> = (0..5 * kernel * 3).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+                    let bias = [0.5, -0.5, 1.0, 0.0, 2.0];
+                    let mut out = bias.repeat(g.rows(t));
+                    let lower = |x: &mut [f32]| -> Result<(), ()> {
+                        x.iter_mut().for_each(|v| *v -= 1.0);
+                        Ok(())
+                    };
+                    let y: Vec<f32> = x.iter().map(|v| v + 1.0).collect();
+                    assert_eq!(conv1d_add(&y, t, &w, g, Some(lower), &mut out), Ok(()));
+                    for o in 0..g.rows(t) {
+                        for n in 0..5 {
+                            let mut sum = f64::from(bias[n]);
+                            for tap in 0..kernel {
+                                let at = (o * stride + tap * dilation).wrapping_sub(left);
+                                if at < t {
+                                    sum += (0..3)
+                                        .map(|c| f64::from(x[at * 3 + c]) * f64::from(w[(n * kernel + tap) * 3 + c]))
+                                        .sum::<f64>();
+                                }
                             }
+                            assert!((f64::from(out[o * 5 + n]) - sum).abs() < 1e-4, "{g:?} t {t} at {o},{n}");
                         }
-                        assert!((f64::from(out[o * 5 + n]) - sum).abs() < 1e-4, "{g:?} t {t} at {o},{n}");
                     }
                 }
             }
-        }
+        });
     }
 }

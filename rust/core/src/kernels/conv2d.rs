@@ -99,32 +99,36 @@ pub fn conv2d(a: Conv2d<'_>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn every_geometry_agrees_with_the_definition() {
-        let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 90.0).collect() };
-        for (t, f, input, output, kernel, stride) in
-            [(1, 1, 1, 1, 3, 1), (37, 8, 1, 32, 3, 1), (19, 10, 5, 18, 3, 2), (18, 7, 4, 16, 1, 2), (5, 9, 3, 2, 3, 2)]
-        {
-            let g = Geometry2d { input, output, kernel, stride };
-            let (k, positions) = (kernel, g.positions(f));
-            let (x, w, bias) = (noise(t * f * input, 31), noise(output * k * k * input, 57), noise(output, 73));
-            let residual = noise(t * positions * output, 91);
-            let a = Conv2d { x: &x, t, f, weight: &w, bias: &bias, residual: Some(&residual), relu: false, geometry: g };
-            let (plain, relu) = (conv2d(a), conv2d(Conv2d { residual: None, relu: true, ..a }));
-            for i in 0..t * positions * output {
-                let (n, at, step) = (i % output, i / output % positions, i / output / positions);
-                let mut sum = f64::from(bias[n]);
-                for (dt, df, c) in (0..k * k * input).map(|j| (j / input / k, j / input % k, j % input)) {
-                    let (t0, f0) = (step + dt, at * stride + df);
-                    let (Some(t0), Some(f0)) = (t0.checked_sub(g.padding()), f0.checked_sub(g.padding())) else { continue };
-                    if t0 < t && f0 < f {
-                        sum += f64::from(x[(t0 * f + f0) * input + c]) * f64::from(w[((dt * k + df) * input + c) * output + n]);
+        at_every_level(|| {
+            let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 90.0).collect() };
+            for (t, f, input, output, kernel, stride) in
+                [(1, 1, 1, 1, 3, 1), (37, 8, 1, 32, 3, 1), (19, 10, 5, 18, 3, 2), (18, 7, 4, 16, 1, 2), (5, 9, 3, 2, 3, 2)]
+            {
+                let g = Geometry2d { input, output, kernel, stride };
+                let (k, positions) = (kernel, g.positions(f));
+                let (x, w, bias) = (noise(t * f * input, 31), noise(output * k * k * input, 57), noise(output, 73));
+                let residual = noise(t * positions * output, 91);
+                let a = Conv2d { x: &x, t, f, weight: &w, bias: &bias, residual: Some(&residual), relu: false, geometry: g };
+                let (plain, relu) = (conv2d(a), conv2d(Conv2d { residual: None, relu: true, ..a }));
+                for i in 0..t * positions * output {
+                    let (n, at, step) = (i % output, i / output % positions, i / output / positions);
+                    let mut sum = f64::from(bias[n]);
+                    for (dt, df, c) in (0..k * k * input).map(|j| (j / input / k, j / input % k, j % input)) {
+                        let (t0, f0) = (step + dt, at * stride + df);
+                        let (Some(t0), Some(f0)) = (t0.checked_sub(g.padding()), f0.checked_sub(g.padding())) else { continue };
+                        if t0 < t && f0 < f {
+                            sum +=
+                                f64::from(x[(t0 * f + f0) * input + c]) * f64::from(w[((dt * k + df) * input + c) * output + n]);
+                        }
                     }
+                    assert!((f64::from(plain[i]) - sum - f64::from(residual[i])).abs() < 1e-4, "{g:?} at {i}");
+                    assert!((f64::from(relu[i]) - sum.max(0.0)).abs() < 1e-4, "{g:?} at {i}");
                 }
-                assert!((f64::from(plain[i]) - sum - f64::from(residual[i])).abs() < 1e-4, "{g:?} at {i}");
-                assert!((f64::from(relu[i]) - sum.max(0.0)).abs() < 1e-4, "{g:?} at {i}");
             }
-        }
+        });
     }
 }

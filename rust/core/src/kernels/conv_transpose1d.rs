@@ -85,43 +85,47 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn every_geometry_agrees_with_the_definition() {
-        for (kernel, stride, padding) in [(16, 8, 4), (11, 5, 3), (7, 3, 2), (4, 4, 0), (3, 1, 1), (2, 5, 0)] {
-            for t in [1, 2, 9] {
-                let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
-                let w: Vec<f32> = (0..3 * 2 * kernel).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-                let phases = Phases::new(&w, 3, 2, kernel, stride, padding);
-                let rows = phases.rows(t);
-                let mut truth = vec![[0.25f64, -1.0]; rows];
-                for i in 0..t {
-                    for j in 0..kernel {
-                        let o = (i * stride + j).wrapping_sub(padding);
-                        if o < rows {
-                            for n in 0..2 {
-                                truth[o][n] +=
-                                    (0..3).map(|c| f64::from(x[i * 3 + c]) * f64::from(w[(c * 2 + n) * kernel + j])).sum::<f64>();
+        at_every_level(|| {
+            for (kernel, stride, padding) in [(16, 8, 4), (11, 5, 3), (7, 3, 2), (4, 4, 0), (3, 1, 1), (2, 5, 0)] {
+                for t in [1, 2, 9] {
+                    let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+                    let w: Vec<f32> = (0..3 * 2 * kernel).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+                    let phases = Phases::new(&w, 3, 2, kernel, stride, padding);
+                    let rows = phases.rows(t);
+                    let mut truth = vec![[0.25f64, -1.0]; rows];
+                    for i in 0..t {
+                        for j in 0..kernel {
+                            let o = (i * stride + j).wrapping_sub(padding);
+                            if o < rows {
+                                for n in 0..2 {
+                                    truth[o][n] += (0..3)
+                                        .map(|c| f64::from(x[i * 3 + c]) * f64::from(w[(c * 2 + n) * kernel + j]))
+                                        .sum::<f64>();
+                                }
                             }
                         }
                     }
-                }
-                let mut out = [0.25, -1.0].repeat(rows);
-                let halve = |x: &mut [f32]| -> Result<(), ()> {
-                    x.iter_mut().for_each(|v| *v /= 2.0);
-                    Ok(())
-                };
-                let doubled: Vec<f32> = x.iter().map(|v| 2.0 * v).collect();
-                assert_eq!(phases.apply_add(&doubled, t, halve, &mut out), Ok(()));
-                for o in 0..rows {
-                    for n in 0..2 {
-                        assert!(
-                            (f64::from(out[o * 2 + n]) - truth[o][n]).abs() < 1e-4,
-                            "k {kernel} s {stride} p {padding} t {t} at {o},{n}"
-                        );
+                    let mut out = [0.25, -1.0].repeat(rows);
+                    let halve = |x: &mut [f32]| -> Result<(), ()> {
+                        x.iter_mut().for_each(|v| *v /= 2.0);
+                        Ok(())
+                    };
+                    let doubled: Vec<f32> = x.iter().map(|v| 2.0 * v).collect();
+                    assert_eq!(phases.apply_add(&doubled, t, halve, &mut out), Ok(()));
+                    for o in 0..rows {
+                        for n in 0..2 {
+                            assert!(
+                                (f64::from(out[o * 2 + n]) - truth[o][n]).abs() < 1e-4,
+                                "k {kernel} s {stride} p {padding} t {t} at {o},{n}"
+                            );
+                        }
                     }
                 }
             }
-        }
+        });
     }
 }

@@ -37,21 +37,24 @@ dispatch!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn agrees_with_the_definition() {
-        for (t, channels, kernel, left) in [(1, 3, 31, 15), (40, 20, 31, 15), (33, 5, 4, 1)] {
-            let x: Vec<f32> = (0..t * channels).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
-            let w: Vec<f32> = (0..kernel * channels).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-            let found = depthwise(&x, &w, channels, left);
-            for (i, value) in found.iter().enumerate() {
-                let (at, c) = (i / channels, i % channels);
-                let sum: f64 = (0..kernel)
-                    .filter(|tap| (left..left + t).contains(&(at + tap)))
-                    .map(|tap| f64::from(x[(at + tap - left) * channels + c]) * f64::from(w[tap * channels + c]))
-                    .sum();
-                assert!((f64::from(*value) - sum).abs() < 1e-4, "{at},{c}: {value} {sum}");
+        at_every_level(|| {
+            for (t, channels, kernel, left) in [(1, 3, 31, 15), (40, 20, 31, 15), (33, 5, 4, 1)] {
+                let x: Vec<f32> = (0..t * channels).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+                let w: Vec<f32> = (0..kernel * channels).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+                let found = depthwise(&x, &w, channels, left);
+                for (i, value) in found.iter().enumerate() {
+                    let (at, c) = (i / channels, i % channels);
+                    let sum: f64 = (0..kernel)
+                        .filter(|tap| (left..left + t).contains(&(at + tap)))
+                        .map(|tap| f64::from(x[(at + tap - left) * channels + c]) * f64::from(w[tap * channels + c]))
+                        .sum();
+                    assert!((f64::from(*value) - sum).abs() < 1e-4, "{at},{c}: {value} {sum}");
+                }
             }
-        }
+        });
     }
 }

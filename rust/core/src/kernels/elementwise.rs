@@ -146,71 +146,80 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn functions_agree_with_float64() {
-        let xs: Vec<f32> = (-4000..=4000).map(|i| i as f32 / 200.0).collect();
-        let softplus = |x: f64| if x > 30.0 { x } else { x.exp().ln_1p() };
-        type Truth<'a> = &'a dyn Fn(f64) -> f64;
-        let cases: [(Function, Truth<'_>); 8] = [
-            (Function::Relu, &|x| x.max(0.0)),
-            (Function::LeakyRelu(0.1), &|x| if x < 0.0 { x * f64::from(0.1f32) } else { x }),
-            (Function::Elu, &|x| if x < 0.0 { x.exp_m1() } else { x }),
-            (Function::Silu, &|x| x / (1.0 + (-x).exp())),
-            (Function::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
-            (Function::Tanh, &f64::tanh),
-            (Function::Mish, &|x| x * softplus(x).tanh()),
-            (Function::GeluTanh, &|x| {
-                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-            }),
-        ];
-        for (function, truth) in cases {
-            let mut ys = xs.clone();
-            apply(function, &mut ys);
-            for (x, y) in xs.iter().zip(&ys) {
-                let t = truth(f64::from(*x));
-                assert!((f64::from(*y) - t).abs() < 4e-7 * t.abs().max(1.0), "{function:?}({x}) = {y}, expected {t}");
+        at_every_level(|| {
+            let xs: Vec<f32> = (-4000..=4000).map(|i| i as f32 / 200.0).collect();
+            let softplus = |x: f64| if x > 30.0 { x } else { x.exp().ln_1p() };
+            type Truth<'a> = &'a dyn Fn(f64) -> f64;
+            let cases: [(Function, Truth<'_>); 8] = [
+                (Function::Relu, &|x| x.max(0.0)),
+                (Function::LeakyRelu(0.1), &|x| if x < 0.0 { x * f64::from(0.1f32) } else { x }),
+                (Function::Elu, &|x| if x < 0.0 { x.exp_m1() } else { x }),
+                (Function::Silu, &|x| x / (1.0 + (-x).exp())),
+                (Function::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
+                (Function::Tanh, &f64::tanh),
+                (Function::Mish, &|x| x * softplus(x).tanh()),
+                (Function::GeluTanh, &|x| {
+                    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+                }),
+            ];
+            for (function, truth) in cases {
+                let mut ys = xs.clone();
+                apply(function, &mut ys);
+                for (x, y) in xs.iter().zip(&ys) {
+                    let t = truth(f64::from(*x));
+                    assert!((f64::from(*y) - t).abs() < 4e-7 * t.abs().max(1.0), "{function:?}({x}) = {y}, expected {t}");
+                }
             }
-        }
+        });
     }
 
     #[test]
     fn exact_gelu_at_known_points() {
-        // x Φ(x), Φ from a table of the normal distribution (15 digits)
-        for (x, t) in [
-            (1.0f32, 0.841_344_746_068_543),
-            (2.0, 1.954_499_736_103_642),
-            (-1.0, -0.158_655_253_931_457),
-            (0.5, 0.345_731_230_637_007),
-        ] {
-            let mut y = [x];
-            apply(Function::GeluErf, &mut y);
-            assert!((f64::from(y[0]) - t).abs() < 2e-7, "{x}: {}", y[0]);
-        }
+        at_every_level(|| {
+            // x Φ(x), Φ from a table of the normal distribution (15 digits)
+            for (x, t) in [
+                (1.0f32, 0.841_344_746_068_543),
+                (2.0, 1.954_499_736_103_642),
+                (-1.0, -0.158_655_253_931_457),
+                (0.5, 0.345_731_230_637_007),
+            ] {
+                let mut y = [x];
+                apply(Function::GeluErf, &mut y);
+                assert!((f64::from(y[0]) - t).abs() < 2e-7, "{x}: {}", y[0]);
+            }
+        });
     }
 
     #[test]
     fn rows_are_summed_and_shifted() {
-        for (rows, n) in [(0, 3), (1, 1), (700, 37)] {
-            let x: Vec<f32> = (0..rows * n).map(|i| i as f32).collect();
-            let y: Vec<f32> = (0..rows * n).map(|i| (i % 7) as f32).collect();
-            let bias: Vec<f32> = (0..n).map(|i| i as f32 / 4.0).collect();
-            assert_eq!(sum_rows(rows, n, None, &[]), vec![0.0; rows * n]);
-            assert_eq!(sum_rows(rows, n, Some(&bias), &[]), bias.repeat(rows));
-            let mut both: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-            assert_eq!(sum_rows(rows, n, None, &[&x, &y]), both);
-            shift(&mut both, &bias);
-            assert_eq!(sum_rows(rows, n, Some(&bias), &[&x, &y]), both);
-        }
+        at_every_level(|| {
+            for (rows, n) in [(0, 3), (1, 1), (700, 37)] {
+                let x: Vec<f32> = (0..rows * n).map(|i| i as f32).collect();
+                let y: Vec<f32> = (0..rows * n).map(|i| (i % 7) as f32).collect();
+                let bias: Vec<f32> = (0..n).map(|i| i as f32 / 4.0).collect();
+                assert_eq!(sum_rows(rows, n, None, &[]), vec![0.0; rows * n]);
+                assert_eq!(sum_rows(rows, n, Some(&bias), &[]), bias.repeat(rows));
+                let mut both: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+                assert_eq!(sum_rows(rows, n, None, &[&x, &y]), both);
+                shift(&mut both, &bias);
+                assert_eq!(sum_rows(rows, n, Some(&bias), &[&x, &y]), both);
+            }
+        });
     }
 
     #[test]
     fn snake_uses_the_channel_of_each_column() {
-        let mut x = vec![0.5f32, 0.5, -1.0, 2.0];
-        snake(&mut x, &[1.0, 3.0]);
-        let truth = |x: f64, a: f64| x + (a * x).sin().powi(2) / a;
-        for (y, t) in x.iter().zip([truth(0.5, 1.0), truth(0.5, 3.0), truth(-1.0, 1.0), truth(2.0, 3.0)]) {
-            assert!((f64::from(*y) - t).abs() < 1e-6);
-        }
+        at_every_level(|| {
+            let mut x = vec![0.5f32, 0.5, -1.0, 2.0];
+            snake(&mut x, &[1.0, 3.0]);
+            let truth = |x: f64, a: f64| x + (a * x).sin().powi(2) / a;
+            for (y, t) in x.iter().zip([truth(0.5, 1.0), truth(0.5, 3.0), truth(-1.0, 1.0), truth(2.0, 3.0)]) {
+                assert!((f64::from(*y) - t).abs() < 1e-6);
+            }
+        });
     }
 }

@@ -105,34 +105,37 @@ dispatch!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn agrees_with_float64_for_every_batch() {
-        let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 90.0).collect() };
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        for (batch, steps, hidden) in [(1, 1, 4), (2, 9, 5), (7, 12, 16), (13, 5, 24)] {
-            let (gates, weight) = (noise(batch * steps * 4 * hidden, 31), noise(4 * hidden * hidden, 57));
-            let found = lstm(&mut gates.clone(), steps, hidden, &weight);
-            assert_eq!(found.len(), batch * steps * hidden);
-            let mut plain = vec![0.0; found.len()];
-            walk(&mut gates.clone(), steps, hidden, &Recurrent::Plain(&weight), &mut plain);
-            assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-5), "B {batch} T {steps} H {hidden}");
-            for b in 0..batch {
-                let (mut h, mut c) = (vec![0f64; hidden], vec![0f64; hidden]);
-                for t in 0..steps {
-                    let sum = |n: usize| {
-                        f64::from(gates[(b * steps + t) * 4 * hidden + n])
-                            + (0..hidden).map(|k| f64::from(weight[k * 4 * hidden + n]) * h[k]).sum::<f64>()
-                    };
-                    let sums: Vec<f64> = (0..4 * hidden).map(sum).collect();
-                    for j in 0..hidden {
-                        c[j] = sigmoid(sums[hidden + j]) * c[j] + sigmoid(sums[j]) * sums[2 * hidden + j].tanh();
-                        h[j] = sigmoid(sums[3 * hidden + j]) * c[j].tanh();
-                        let value = f64::from(found[(b * steps + t) * hidden + j]);
-                        assert!((value - h[j]).abs() < 1e-5, "B {b} T {t} H {j}: {value} {}", h[j]);
+        at_every_level(|| {
+            let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 90.0).collect() };
+            let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+            for (batch, steps, hidden) in [(1, 1, 4), (2, 9, 5), (7, 12, 16), (13, 5, 24)] {
+                let (gates, weight) = (noise(batch * steps * 4 * hidden, 31), noise(4 * hidden * hidden, 57));
+                let found = lstm(&mut gates.clone(), steps, hidden, &weight);
+                assert_eq!(found.len(), batch * steps * hidden);
+                let mut plain = vec![0.0; found.len()];
+                walk(&mut gates.clone(), steps, hidden, &Recurrent::Plain(&weight), &mut plain);
+                assert!(found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-5), "B {batch} T {steps} H {hidden}");
+                for b in 0..batch {
+                    let (mut h, mut c) = (vec![0f64; hidden], vec![0f64; hidden]);
+                    for t in 0..steps {
+                        let sum = |n: usize| {
+                            f64::from(gates[(b * steps + t) * 4 * hidden + n])
+                                + (0..hidden).map(|k| f64::from(weight[k * 4 * hidden + n]) * h[k]).sum::<f64>()
+                        };
+                        let sums: Vec<f64> = (0..4 * hidden).map(sum).collect();
+                        for j in 0..hidden {
+                            c[j] = sigmoid(sums[hidden + j]) * c[j] + sigmoid(sums[j]) * sums[2 * hidden + j].tanh();
+                            h[j] = sigmoid(sums[3 * hidden + j]) * c[j].tanh();
+                            let value = f64::from(found[(b * steps + t) * hidden + j]);
+                            assert!((value - h[j]).abs() < 1e-5, "B {b} T {t} H {j}: {value} {}", h[j]);
+                        }
                     }
                 }
             }
-        }
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! `out[m, n] = a[m, k] · w[n, k]ᵀ + bias[n]`: the product behind every layer. Weights are `[out, in]`, as PyTorch stores them.
 
+use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::pointer::SharedMut;
@@ -107,30 +108,12 @@ pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mu
     if super::tiles::available() && m * n * k >= TILES_FROM {
         return tiled(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
-    let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    let parallelism = if m * n * k < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr().add(out_offset),
-            1,
-            out_stride as isize,
-            true,
-            a.data.as_ptr().add(a.offset),
-            1,
-            a.stride as isize,
-            w.as_ptr(),
-            k as isize,
-            1,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        let to = (out.as_mut_ptr().add(out_offset), 1, out_stride);
+        let from = (a.data.as_ptr().add(a.offset), 1, a.stride);
+        super::gemm::gemm((m, n, k), to, true, from, (w.as_ptr(), k, 1), parallelism);
     }
 }
 
@@ -157,7 +140,7 @@ fn tiled(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], 
 /// `out` row `i` (at `out_offset + i * out_stride`) `+= a_i · w` for `m` rows on this thread; `w` is `[k, n]` row-major.
 ///
 /// The weights' layout lets small products run without repacking them.
-pub(super) fn accumulate(
+pub(crate) fn accumulate(
     m: usize,
     n: usize,
     k: usize,
@@ -175,27 +158,9 @@ pub(super) fn accumulate(
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "accumulate: output too short");
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr().add(out_offset),
-            1,
-            out_stride as isize,
-            true,
-            a.data.as_ptr().add(a.offset),
-            1,
-            a.stride as isize,
-            w.as_ptr(),
-            1,
-            n as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        let to = (out.as_mut_ptr().add(out_offset), 1, out_stride);
+        let from = (a.data.as_ptr().add(a.offset), 1, a.stride);
+        super::gemm::gemm((m, n, k), to, true, from, (w.as_ptr(), 1, n), Parallelism::None);
     }
 }
 
@@ -227,44 +192,49 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn every_size_agrees_with_float64() {
-        for (m, n, k) in [(1, 1, 1), (1, 7, 130), (3, 33, 65), (4, 2048, 300), (5, 9, 64), (40, 70, 129), (200, 64, 512)] {
-            let a: Vec<f32> = (0..m * k).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
-            let w: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
-            let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0).collect();
-            let stride = n + 3;
-            let mut out = vec![-7.0; 2 + m * stride];
-            matmul(m, n, k, Rows { data: &a, offset: 0, stride: k }, &w, Some(&bias), &mut out, 2, stride);
-            for i in 0..m {
-                for j in 0..n {
-                    let t: f64 =
-                        (0..k).map(|c| f64::from(a[i * k + c]) * f64::from(w[j * k + c])).sum::<f64>() + f64::from(bias[j]);
-                    let o = f64::from(out[2 + i * stride + j]);
-                    assert!((o - t).abs() < 2e-6 * k as f64, "{m} {n} {k} at {i},{j}: {o} {t}");
+        at_every_level(|| {
+            for (m, n, k) in [(1, 1, 1), (1, 7, 130), (3, 33, 65), (4, 2048, 300), (5, 9, 64), (40, 70, 129), (200, 64, 512)] {
+                let a: Vec<f32> = (0..m * k).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
+                let w: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
+                let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0).collect();
+                let stride = n + 3;
+                let mut out = vec![-7.0; 2 + m * stride];
+                matmul(m, n, k, Rows { data: &a, offset: 0, stride: k }, &w, Some(&bias), &mut out, 2, stride);
+                for i in 0..m {
+                    for j in 0..n {
+                        let t: f64 =
+                            (0..k).map(|c| f64::from(a[i * k + c]) * f64::from(w[j * k + c])).sum::<f64>() + f64::from(bias[j]);
+                        let o = f64::from(out[2 + i * stride + j]);
+                        assert!((o - t).abs() < 2e-6 * k as f64, "{m} {n} {k} at {i},{j}: {o} {t}");
+                    }
                 }
+                assert_eq!(out[..2], [-7.0; 2]);
+                assert!(out[2 + n..].chunks(stride).all(|gap| gap.iter().take(3).all(|v| *v == -7.0)), "wrote between rows");
             }
-            assert_eq!(out[..2], [-7.0; 2]);
-            assert!(out[2 + n..].chunks(stride).all(|gap| gap.iter().take(3).all(|v| *v == -7.0)), "wrote between rows");
-        }
+        });
     }
 
     #[test]
     fn accumulate_adds_to_strided_rows() {
-        for (m, n, k, stride) in [(1, 4, 1, 1), (6, 64, 32, 40), (50, 33, 9, 3)] {
-            let a: Vec<f32> = (0..2 + (m - 1) * stride + k).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
-            let w: Vec<f32> = (0..n * k).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-            let mut out = vec![0.5; 3 + m * (n + 2)];
-            accumulate(m, n, k, Rows { data: &a, offset: 2, stride }, &w, &mut out, 3, n + 2);
-            assert!(out[..3].iter().all(|v| *v == 0.5));
-            for (i, row) in out[3..].chunks(n + 2).enumerate() {
-                for j in 0..n {
-                    let sum: f64 = (0..k).map(|x| f64::from(a[2 + i * stride + x]) * f64::from(w[x * n + j])).sum();
-                    assert!((f64::from(row[j]) - 0.5 - sum).abs() < 1e-4, "m {m} n {n} k {k} at {i},{j}");
+        at_every_level(|| {
+            for (m, n, k, stride) in [(1, 4, 1, 1), (6, 64, 32, 40), (50, 33, 9, 3)] {
+                let a: Vec<f32> = (0..2 + (m - 1) * stride + k).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
+                let w: Vec<f32> = (0..n * k).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
+                let mut out = vec![0.5; 3 + m * (n + 2)];
+                accumulate(m, n, k, Rows { data: &a, offset: 2, stride }, &w, &mut out, 3, n + 2);
+                assert!(out[..3].iter().all(|v| *v == 0.5));
+                for (i, row) in out[3..].chunks(n + 2).enumerate() {
+                    for j in 0..n {
+                        let sum: f64 = (0..k).map(|x| f64::from(a[2 + i * stride + x]) * f64::from(w[x * n + j])).sum();
+                        assert!((f64::from(row[j]) - 0.5 - sum).abs() < 1e-4, "m {m} n {n} k {k} at {i},{j}");
+                    }
+                    assert!(row[n..].iter().all(|v| *v == 0.5));
                 }
-                assert!(row[n..].iter().all(|v| *v == 0.5));
             }
-        }
+        });
     }
 }

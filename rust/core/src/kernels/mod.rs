@@ -10,8 +10,10 @@ pub mod conv2d;
 pub mod conv_transpose1d;
 pub mod depthwise;
 pub mod elementwise;
+pub(crate) mod gemm;
 pub mod half_cache;
 pub mod int8;
+mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
@@ -21,6 +23,8 @@ pub mod relative_attention;
 pub mod rotary;
 pub(crate) mod simd;
 mod tiles;
+
+pub use level::{Level, level_in_use, levels};
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {

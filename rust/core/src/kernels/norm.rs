@@ -73,6 +73,7 @@ pub fn softmax(x: &mut [f32], n: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     fn rows(n: usize) -> Vec<f32> {
         (0..3 * n).map(|i| ((i * 7919 % 1013) as f32 / 100.0 - 5.0) * (1.0 + (i / n) as f32)).collect()
@@ -80,36 +81,40 @@ mod tests {
 
     #[test]
     fn layer_norm_agrees_with_float64() {
-        for n in [1, 15, 16, 80, 257] {
-            let x = rows(n);
-            let weight: Vec<f32> = (0..n).map(|i| 0.5 + i as f32 / n as f32).collect();
-            let bias: Vec<f32> = (0..n).map(|i| i as f32 / 10.0).collect();
-            let mut y = x.clone();
-            layer_norm(&mut y, &weight, &bias, 1e-5);
-            for (row, out) in x.chunks(n).zip(y.chunks(n)) {
-                let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64;
-                let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n as f64;
-                for i in 0..n {
-                    let t = (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i]) + f64::from(bias[i]);
-                    assert!((f64::from(out[i]) - t).abs() < 3e-6 * t.abs().max(1.0), "n {n}: {} {t}", out[i]);
+        at_every_level(|| {
+            for n in [1, 15, 16, 80, 257] {
+                let x = rows(n);
+                let weight: Vec<f32> = (0..n).map(|i| 0.5 + i as f32 / n as f32).collect();
+                let bias: Vec<f32> = (0..n).map(|i| i as f32 / 10.0).collect();
+                let mut y = x.clone();
+                layer_norm(&mut y, &weight, &bias, 1e-5);
+                for (row, out) in x.chunks(n).zip(y.chunks(n)) {
+                    let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64;
+                    let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n as f64;
+                    for i in 0..n {
+                        let t = (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i]) + f64::from(bias[i]);
+                        assert!((f64::from(out[i]) - t).abs() < 3e-6 * t.abs().max(1.0), "n {n}: {} {t}", out[i]);
+                    }
                 }
             }
-        }
+        });
     }
 
     #[test]
     fn softmax_agrees_with_float64() {
-        for n in [1, 3, 17, 1006] {
-            let x = rows(n);
-            let mut y = x.clone();
-            softmax(&mut y, n);
-            for (row, out) in x.chunks(n).zip(y.chunks(n)) {
-                let max = row.iter().fold(f32::MIN, |a, b| a.max(*b));
-                let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
-                for i in 0..n {
-                    assert!((f64::from(out[i]) - f64::from(row[i] - max).exp() / sum).abs() < 1e-6);
+        at_every_level(|| {
+            for n in [1, 3, 17, 1006] {
+                let x = rows(n);
+                let mut y = x.clone();
+                softmax(&mut y, n);
+                for (row, out) in x.chunks(n).zip(y.chunks(n)) {
+                    let max = row.iter().fold(f32::MIN, |a, b| a.max(*b));
+                    let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
+                    for i in 0..n {
+                        assert!((f64::from(out[i]) - f64::from(row[i] - max).exp() / sum).abs() < 1e-6);
+                    }
                 }
             }
-        }
+        });
     }
 }

@@ -84,30 +84,33 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn agrees_with_the_definition() {
-        let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 70.0).collect() };
-        for (t, heads, size) in [(1, 1, 4), (2, 2, 8), (64, 1, 8), (65, 2, 4), (150, 2, 16)] {
-            let width = heads * size;
-            let (q, r, k, v) = (noise(t * width, 31), noise(t * width, 37), noise(t * width, 57), noise(t * width, 73));
-            let p = noise((2 * t - 1) * width, 91);
-            let out = relative_attention(RelativeAttention { q: &q, r: &r, k: &k, v: &v, p: &p, heads, size, scale: 0.3 });
-            for h in 0..heads {
-                let at = |x: &[f32], i: usize, c: usize| f64::from(x[i * width + h * size + c]);
-                for i in 0..t {
-                    let score = |j: usize| {
-                        let dot = |c| at(&q, i, c) * at(&k, j, c) + at(&r, i, c) * at(&p, t - 1 + j - i, c);
-                        ((0..size).map(dot).sum::<f64>() * f64::from(0.3f32)).exp()
-                    };
-                    let weights: Vec<f64> = (0..t).map(score).collect();
-                    let sum: f64 = weights.iter().sum();
-                    for c in 0..size {
-                        let truth: f64 = (0..t).map(|j| weights[j] / sum * at(&v, j, c)).sum();
-                        assert!((at(&out, i, c) - truth).abs() < 2e-5, "t {t} head {h} row {i}: {} {truth}", at(&out, i, c));
+        at_every_level(|| {
+            let noise = |n: usize, a: usize| -> Vec<f32> { (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 70.0).collect() };
+            for (t, heads, size) in [(1, 1, 4), (2, 2, 8), (64, 1, 8), (65, 2, 4), (150, 2, 16)] {
+                let width = heads * size;
+                let (q, r, k, v) = (noise(t * width, 31), noise(t * width, 37), noise(t * width, 57), noise(t * width, 73));
+                let p = noise((2 * t - 1) * width, 91);
+                let out = relative_attention(RelativeAttention { q: &q, r: &r, k: &k, v: &v, p: &p, heads, size, scale: 0.3 });
+                for h in 0..heads {
+                    let at = |x: &[f32], i: usize, c: usize| f64::from(x[i * width + h * size + c]);
+                    for i in 0..t {
+                        let score = |j: usize| {
+                            let dot = |c| at(&q, i, c) * at(&k, j, c) + at(&r, i, c) * at(&p, t - 1 + j - i, c);
+                            ((0..size).map(dot).sum::<f64>() * f64::from(0.3f32)).exp()
+                        };
+                        let weights: Vec<f64> = (0..t).map(score).collect();
+                        let sum: f64 = weights.iter().sum();
+                        for c in 0..size {
+                            let truth: f64 = (0..t).map(|j| weights[j] / sum * at(&v, j, c)).sum();
+                            assert!((at(&out, i, c) - truth).abs() < 2e-5, "t {t} head {h} row {i}: {} {truth}", at(&out, i, c));
+                        }
                     }
                 }
             }
-        }
+        });
     }
 }

@@ -30,20 +30,23 @@ pub fn rotary(x: &mut [f32], width: usize, cos: &[f32], sin: &[f32], half: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     #[test]
     fn turns_the_pairs_of_every_head() {
-        let angle = [0.0f32, 0.0, 0.5, 2.0];
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
-        let x: Vec<f32> = (0..16).map(|i| i as f32 - 7.0).collect();
-        let mut y = x.clone();
-        rotary(&mut y, 8, &cos, &sin, 2); // two positions, two heads of four channels
-        for (i, value) in y.iter().enumerate() {
-            let (t, head, pair, right) = (i / 8, i / 4 * 4, i % 2, i % 4 >= 2);
-            let (l, r) = (x[head + pair], x[head + pair + 2]);
-            let (c, s) = (cos[t * 2 + pair], sin[t * 2 + pair]);
-            let truth = if right { r * c + l * s } else { l * c - r * s };
-            assert!((value - truth).abs() < 1e-6, "{i}: {value} {truth}");
-        }
+        at_every_level(|| {
+            let angle = [0.0f32, 0.0, 0.5, 2.0];
+            let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
+            let x: Vec<f32> = (0..16).map(|i| i as f32 - 7.0).collect();
+            let mut y = x.clone();
+            rotary(&mut y, 8, &cos, &sin, 2); // two positions, two heads of four channels
+            for (i, value) in y.iter().enumerate() {
+                let (t, head, pair, right) = (i / 8, i / 4 * 4, i % 2, i % 4 >= 2);
+                let (l, r) = (x[head + pair], x[head + pair + 2]);
+                let (c, s) = (cos[t * 2 + pair], sin[t * 2 + pair]);
+                let truth = if right { r * c + l * s } else { l * c - r * s };
+                assert!((value - truth).abs() < 1e-6, "{i}: {value} {truth}");
+            }
+        });
     }
 }

@@ -22,14 +22,13 @@ macro_rules! dispatch {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     generic::<true>($($arg),*)
                 }
-                match $crate::kernels::simd::level() {
+                match $crate::kernels::level::level() {
                     // SAFETY: `level` found these features on this CPU.
-                    $crate::kernels::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::kernels::level::Level::Avx512 => unsafe { avx512($($arg),*) },
                     // SAFETY: `level` found these features on this CPU.
-                    $crate::kernels::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernels::simd::Level::Baseline => {}
+                    $crate::kernels::level::Level::Avx2 => unsafe { avx2($($arg),*) },
+                    _ => generic::<false>($($arg),*),
                 }
-                generic::<false>($($arg),*)
             }
             #[cfg(target_arch = "aarch64")]
             {
@@ -43,31 +42,6 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
-
-/// The vector instructions in use.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    Avx512,
-    Avx2,
-    Baseline,
-}
-
-/// The best level of this CPU (found once; the detection macro caches).
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn level() -> Level {
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-    {
-        Level::Avx512
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        Level::Avx2
-    } else {
-        Level::Baseline
-    }
-}
 
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {

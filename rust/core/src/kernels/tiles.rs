@@ -20,10 +20,7 @@ const DEPTH: usize = 256;
 
 /// Can this CPU run the tiles?
 pub(super) fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return super::simd::level() == super::simd::Level::Avx512;
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    super::level::level() == super::level::Level::Avx512
 }
 
 /// A matrix `[k, n]` in panels, the last filled up with zeros.

@@ -41,6 +41,7 @@ pub use weight_norm::weight_norm;
 
 use candle_core::{Storage, Tensor};
 
+use crate::kernels::matmul::{Rows, accumulate};
 use crate::{Error, Result};
 
 /// Calls `f` with the values of a float32 CPU tensor (copied first when it is not contiguous).
@@ -51,6 +52,17 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R
         (Storage::Cpu(cpu), Some((start, end))) => Ok(f(&cpu.as_slice::<f32>()?[start..end])),
         _ => Err(Error::Device("a CPU kernel was given a tensor of another device".into())),
     }
+}
+
+/// `a` `[m, k]` · `b` `[k, n]`.
+pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ((m, k), (rows, n)) = (a.dims2()?, b.dims2()?);
+    if !a.device().is_cpu() || k != rows {
+        return Ok(a.matmul(b)?);
+    }
+    let mut out = vec![0.0; m * n];
+    with_slice(a, |data| with_slice(b, |b| accumulate(m, n, k, Rows { data, offset: 0, stride: k }, b, &mut out, 0, n)))??;
+    Ok(Tensor::from_vec(out, (m, n), a.device())?)
 }
 
 /// The values of a float32 CPU tensor.

@@ -14,14 +14,15 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// The best of this CPU.
+    /// The best of this CPU, within the level that the kernels run at.
     pub(super) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if Self::Vnni.available() {
+            let level = crate::kernels::level::level();
+            if level == crate::kernels::level::Level::Avx512 && Self::Vnni.available() {
                 return Self::Vnni;
             }
-            if Self::Avx2.available() {
+            if level != crate::kernels::level::Level::Baseline && Self::Avx2.available() {
                 return Self::Avx2;
             }
         }

@@ -331,7 +331,7 @@ impl Context {
 
     /// `x` `[T, C]` → `[S, C]`.
     fn means(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.averages.matmul(x)?)
+        crate::nn::product(&self.averages, x)
     }
 
     /// `[S, C]` → `[T, C]`.
@@ -348,7 +348,9 @@ mod tests {
     fn last_segment_is_averaged_over_its_own_length() -> Result<()> {
         let context = Context::new(5, 2, &Device::Cpu)?;
         let means = context.means(&Tensor::new(&[[1f32], [3.0], [5.0], [7.0], [9.0]], &Device::Cpu)?)?;
-        assert_eq!(context.spread(&means)?.flatten_all()?.to_vec1::<f32>()?, [7.0, 7.0, 11.0, 11.0, 14.0]);
+        let found = context.spread(&means)?.flatten_all()?.to_vec1::<f32>()?;
+        let truth = [7.0, 7.0, 11.0, 11.0, 14.0];
+        assert!(found.iter().zip(truth).all(|(a, b)| (a - b).abs() < 1e-5) && found.len() == 5, "{found:?}");
         Ok(())
     }
 

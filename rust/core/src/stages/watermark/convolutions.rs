@@ -4,8 +4,9 @@
 //! one contiguous row of `k * channels` values, so that a convolution is a single matrix product over overlapping rows.
 //! Source: resemble-perth 1.0.1, `perth/perth_net/perth_net_implicit/model/{__init__,encoder,decoder}.py`.
 
-use gemm::{Parallelism, gemm};
+use gemm::Parallelism;
 
+use crate::kernels::gemm::gemm;
 use crate::torch_archive::{Data, Value};
 use crate::{Error, Matrix, Observer, Result};
 
@@ -96,27 +97,10 @@ impl Convolution {
         // SAFETY: the asserts above bound what the product reads and writes: `out` [frames, outputs] and `weight`
         // [depth, outputs] are whole row-major slices; row t of the left side starts at `t * inputs` and has `depth` values.
         unsafe {
-            gemm(
-                frames,
-                self.outputs,
-                depth,
-                out.as_mut_ptr(),
-                1,
-                self.outputs as isize,
-                true,
-                x.as_ptr(),
-                1,
-                self.inputs as isize,
-                self.weight.as_ptr(),
-                1,
-                self.outputs as isize,
-                1.0f32,
-                1.0f32,
-                false,
-                false,
-                false,
-                Parallelism::Rayon(0),
-            );
+            let (inputs, outputs) = (self.inputs, self.outputs);
+            let (to, from, weight) =
+                ((out.as_mut_ptr(), 1, outputs), (x.as_ptr(), 1, inputs), (self.weight.as_ptr(), 1, outputs));
+            gemm((frames, outputs, depth), to, true, from, weight, Parallelism::Rayon(0));
         }
     }
 }

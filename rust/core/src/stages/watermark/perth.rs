@@ -36,8 +36,10 @@ impl Watermarker {
     /// Loads `perth_net_250000.pth.tar`.
     ///
     /// # Errors
-    /// [`Error::Watermark`] when the file is missing, is not a torch archive, or lacks a tensor of the encoder or the decoders.
+    /// [`Error::Watermark`] when the file is missing, is not a torch archive, or lacks a tensor of the encoder or the decoders;
+    /// [`Error::Device`] of [`crate::kernels::level_in_use`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        crate::kernels::level_in_use()?;
         let path = path.as_ref();
         let detail = |e: Error| match e {
             Error::Watermark(detail) => Error::Watermark(format!("{}: {detail}", path.display())),
