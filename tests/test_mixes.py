@@ -39,7 +39,7 @@ def expected(tts, data):
     return speak(tts, data / "clips" / "short.flac", dict.fromkeys(VOICE + SPEECH, "rust"))
 
 
-@pytest.mark.parametrize("sides", itertools.product(SIDES, repeat=3), ids="-".join)
+@pytest.mark.parametrize("sides", list(itertools.product(SIDES, repeat=3)), ids="-".join)
 def test_every_mix_makes_the_same_sound(tts, data, expected, sides):
     prepare = dict(zip(VOICE, sides))
     clip = data / "clips" / "short.flac"
