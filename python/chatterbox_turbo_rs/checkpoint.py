@@ -98,10 +98,11 @@ class TensorFile:
 
     def _release(self, start: int, stop: int) -> None:
         """Hands pages of the file back to the system, so that a tensor does not count twice; they can be read again."""
-        if hasattr(mmap, "MADV_DONTNEED") and stop > start:
-            first = (self._map.offset % mmap.ALLOCATIONGRANULARITY + start) // mmap.PAGESIZE * mmap.PAGESIZE
-            length = self._map.offset % mmap.ALLOCATIONGRANULARITY + stop - first
-            self._map._mmap.madvise(mmap.MADV_DONTNEED, first, length)
+        pages: Any = getattr(self._map, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            before = getattr(self._map, "offset", 0) % mmap.ALLOCATIONGRANULARITY
+            first = (before + start) // mmap.PAGESIZE * mmap.PAGESIZE
+            pages.madvise(mmap.MADV_DONTNEED, first, before + stop - first)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
