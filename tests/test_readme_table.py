@@ -10,20 +10,23 @@ from chatterbox_turbo_rs.parity.checklist import BOXES
 from readme_table import drift, parts
 
 ROOT = Path(__file__).resolve().parents[1]
-LINE = "| T3 | identical | rel 1e-6 (limit 1e-5) | mean abs 0.02 dB (limit 0.3 dB) |"
+LINE = "| T3 | identical | rel 1e-6 (limit 1e-5) | mean abs 0.02 (limit 0.3) | 13 settings identical |"
 
 
 @pytest.mark.parametrize(
     ("other", "same"),
     [
         (LINE, True),
-        (LINE.replace("1e-6", "3e-6"), True),
-        (LINE.replace("1e-6", "5e-6"), False),
-        (LINE.replace("1e-6", "1e-7"), False),
-        (LINE.replace("0.02 dB", "0.07 dB"), True),
-        (LINE.replace("0.02 dB", "0.1 dB"), False),
-        (LINE.replace("limit 1e-5", "limit 1e-4"), False),
-        (LINE.replace("identical", "rel 1e-7 (limit 1e-5)"), False),
+        (LINE.replace("1e-6", "5e-6"), True),
+        (LINE.replace("1e-6", "8e-6"), False),
+        (LINE.replace("1e-6", "1e-5"), False),
+        (LINE.replace("rel 1e-6 (limit 1e-5)", "peak 1e-4 (limit 0.001)"), True),
+        (LINE.replace("rel 1e-6 (limit 1e-5)", "not measured"), False),
+        (LINE.replace("rel 1e-6 (limit 1e-5)", "**failed**: rel 2e-5 (limit 1e-5)"), False),
+        (LINE.replace("0.02", "0.2"), False),
+        (LINE.replace("13", "12"), False),
+        (LINE.replace("| identical", "| rel 1e-7 (limit 1e-5)"), True),
+        (LINE.replace("| identical", "| rel 6e-6 (limit 1e-5)"), False),
         (LINE.replace("T3", "T4"), False),
         (LINE + "\n" + LINE, False),
     ],

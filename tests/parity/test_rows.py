@@ -91,8 +91,8 @@ def test_a_row_can_be_written() -> None:
 
 
 def test_chained_limits_are_the_isolated_ones_unless_named() -> None:
-    loose = fill(Row(("a", "b"), "chained", "s3gen.vocoder@spectrum", "case"), MU.ravel(), MU.ravel())
-    tight = fill(Row(("a", "b"), "isolated", "s3gen.vocoder@spectrum", "case"), MU.ravel(), MU.ravel())
+    loose = fill(Row(("a", "b"), "chained", "end_to_end@spectrum", "case"), MU.ravel(), MU.ravel())
+    tight = fill(Row(("a", "b"), "isolated", "end_to_end@spectrum", "case"), MU.ravel(), MU.ravel())
     assert loose.allowed != tight.allowed
     with pytest.raises(KeyError, match="no limits for stage s3gen.nothing"):
         fill(Row(("a", "b"), "chained", "s3gen.nothing", "case"), MU, MU)
