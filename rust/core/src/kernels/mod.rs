@@ -11,18 +11,22 @@ pub mod conv_transpose1d;
 pub mod depthwise;
 pub mod elementwise;
 pub(crate) mod gemm;
+mod heads;
 mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
+mod panels;
 mod pointer;
 pub mod relative_attention;
 pub mod rotary;
+mod scratch;
 pub(crate) mod simd;
 mod tiles;
 
 pub use level::{Level, level_in_use, levels};
+pub use panels::Panels;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {

@@ -18,6 +18,7 @@ mod lstm;
 mod norm;
 mod relative_attention;
 mod rotary;
+mod weight;
 mod weight_norm;
 
 pub use activation::{Activation, Snake};
