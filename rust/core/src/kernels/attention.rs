@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::heads::Heads;
 use super::matmul::dot;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
-use super::tiles::Heads;
 
 /// Queries a task handles.
 const BLOCK: usize = 64;

@@ -4,7 +4,13 @@
 //! product whose input rows overlap (row stride = stride·C). A dilated one is the same after the rows are dealt into
 //! `dilation` piles. Weights are `[out, k, in]`.
 
-use super::matmul::{Rows, matmul_add};
+use rayon::prelude::*;
+
+use super::matmul::{Rows, Weight, matmul_add};
+use super::scratch;
+
+/// Numbers of a piece that is copied and changed at once.
+const PIECE: usize = 1 << 14;
 
 /// Shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +39,14 @@ impl Geometry {
     }
 }
 
-/// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`. `before` changes a copy of the input rows first.
-pub fn conv1d_add<E>(
+/// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`; `weight` is `[output, kernel * input]`. `before` changes a copy
+/// of the input rows first, some rows at a time.
+pub fn conv1d_add<E: Send>(
     x: &[f32],
     t: usize,
-    weight: &[f32],
+    weight: Weight<'_>,
     g: Geometry,
-    before: Option<impl Fn(&mut [f32]) -> Result<(), E>>,
+    before: Option<impl Fn(&mut [f32]) -> Result<(), E> + Sync>,
     out: &mut [f32],
 ) -> Result<(), E> {
     let (c, n, rows) = (g.input, g.output, g.rows(t));
@@ -48,39 +55,54 @@ pub fn conv1d_add<E>(
         return Ok(());
     }
     let k = g.kernel * c;
+    let before = before.as_ref();
+    let total = t + g.left + g.right;
     if g.dilation == 1 || g.kernel == 1 {
-        let padded;
-        let data = if g.left + g.right == 0 && before.is_none() {
-            x
-        } else {
-            let mut copy = vec![0.0; (t + g.left + g.right) * c];
-            let inner = &mut copy[g.left * c..(g.left + t) * c];
-            inner.copy_from_slice(x);
-            before.map_or(Ok(()), |before| before(inner))?;
-            padded = copy;
-            &padded
-        };
-        matmul_add(rows, n, k, Rows { data, offset: 0, stride: g.stride * c }, weight, out, 0, n);
-        return Ok(());
+        let stride = g.stride * c;
+        if g.left + g.right == 0 && before.is_none() {
+            matmul_add(rows, n, k, Rows { data: x, offset: 0, stride }, weight, out, 0, n);
+            return Ok(());
+        }
+        return scratch::with(total * c, |data| {
+            lay(x, c, 0, 1, g.left, g.left + t, data, before)?;
+            matmul_add(rows, n, k, Rows { data, offset: 0, stride }, weight, out, 0, n);
+            Ok(())
+        });
     }
     assert_eq!(g.stride, 1, "conv1d: a dilated convolution with a stride is not used by any stage");
     let d = g.dilation;
-    let total = t + g.left + g.right;
-    let mut pile = Vec::new();
-    for phase in 0..d.min(rows) {
-        let height = (total - phase).div_ceil(d);
-        let (first, end) = (g.left.saturating_sub(phase).div_ceil(d), (g.left + t).saturating_sub(phase).div_ceil(d));
-        pile.clear();
-        pile.resize(height * c, 0.0);
-        for j in first..end {
-            let row = phase + j * d - g.left;
-            pile[j * c..(j + 1) * c].copy_from_slice(&x[row * c..(row + 1) * c]);
+    scratch::with(total.div_ceil(d) * c, |pile| {
+        for phase in 0..d.min(rows) {
+            let data = &mut pile[..(total - phase).div_ceil(d) * c];
+            let (first, end) = (g.left.saturating_sub(phase).div_ceil(d), (g.left + t).saturating_sub(phase).div_ceil(d));
+            lay(x, c, (phase + first * d).saturating_sub(g.left), d, first, end, data, before)?;
+            let m = (rows - phase).div_ceil(d);
+            matmul_add(m, n, k, Rows { data, offset: 0, stride: c }, weight, out, phase * n, d * n);
         }
-        before.as_ref().map_or(Ok(()), |before| before(&mut pile[first * c..end * c]))?;
-        let m = (rows - phase).div_ceil(d);
-        matmul_add(m, n, k, Rows { data: &pile, offset: 0, stride: c }, weight, out, phase * n, d * n);
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+/// Fills `to` with every `step`-th row of `x` from row `from` on, changed by `before`, in its rows `first..end`, and zeros elsewhere.
+pub(super) fn lay<E: Send>(
+    x: &[f32],
+    c: usize,
+    from: usize,
+    step: usize,
+    first: usize,
+    end: usize,
+    to: &mut [f32],
+    before: Option<&(impl Fn(&mut [f32]) -> Result<(), E> + Sync)>,
+) -> Result<(), E> {
+    to[..first * c].fill(0.0);
+    to[end * c..].fill(0.0);
+    let piece = (PIECE / c).max(1);
+    to[first * c..end * c].par_chunks_mut(piece * c).enumerate().try_for_each(|(i, to)| {
+        for (j, to) in to.chunks_exact_mut(c).enumerate() {
+            to.copy_from_slice(&x[(from + (i * piece + j) * step) * c..][..c]);
+        }
+        before.map_or(Ok(()), |before| before(to))
+    })
 }
 
 #[cfg(test)]
@@ -112,7 +134,7 @@ mod tests {
                         Ok(())
                     };
                     let y: Vec<f32> = x.iter().map(|v| v + 1.0).collect();
-                    assert_eq!(conv1d_add(&y, t, &w, g, Some(lower), &mut out), Ok(()));
+                    assert_eq!(conv1d_add(&y, t, Weight::Plain(&w), g, Some(lower), &mut out), Ok(()));
                     for o in 0..g.rows(t) {
                         for n in 0..5 {
                             let mut sum = f64::from(bias[n]);

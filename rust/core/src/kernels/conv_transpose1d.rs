@@ -3,7 +3,10 @@
 //! Output row o reads the input rows i with o + padding = i·stride + j, 0 <= j < k: the outputs of one residue
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
-use super::matmul::{Rows, matmul_add};
+use super::conv1d::lay;
+use super::matmul::{Rows, Weight, matmul_add};
+use super::panels::Panels;
+use super::scratch;
 
 /// Weights of one transposed convolution, dealt into phases.
 #[derive(Clone, Debug)]
@@ -13,8 +16,16 @@ pub struct Phases {
     kernel: usize,
     stride: usize,
     padding: usize,
-    /// Per phase `[output, taps, input]`, taps from the oldest input row to the newest.
-    weights: Vec<Vec<f32>>,
+    /// Per phase `[output, taps * input]`, taps from the oldest input row to the newest.
+    weights: Vec<Phase>,
+}
+
+#[derive(Clone, Debug)]
+struct Phase {
+    taps: usize,
+    /// Empty where there are panels.
+    plain: Vec<f32>,
+    dealt: Option<Panels>,
 }
 
 impl Phases {
@@ -33,7 +44,8 @@ impl Phases {
                         }
                     }
                 }
-                dealt
+                let panels = Panels::of_weight(&dealt, output, taps * input);
+                Phase { taps, plain: if panels.is_some() { vec![] } else { dealt }, dealt: panels }
             })
             .collect();
         Self { input, output, kernel, stride, padding, weights }
@@ -49,12 +61,13 @@ impl Phases {
         self.input
     }
 
-    /// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`. `before` changes a copy of the input rows first.
-    pub fn apply_add<E>(
+    /// Convolves `x` `[t, input]` and adds to `out` `[rows(t), output]`. `before` changes a copy of the input rows first, some
+    /// rows at a time.
+    pub fn apply_add<E: Send>(
         &self,
         x: &[f32],
         t: usize,
-        before: impl FnOnce(&mut [f32]) -> Result<(), E>,
+        before: impl Fn(&mut [f32]) -> Result<(), E> + Sync,
         out: &mut [f32],
     ) -> Result<(), E> {
         let (c, n, s) = (self.input, self.output, self.stride);
@@ -62,23 +75,23 @@ impl Phases {
         assert!(x.len() == t * c && out.len() == rows * n, "conv_transpose1d: input or output size");
         let most = self.kernel.div_ceil(s);
         // zero rows on both sides, so that every window lies inside
-        let mut padded = vec![0.0; (t + 2 * most) * c];
-        let inner = &mut padded[most * c..(most + t) * c];
-        inner.copy_from_slice(x);
-        before(inner)?;
-        for (phase, weight) in self.weights.iter().enumerate() {
-            let first = (phase + s - self.padding % s) % s;
-            if first >= rows {
-                continue;
+        scratch::with((t + 2 * most) * c, |padded| {
+            lay(x, c, 0, 1, most, most + t, padded, Some(&before))?;
+            for (phase, weight) in self.weights.iter().enumerate() {
+                let first = (phase + s - self.padding % s) % s;
+                if first >= rows {
+                    continue;
+                }
+                let taps = weight.taps;
+                let count = (rows - first).div_ceil(s);
+                // newest input row of the first output
+                let newest = (first + self.padding) / s;
+                let input = Rows { data: padded, offset: (newest + most + 1 - taps) * c, stride: c };
+                let weight = weight.dealt.as_ref().map_or(Weight::Plain(&weight.plain), Weight::Dealt);
+                matmul_add(count, n, taps * c, input, weight, out, first * n, s * n);
             }
-            let taps = weight.len() / (n * c);
-            let count = (rows - first).div_ceil(s);
-            // newest input row of the first output
-            let newest = (first + self.padding) / s;
-            let offset = (newest + most + 1 - taps) * c;
-            matmul_add(count, n, taps * c, Rows { data: &padded, offset, stride: c }, weight, out, first * n, s * n);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::maths;
 use super::matmul::{Rows, accumulate};
+use super::panels::{Panels, Plain};
 use super::simd::dispatch;
-use super::tiles::{self, Panels};
+use super::tiles;
 
 /// Most sequences that a task carries.
 const SEQUENCES: usize = 6;
@@ -31,7 +32,7 @@ pub fn lstm(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32]) -
     let share = batch.div_ceil(tasks.max(1)).max(1);
     // Dealt once for all steps: columns of the plain layout are a page apart and evict each other.
     let weight = if tiles::available() {
-        Recurrent::Panels(Panels::new(recurrent, 4 * hidden, hidden, 1, 4 * hidden))
+        Recurrent::Panels(Panels::new(Plain::new(recurrent, 4 * hidden, hidden, 1, 4 * hidden)))
     } else {
         Recurrent::Plain(recurrent)
     };

@@ -3,6 +3,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::panels::{Panels, Plain};
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 
@@ -10,10 +11,10 @@ use super::simd::dispatch;
 const FEW_ROWS: usize = 4;
 /// Products below this many multiply-adds are not worth a second thread.
 const PARALLEL_FROM: usize = 1 << 18;
-/// Products from this many multiply-adds on are worth dealing the weights into panels.
+/// Products from this many multiply-adds on are worth dealing plain weights into panels.
 const TILES_FROM: usize = 1 << 15;
-/// Rows of a task of the tiled product.
-const TILE_ROWS: usize = 96;
+/// Rows of a task of the tiled product, from dealt weights and from plain ones, whose pieces every task deals for itself.
+const TILE_ROWS: [usize; 2] = [96, 288];
 const LANES: usize = 16;
 
 dispatch!(
@@ -65,7 +66,25 @@ pub struct Rows<'a> {
     pub stride: usize,
 }
 
-/// `out` row `i` (at `out_offset + i * out_stride`) `= bias + a_i · wᵀ` for `m` rows; `w` is `[n, k]` row-major.
+/// A weight `[n, k]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// Row-major.
+    Plain(&'a [f32]),
+    /// Dealt once for all products: for weights that meet many rows.
+    Dealt(&'a Panels),
+}
+
+impl Weight<'_> {
+    fn fits(self, n: usize, k: usize) -> bool {
+        match self {
+            Self::Plain(w) => w.len() == n * k,
+            Self::Dealt(panels) => panels.dims() == (n, k),
+        }
+    }
+}
+
+/// `out` row `i` (at `out_offset + i * out_stride`) `= bias + a_i · wᵀ` for `m` rows; `w` is `[n, k]`.
 ///
 /// Rows of `a` may overlap (that is how a convolution becomes one product); rows of `out` may not.
 pub fn matmul(
@@ -73,7 +92,7 @@ pub fn matmul(
     n: usize,
     k: usize,
     a: Rows<'_>,
-    w: &[f32],
+    w: Weight<'_>,
     bias: Option<&[f32]>,
     out: &mut [f32],
     out_offset: usize,
@@ -82,7 +101,7 @@ pub fn matmul(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(w.len() == n * k && bias.is_none_or(|b| b.len() == n) && out_stride >= n, "matmul: weight or bias size");
+    assert!(w.fits(n, k) && bias.is_none_or(|b| b.len() == n) && out_stride >= n, "matmul: weight or bias size");
     assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
     for row in out[out_offset..].chunks_mut(out_stride).take(m) {
@@ -95,18 +114,33 @@ pub fn matmul(
 }
 
 /// As [`matmul`], but added to what `out` holds.
-pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_offset: usize, out_stride: usize) {
+pub fn matmul_add(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Rows<'_>,
+    w: Weight<'_>,
+    out: &mut [f32],
+    out_offset: usize,
+    out_stride: usize,
+) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    assert!(w.len() == n * k && out_stride >= n, "matmul: weight size");
+    assert!(w.fits(n, k) && out_stride >= n, "matmul: weight size");
     assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
     assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
+    let w = match w {
+        Weight::Dealt(panels) => {
+            return tiled(m, n, a, Source::Dealt(panels), &mut out[out_offset..], out_stride);
+        }
+        Weight::Plain(w) => w,
+    };
     if m <= FEW_ROWS {
         return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
     if super::tiles::available() && m * n * k >= TILES_FROM {
-        return tiled(m, n, k, a, w, &mut out[out_offset..], out_stride);
+        return tiled(m, n, a, Source::Plain(Plain::new(w, n, k, k, 1)), &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
@@ -117,22 +151,36 @@ pub fn matmul_add(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mu
     }
 }
 
+/// Where the tiled product takes its panels from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Plain(Plain<'a>),
+    Dealt(&'a Panels),
+}
+
 /// The product in register tiles: blocks of rows by groups of panels, each a task.
-fn tiled(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32], out_stride: usize) {
-    let panels = super::tiles::Panels::new(w, n, k, k, 1);
+fn tiled(m: usize, n: usize, a: Rows<'_>, w: Source<'_>, out: &mut [f32], out_stride: usize) {
+    let (count, most) = match w {
+        Source::Dealt(panels) => (panels.count(), TILE_ROWS[0]),
+        Source::Plain(plain) => (plain.panels(), TILE_ROWS[1]),
+    };
     let shared = SharedMut::new(out);
-    let blocks = m.div_ceil(TILE_ROWS);
+    let blocks = m.div_ceil(most);
     // few blocks: the panels are shared out too
-    let groups = (4 * super::threads()).div_ceil(blocks).min(panels.count());
-    let size = panels.count().div_ceil(groups);
+    let groups = (4 * super::threads()).div_ceil(blocks).min(count);
+    let size = count.div_ceil(groups);
     (0..blocks * groups).into_par_iter().for_each(|job| {
-        let (first, group) = (job / groups * TILE_ROWS, job % groups * size);
-        let rows = TILE_ROWS.min(m - first);
-        let range = group.min(panels.count())..(group + size).min(panels.count());
+        let (first, group) = (job / groups * most, job % groups * size);
+        let rows = most.min(m - first);
+        let range = group.min(count)..(group + size).min(count);
         let to = shared.at(first * out_stride, (rows - 1) * out_stride + n);
         // SAFETY: `matmul_add` has checked that all rows lie inside; this task alone writes these rows of these panels.
         unsafe {
-            panels.multiply(range, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride);
+            let from = a.data.as_ptr().add(a.offset + first * a.stride);
+            match w {
+                Source::Dealt(panels) => panels.multiply(range, rows, from, a.stride, to, out_stride),
+                Source::Plain(plain) => plain.multiply(range, rows, from, a.stride, to, out_stride),
+            }
         }
     });
 }
@@ -197,13 +245,18 @@ mod tests {
     #[test]
     fn every_size_agrees_with_float64() {
         at_every_level(|| {
-            for (m, n, k) in [(1, 1, 1), (1, 7, 130), (3, 33, 65), (4, 2048, 300), (5, 9, 64), (40, 70, 129), (200, 64, 512)] {
+            let sizes =
+                [(1, 1, 1), (1, 7, 130), (3, 33, 65), (4, 2048, 300), (5, 9, 64), (40, 70, 129), (200, 64, 512), (300, 90, 70)];
+            for ((m, n, k), dealt) in sizes.into_iter().flat_map(|size| [(size, false), (size, true)]) {
                 let a: Vec<f32> = (0..m * k).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
                 let w: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
                 let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0).collect();
                 let stride = n + 3;
                 let mut out = vec![-7.0; 2 + m * stride];
-                matmul(m, n, k, Rows { data: &a, offset: 0, stride: k }, &w, Some(&bias), &mut out, 2, stride);
+                let rows = Rows { data: &a, offset: 0, stride: k };
+                let dealt = Panels::of_weight(&w, n, k).filter(|_| dealt);
+                let weight = dealt.as_ref().map_or(Weight::Plain(&w), Weight::Dealt);
+                matmul(m, n, k, rows, weight, Some(&bias), &mut out, 2, stride);
                 for i in 0..m {
                     for j in 0..n {
                         let t: f64 =

@@ -12,19 +12,23 @@ pub mod depthwise;
 pub mod elementwise;
 pub(crate) mod gemm;
 pub mod half_cache;
+mod heads;
 pub mod int8;
 mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
+mod panels;
 mod pointer;
 pub mod relative_attention;
 pub mod rotary;
+mod scratch;
 pub(crate) mod simd;
 mod tiles;
 
 pub use level::{Level, level_in_use, levels};
+pub use panels::Panels;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {

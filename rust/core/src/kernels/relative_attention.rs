@@ -6,9 +6,9 @@
 use rayon::prelude::*;
 
 use super::attention::product;
+use super::heads::Heads;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
-use super::tiles::Heads;
 
 /// Queries a task handles.
 const BLOCK: usize = 64;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::weight::Weight;
 use super::{Fused, weight_norm, with_slice};
 use crate::kernels::conv1d::{Geometry, conv1d_add};
 use crate::{Result, Weights};
@@ -41,7 +42,7 @@ impl Conv1dOptions {
 #[derive(Clone, Debug)]
 pub struct Conv1d {
     /// `[out, kernel * in]`, taps first.
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
     geometry: Geometry,
 }
@@ -67,7 +68,8 @@ impl Conv1d {
         }
         let Conv1dOptions { stride, dilation, left, right } = options;
         let geometry = Geometry { input, output, kernel, stride, dilation, left, right };
-        Ok(Self { weight: Tensor::from_vec(dealt, (output, kernel * input), device)?, bias, geometry })
+        let weight = Tensor::from_vec(dealt, (output, kernel * input), device)?;
+        Ok(Self { weight: Weight::dealt(weight)?, bias, geometry })
     }
 
     /// Reads `weight` `[output, input, kernel]` and, with `bias`, `bias` `[output]`.
@@ -117,7 +119,7 @@ impl Conv1d {
         let mut out = fused.start(b * rows, self.bias.as_ref(), g.output)?;
         let before = |x: &mut [f32]| fused.before.map_or(Ok(()), |before| before.apply(x));
         with_slice(x, |x| {
-            with_slice(&self.weight, |w| {
+            self.weight.with(|w| {
                 let items = x.chunks_exact((t * c).max(1)).zip(out.chunks_exact_mut((rows * g.output).max(1)));
                 items.into_iter().try_for_each(|(x, out)| match fused.before {
                     None => conv1d_add(x, t, w, g, None::<fn(&mut [f32]) -> Result<()>>, out),
@@ -134,9 +136,9 @@ impl Conv1d {
         let g = self.geometry;
         let rows = g.rows(t);
         let x = x.pad_with_zeros(1, g.left, g.right)?;
-        let mut sum: Option<Tensor> = None;
+        let (weight, mut sum) = (self.weight.tensor()?, None::<Tensor>);
         for k in 0..g.kernel {
-            let w = self.weight.narrow(1, k * g.input, g.input)?.t()?.contiguous()?;
+            let w = weight.narrow(1, k * g.input, g.input)?.t()?.contiguous()?;
             let span = (rows - 1) * g.stride + 1;
             let mut tap = x.narrow(1, k * g.dilation, span)?;
             if g.stride > 1 {
@@ -166,14 +168,15 @@ mod tests {
 
     #[test]
     fn kernel_agrees_with_candle() -> Result<()> {
-        for (kernel, options) in [
+        let geometries = [
             (3, Conv1dOptions::causal(3)),
             (7, Conv1dOptions { dilation: 3, ..Conv1dOptions::padded(9) }),
             (6, Conv1dOptions { stride: 3, ..Conv1dOptions::padded(1) }),
-        ] {
-            let values: Vec<f32> = Tensor::randn(0f32, 1.0, 5 * 4 * kernel, &Device::Cpu)?.to_vec1()?;
-            let bias = Tensor::randn(0f32, 1.0, 5, &Device::Cpu)?;
-            let layer = Conv1d::new(&values, Some(bias), 4, 5, kernel, options, &Device::Cpu)?;
+        ];
+        for ((kernel, options), output) in geometries.into_iter().flat_map(|g| [(g, 5), (g, 20)]) {
+            let values: Vec<f32> = Tensor::randn(0f32, 1.0, output * 4 * kernel, &Device::Cpu)?.to_vec1()?;
+            let bias = Tensor::randn(0f32, 1.0, output, &Device::Cpu)?;
+            let layer = Conv1d::new(&values, Some(bias), 4, output, kernel, options, &Device::Cpu)?;
             let x = Tensor::randn(0f32, 1.0, (2, 30, 4), &Device::Cpu)?;
             let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
             assert_eq!(a.dims(), b.dims());

@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn kernel_agrees_with_candle() -> Result<()> {
-        for (kernel, stride, padding) in [(16, 8, 4), (11, 5, 3), (7, 3, 2)] {
-            let weight = Tensor::randn(0f32, 1.0, (4, 3, kernel), &Device::Cpu)?;
-            let bias = Tensor::randn(0f32, 1.0, 3, &Device::Cpu)?;
-            let layer = ConvTranspose1d::new(weight.flatten_all()?.to_vec1()?, bias.clone(), 4, 3, kernel, stride, padding)?;
+        for (kernel, stride, padding, output) in [(16, 8, 4, 3), (11, 5, 3, 3), (7, 3, 2, 3), (16, 8, 4, 17), (11, 5, 3, 65)] {
+            let weight = Tensor::randn(0f32, 1.0, (4, output, kernel), &Device::Cpu)?;
+            let bias = Tensor::randn(0f32, 1.0, output, &Device::Cpu)?;
+            let layer = ConvTranspose1d::new(weight.flatten_all()?.to_vec1()?, bias.clone(), 4, output, kernel, stride, padding)?;
             let x = Tensor::randn(0f32, 1.0, (2, 9, 4), &Device::Cpu)?;
             let (a, b) = (layer.forward(&x)?, plain(&x, &weight, &bias, stride, padding)?);
             assert_eq!(a.dims(), b.dims());

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Tensor};
 
+use super::weight::Weight;
 use super::{Fused, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
 use crate::{Result, Weights};
@@ -9,14 +10,20 @@ use crate::{Result, Weights};
 /// `y = x Wᵀ + b` over the last axis.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
 }
 
 impl Linear {
     /// A layer from a weight `[out, in]` and a bias `[out]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self { weight: weight.contiguous()?, bias })
+        weight.dims2()?;
+        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias })
+    }
+
+    /// The same layer with its weight dealt for inputs of many rows; one row is faster without.
+    pub fn for_many_rows(self) -> Result<Self> {
+        Ok(Self { weight: Weight::dealt(self.weight.tensor()?)?, bias: self.bias })
     }
 
     /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
@@ -37,12 +44,12 @@ impl Linear {
 
     /// Output channels.
     pub fn output(&self) -> usize {
-        self.weight.dims()[0]
+        self.weight.dims().0
     }
 
     /// Input channels.
     pub fn input(&self) -> usize {
-        self.weight.dims()[1]
+        self.weight.dims().1
     }
 
     /// Does it add a bias?
@@ -57,7 +64,7 @@ impl Linear {
 
     /// `x` `[.., in]` → `[.., out]`, with more work done on the way.
     pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
-        let (n, k) = self.weight.dims2()?;
+        let (n, k) = self.weight.dims();
         let mut shape = x.dims().to_vec();
         let m = x.elem_count() / x.dim(D::Minus1)?;
         x.reshape((m, k))?; // a clear error for a wrong width
@@ -75,19 +82,19 @@ impl Linear {
                 before.apply(&mut changed)?;
                 data = &changed;
             }
-            with_slice(&self.weight, |w| matmul_add(m, n, k, Rows { data, offset: 0, stride: k }, w, &mut out, 0, n))
+            self.weight.with(|w| matmul_add(m, n, k, Rows { data, offset: 0, stride: k }, w, &mut out, 0, n))
         })??;
         fused.finish(&mut out)?;
         Ok(Tensor::from_vec(out, shape, x.device())?)
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, k) = self.weight.dims2()?;
+        let (n, k) = self.weight.dims();
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        let y = x.contiguous()?.reshape(((), k))?.matmul(&self.weight.t()?)?;
+        let y = x.contiguous()?.reshape(((), k))?.matmul(&self.weight.tensor()?.t()?)?;
         let y = match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
@@ -107,7 +114,12 @@ mod tests {
         let weight = Tensor::randn(0f32, 1.0, (33, 20), &Device::Cpu)?;
         let bias = Tensor::randn(0f32, 1.0, 33, &Device::Cpu)?;
         let layer = Linear::new(weight, Some(bias))?;
-        for shape in [[1, 1, 20], [2, 50, 20]] {
+        let dealt = layer.clone().for_many_rows()?;
+        assert_eq!(
+            (dealt.input(), dealt.output(), dealt.weight.tensor()?.to_vec2::<f32>()?),
+            (20, 33, layer.weight.tensor()?.to_vec2()?)
+        );
+        for (layer, shape) in [(&layer, [1, 1, 20]), (&layer, [2, 50, 20]), (&dealt, [1, 1, 20]), (&dealt, [2, 50, 20])] {
             let x = Tensor::randn(0f32, 1.0, &shape[..], &Device::Cpu)?;
             let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
             assert_eq!(a.dims(), b.dims());

@@ -19,6 +19,7 @@ mod norm;
 mod projection;
 mod relative_attention;
 mod rotary;
+mod weight;
 mod weight_norm;
 
 pub use activation::{Activation, Snake};

@@ -151,14 +151,14 @@ impl Block {
         Ok(Self {
             heads: c.heads,
             attn_norm: LayerNorm::load(&weights.under("attn_ln"), size, c.attn_norm_eps)?,
-            query: Linear::load(&attn.under("query"), size, size)?,
-            key: Linear::load_without_bias(&attn.under("key"), size, size)?,
-            value: Linear::load(&attn.under("value"), size, size)?,
-            out: Linear::load(&attn.under("out"), size, size)?,
+            query: Linear::load(&attn.under("query"), size, size)?.for_many_rows()?,
+            key: Linear::load_without_bias(&attn.under("key"), size, size)?.for_many_rows()?,
+            value: Linear::load(&attn.under("value"), size, size)?.for_many_rows()?,
+            out: Linear::load(&attn.under("out"), size, size)?.for_many_rows()?,
             fsmn: DepthwiseConv1d::load(&attn.under("fsmn_block"), size, c.fsmn_kernel)?,
             mlp_norm: LayerNorm::load(&weights.under("mlp_ln"), size, c.mlp_norm_eps)?,
-            up: Linear::load(&mlp.under(0), size, 4 * size)?,
-            down: Linear::load(&mlp.under(2), 4 * size, size)?,
+            up: Linear::load(&mlp.under(0), size, 4 * size)?.for_many_rows()?,
+            down: Linear::load(&mlp.under(2), 4 * size, size)?.for_many_rows()?,
         })
     }
 

@@ -36,7 +36,7 @@ impl Layer {
     pub(super) fn load(weights: &Weights, c: &Config) -> Result<Self> {
         let (width, size) = (c.hidden_size, c.hidden_size / c.heads);
         let attention = weights.under("self_attn");
-        let linear = |name: &str| Linear::load(&attention.under(name), width, width);
+        let linear = |name: &str| Linear::load(&attention.under(name), width, width)?.for_many_rows();
         let bias = |name: &str| -> Result<Tensor> { Ok(attention.tensor(name, &[c.heads, size])?.flatten_all()?) };
         let ff = weights.under("feed_forward");
         Ok(Self {
@@ -45,13 +45,13 @@ impl Layer {
             key: linear("linear_k")?,
             value: linear("linear_v")?,
             out: linear("linear_out")?,
-            position: Linear::load_without_bias(&attention.under("linear_pos"), width, width)?,
+            position: Linear::load_without_bias(&attention.under("linear_pos"), width, width)?.for_many_rows()?,
             content_bias: bias("pos_bias_u")?,
             position_bias: bias("pos_bias_v")?,
             norm_feed_forward: LayerNorm::load(&weights.under("norm_ff"), width, c.layer_norm_eps)?,
             feed_forward: [
-                Linear::load(&ff.under("w_1"), width, c.ffn_size)?,
-                Linear::load(&ff.under("w_2"), c.ffn_size, width)?,
+                Linear::load(&ff.under("w_1"), width, c.ffn_size)?.for_many_rows()?,
+                Linear::load(&ff.under("w_2"), c.ffn_size, width)?.for_many_rows()?,
             ],
             heads: c.heads,
             scale: 1.0 / (size as f64).sqrt(),

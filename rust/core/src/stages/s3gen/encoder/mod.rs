@@ -51,7 +51,8 @@ struct Input {
 impl Input {
     fn load(weights: &Weights, width: usize, eps: f64) -> Result<Self> {
         let out = weights.under("out");
-        let (linear, norm) = (Linear::load(&out.under(0), width, width)?, LayerNorm::load(&out.under(1), width, eps)?);
+        let (linear, norm) =
+            (Linear::load(&out.under(0), width, width)?.for_many_rows()?, LayerNorm::load(&out.under(1), width, eps)?);
         Ok(Self { linear, norm, scale: (width as f64).sqrt() })
     }
 
@@ -103,7 +104,7 @@ impl FlowEncoder {
             up_input: Input::load(&weights.under("up_embed"), width, c.norm_eps)?,
             up_layers: layers("up_encoders", c.up_layers)?,
             norm: LayerNorm::load(&weights.under("after_norm"), width, c.norm_eps)?,
-            project: Linear::load(&flow.under("encoder_proj"), width, config.mels)?,
+            project: Linear::load(&flow.under("encoder_proj"), width, config.mels)?.for_many_rows()?,
             width,
             device: device.clone(),
         };

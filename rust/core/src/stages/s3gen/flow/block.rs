@@ -87,18 +87,18 @@ impl Transformer {
     pub(super) fn load(weights: &Weights, c: &Config) -> Result<Self> {
         let (channels, inner) = (c.channels, c.heads * c.head_size);
         let attention = weights.under("attn1");
-        let linear = |name: &str| Linear::load_without_bias(&attention.under(name), channels, inner);
+        let linear = |name: &str| Linear::load_without_bias(&attention.under(name), channels, inner)?.for_many_rows();
         let net = weights.under("ff.net");
         Ok(Self {
             norm_attention: LayerNorm::load(&weights.under("norm1"), channels, c.norm_eps)?,
             query: linear("to_q")?,
             key: linear("to_k")?,
             value: linear("to_v")?,
-            out: Linear::load(&attention.under("to_out.0"), inner, channels)?,
+            out: Linear::load(&attention.under("to_out.0"), inner, channels)?.for_many_rows()?,
             norm_feed_forward: LayerNorm::load(&weights.under("norm3"), channels, c.norm_eps)?,
             feed_forward: [
-                Linear::load(&net.under("0.proj"), channels, 4 * channels)?,
-                Linear::load(&net.under(2), 4 * channels, channels)?,
+                Linear::load(&net.under("0.proj"), channels, 4 * channels)?.for_many_rows()?,
+                Linear::load(&net.under(2), 4 * channels, channels)?.for_many_rows()?,
             ],
             heads: c.heads,
             scale: 1.0 / (c.head_size as f64).sqrt(),

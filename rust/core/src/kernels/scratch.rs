@@ -1,0 +1,51 @@
+//! Memory for the copies inside a kernel, kept for the next one: of a fresh large allocation every page costs a fault.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Blocks that are kept.
+const BLOCKS: usize = 2;
+/// Numbers of the largest block that is kept: the vocoder's for 20 s of speech.
+const LARGEST: usize = 8 << 20;
+
+static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+
+/// Calls `work` with `len` numbers of any value.
+pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut block = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    if block.len() < len {
+        block = vec![0.0; len];
+    }
+    let result = work(&mut block[..len]);
+    if block.len() <= LARGEST {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < BLOCKS {
+            kept.push(block);
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_may_be_nested_and_get_their_own_memory() {
+        let sum = with(3, |a| {
+            a.fill(1.0);
+            with(5, |b| {
+                b.fill(2.0);
+                with(2, |c| c.fill(4.0));
+                a.iter().chain(b.iter()).sum::<f32>()
+            })
+        });
+        assert_eq!(sum, 13.0);
+    }
+
+    #[test]
+    fn little_is_kept() {
+        with(LARGEST + 1, |block| assert_eq!(block.len(), LARGEST + 1));
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(kept.len() <= BLOCKS && kept.iter().all(|block| block.len() <= LARGEST));
+    }
+}
