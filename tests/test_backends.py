@@ -13,17 +13,9 @@ import pytest
 from chatterbox_turbo_rs import Plan, available, backends
 from chatterbox_turbo_rs.backends import TABLE, parse, resolve
 from chatterbox_turbo_rs.errors import BackendError
+from chatterbox_turbo_rs.parity.recording import NETWORKS
 from chatterbox_turbo_rs.resources import Resources
 
-NETWORKS = (
-    "voice_encoder.embedding",
-    "s3tokenizer.tokens",
-    "speaker_encoder.xvector",
-    "t3.decoder",
-    "s3gen.encoder",
-    "s3gen.flow",
-    "s3gen.vocoder",
-)
 BOTH = [key for key in TABLE if key not in NETWORKS]
 
 

@@ -10,17 +10,8 @@ import implementations
 import pytest
 
 from chatterbox_turbo_rs import backends
+from chatterbox_turbo_rs.parity.recording import NETWORKS as KEYS
 from chatterbox_turbo_rs.resources import Resources
-
-KEYS = [
-    "voice_encoder.embedding",
-    "s3tokenizer.tokens",
-    "speaker_encoder.xvector",
-    "t3.decoder",
-    "s3gen.encoder",
-    "s3gen.flow",
-    "s3gen.vocoder",
-]
 
 
 def expected(key: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -15,19 +15,11 @@ import pytest
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.checkpoint import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError
+from chatterbox_turbo_rs.parity.recording import NETWORKS as KEYS
 from chatterbox_turbo_rs.resources import Resources
 
 RNG = np.random.default_rng(5)
 STEPS = [7, 4000]
-KEYS = [
-    "voice_encoder.embedding",
-    "s3tokenizer.tokens",
-    "speaker_encoder.xvector",
-    "t3.decoder",
-    "s3gen.encoder",
-    "s3gen.flow",
-    "s3gen.vocoder",
-]
 
 
 def normal(*shape: int) -> np.ndarray:

@@ -44,7 +44,8 @@ def sha256(path: Path) -> str:
 def rows(a: Recording, b: Recording) -> Iterator[Row]:
     """The rows of section 1 of the checklist, reference ``a`` against candidate ``b``."""
     pair = (a.party, b.party)
-    for name in sorted(set(a.files) | set(b.files)):
+    # Python and Rust read one directory in one process: there the digests below are what can differ.
+    for name in sorted(set(a.files) | set(b.files)) if "official" in pair else ():
         found = tuple(r.files.get(name, {}).get("sha256", "not read")[:16] for r in (a, b))
         row = Row(pair, "loaded", f"files.{name}", "", values=(found[0], found[1]))
         if found[0] != found[1]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from .. import hub
 from ..errors import BackendError
 from . import cases as given
 from .cases import Cases
@@ -64,6 +65,7 @@ def write_job(
         "clips": [{"name": clip.name, "path": str(clip.path.resolve())} for clip in cases.clips],
         "texts": texts,
         "sentences": list(cases.sentences),
+        "files": [*config["files"].values(), *hub.TOKENIZER_FILES],
         "describe": True,
         "taps": taps,
     }
@@ -95,6 +97,7 @@ def read(job: Path) -> Recording:
     report = json.loads((directory / "report.json").read_text("utf-8"))
     recording = Recording("official", versions=report["packages"])
     recording.hyperparameters, recording.digests = report.get("hyperparameters", {}), report.get("digests", {})
+    recording.files = report["files"]
 
     def take(kind: str, name: str) -> Take:
         entry = report[f"{kind}s"][name]

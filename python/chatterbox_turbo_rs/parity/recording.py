@@ -24,6 +24,17 @@ from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
 from .cases import Cases, Clip, Text
 
+NETWORKS = (
+    "voice_encoder.embedding",
+    "s3tokenizer.tokens",
+    "speaker_encoder.xvector",
+    "t3.decoder",
+    "s3gen.encoder",
+    "s3gen.flow",
+    "s3gen.vocoder",
+)
+"""The stages that are neural networks."""
+
 # Stage -> names of its inputs and outputs that are kept.
 ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text.tokenize": ((), ("ids",)),
@@ -102,7 +113,7 @@ class Recorder(Pipeline):
 
         return call
 
-    def _watched(self, key: str, stage: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, key: str, stage: Any) -> Callable[..., Any]:
         names_in, names_out = ARRAYS[key]
 
         def call(*arguments: Any) -> Any:
@@ -117,7 +128,7 @@ class Recorder(Pipeline):
             for name, value in zip(names_out, result if len(names_out) > 1 else (result,)):
                 take.arrays[f"{at}/out.{name}"] = value
             if key == "s3tokenizer.tokens":
-                take.arrays[f"{at}/out.levels"] = levels(stage, *arguments)
+                take.arrays[f"{at}/out.levels"] = stage.pre_codes(*arguments)  # [tokens, 8], before rounding
             if key == "reference.load" and self.load_result is not None:
                 return self.load_result
             return result
@@ -163,11 +174,6 @@ class Recorder(Pipeline):
         if self.plan["t3.decoder"] == self.plan["t3.sampler"] == "rust":
             take.arrays["t3.loop/out.in_core"] = decoder.generate(*prompt, parameters, max_tokens, seed=seed)
         return tokens
-
-
-def levels(stage: Any, mel: np.ndarray) -> np.ndarray:
-    """The 8 numbers of every S3 token before they are rounded, float32 [tokens, 8]."""
-    return stage.pre_codes(mel)
 
 
 def record(
@@ -232,14 +238,3 @@ def plan_of(party: str) -> Plan:
 def describe(recorder: Recorder) -> Mapping[str, dict[str, Any]]:
     """Stage -> hyper-parameters, as the loaded networks report them."""
     return {key: recorder.raw(key).hyperparameters() for key in NETWORKS}
-
-
-NETWORKS = (
-    "voice_encoder.embedding",
-    "s3tokenizer.tokens",
-    "speaker_encoder.xvector",
-    "t3.decoder",
-    "s3gen.encoder",
-    "s3gen.flow",
-    "s3gen.vocoder",
-)

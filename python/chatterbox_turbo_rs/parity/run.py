@@ -64,6 +64,7 @@ class Parity:
         self.recorders: dict[str, Recorder] = {}
         self.rows: list[Row] = []
         self.comparisons: list[tuple[str, str]] = []
+        self.files = _files(options.checkpoint, options.config)
         self.place = taps.where(options.taps, options.cases) if options.taps else None
 
     def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -138,7 +139,8 @@ class Parity:
             recording.hyperparameters = dict(describe(recorder))
             recording.digests = _digests(recorder, party)
             recording.versions = _versions(party)
-        recording.files = _files(o.checkpoint, o.config) if not self.recordings else next(iter(self.recordings.values())).files
+        if party != "official":
+            recording.files = self.files
         self.recordings[party] = recording
 
     def _load(self, party: str) -> Callable[[str], Any]:
@@ -196,7 +198,7 @@ class Parity:
         return {
             "format": 1,
             "title": "Chatterbox Turbo: Python vs. Rust feature parity, measured",
-            "model": {"name": o.config["name"], "files": next(iter(self.recordings.values())).files},
+            "model": {"name": o.config["name"], "files": self.files},
             "machine": machine(),
             "parties": {name: {"versions": recording.versions} for name, recording in self.recordings.items()}
             | {name: {"versions": _versions(name)} for _, name in self.comparisons if name not in self.recordings},

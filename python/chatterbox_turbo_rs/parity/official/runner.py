@@ -9,6 +9,7 @@ The job (paths relative to it):
   texts       [{"name", "text", "clip", "draws", "max_gen_len", "temperature", "top_k", "top_p", "repetition_penalty"}]; draws is a
               safetensors file: ``uniforms`` [steps] float64, ``flow`` [>= 2(K+N), 80], ``phases`` [9], ``noise`` [>= 480F, 9]
   sentences   [text] that are only normalised and tokenised
+  files       [name] of the checkpoint whose SHA-256 is reported
   describe    true: the loaded modules' hyper-parameters and digests of their tensors
   taps        {"stage", "clip" or "text"}: the stage's intermediates in that clip or text
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -100,6 +102,8 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
     if job.get("describe"):
         report["hyperparameters"] = describe.hyperparameters(official)
         report["digests"] = describe.digests(official)
+    found = {name: base / job["checkpoint"] / name for name in job.get("files", ())}
+    report["files"] = {n: {"sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for n, p in found.items() if p.exists()}
     report["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report["packages"] = {name: importlib.metadata.version(name) for name in PACKAGES}
     report["threads"] = {"torch": torch.get_num_threads(), "cpus": os.cpu_count()}
