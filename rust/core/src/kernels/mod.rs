@@ -5,6 +5,7 @@
 
 pub mod affine;
 pub mod attention;
+pub mod bf16;
 pub mod conv1d;
 pub mod conv2d;
 pub mod conv_transpose1d;
@@ -19,6 +20,7 @@ pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
+mod operand;
 mod panels;
 mod pointer;
 pub mod relative_attention;

@@ -25,7 +25,7 @@ mod weight_norm;
 
 pub use activation::{Activation, Snake};
 pub use add::add;
-pub use attention::{Attention, attention};
+pub use attention::{Attention, attention, bf16_attention};
 pub use batch_norm::{BatchNormRelu, fold_batch_norm};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};

@@ -236,10 +236,10 @@ impl Model {
     /// Room for the keys and values of one block: float16 beside weights of 8 bits.
     fn cache(&self, positions: usize) -> Result<KvCache> {
         let (width, heads) = (self.config.hidden_size, self.config.heads);
-        match self.precision {
-            Precision::F32 => KvCache::new(positions, width, &self.device),
-            Precision::Int8 => Ok(KvCache::half(positions, heads, width / heads)),
+        if self.precision.int8() {
+            return Ok(KvCache::half(positions, heads, width / heads));
         }
+        KvCache::new(positions, width, &self.device)
     }
 
     /// `[speaker | prompt | text | start]` with positions, `[2 + P + T, C]`.
