@@ -2,4 +2,5 @@
 
 pub mod decoder;
 pub mod generate;
+mod prefix;
 pub mod sampler;
