@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use round::{round_all, round_pairs, value};
+use round::{round_all, round_pairs, rounder, value};
 use tile::Unit;
 
 pub(super) use round::round_piece;
@@ -63,6 +63,7 @@ impl Bf16Matrix {
         assert!(n > 0 && k > 0 && (n - 1) * stride + k <= w.len(), "bf16: weight size");
         Self::new(n, k, |p, panel| {
             // a pair of numbers has the size of a float32, and is dealt as one
+            let round = rounder();
             let (mut pairs, mut dealt) = ([0f32; STRIP * DEPTH / PAIR], [MaybeUninit::uninit(); DEPTH / PAIR * COLUMNS]);
             for (c, to) in (0..k).step_by(DEPTH).zip(panel.chunks_exact_mut(DEPTH * COLUMNS)) {
                 let steps = DEPTH.min(k - c);
@@ -75,7 +76,7 @@ impl Bf16Matrix {
                     // SAFETY: the same bytes; u16 needs no more alignment than f32, and takes any value.
                     let numbers = unsafe { std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast::<u16>(), STRIP * DEPTH) };
                     for (line, to) in numbers.chunks_exact_mut(DEPTH).enumerate().take(lines) {
-                        round_piece(&w[(first + line) * stride + c..][..steps], &mut to[..steps]);
+                        round(&w[(first + line) * stride + c..][..steps], &mut to[..steps]);
                     }
                     transpose(&pairs, DEPTH / PAIR, lines, DEPTH / PAIR, &mut dealt[strip..]);
                 }
