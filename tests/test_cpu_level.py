@@ -19,7 +19,7 @@ LACKING = next(name for name in NAMES if name not in LEVELS)
 SPEAK = """
 import numpy as np
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
-model = ChatterboxTurbo.from_pretrained("demo", watermark=None)
+model = ChatterboxTurbo.from_pretrained("demo", precision="int8", watermark=None)
 np.save({path!r}, model.generate("Hi.", seed=1, max_tokens=8).samples)
 print(_core.build_info()["cpu_level"])
 """

@@ -28,10 +28,16 @@ impl Unit {
     /// The best of this CPU, within the level that the kernels run at.
     pub(in crate::kernels) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Self::Avx512.available() && crate::kernels::tiles::available() {
+        if Self::vectors() {
             return Self::Avx512;
         }
         Self::Plain
+    }
+
+    /// Are there vectors of bfloat16, within the level that the kernels run at?
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn vectors() -> bool {
+        Self::Avx512.available() && crate::kernels::tiles::available()
     }
 
     pub(super) fn available(self) -> bool {
