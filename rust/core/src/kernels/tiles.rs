@@ -18,7 +18,7 @@ pub(super) const DEPTH: usize = 256;
 
 /// Can this CPU run the tiles?
 pub(super) fn available() -> bool {
-    super::level::level() == super::level::Level::Avx512
+    super::level::level().has_avx512()
 }
 
 /// Adds `a[m, depth] · b[depth, columns]` to `out`, on this thread; `b` is `depth` steps of a panel, of which `columns` ≤ 64 count.
