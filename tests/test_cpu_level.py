@@ -12,7 +12,7 @@ import pytest
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.parity import metrics, tolerances
 
-NAMES = ("avx512", "avx2", "neon", "baseline")
+NAMES = ("amx", "avx512", "avx2", "neon", "baseline")
 LEVELS = _core.build_info()["cpu_levels"]
 LACKING = next(name for name in NAMES if name not in LEVELS)
 
@@ -67,7 +67,7 @@ def test_every_level_speaks_alike(tmp_path):
 @pytest.mark.parametrize(
     ("level", "says"),
     [
-        ("fast", 'CHATTERBOX_CPU: expected auto, avx512, avx2, neon, baseline, got "fast"'),
+        ("fast", 'CHATTERBOX_CPU: expected auto, amx, avx512, avx2, neon, baseline, got "fast"'),
         (LACKING, f"CHATTERBOX_CPU: this machine has {', '.join(LEVELS)}, not {LACKING}"),
     ],
 )

@@ -34,8 +34,6 @@ const STEPS: f32 = 127.0;
 const SMALLEST: f32 = 1e-30;
 /// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
 const MAGIC: f32 = 12_582_912.0;
-/// Rows of a register tile.
-const ROWS: usize = 6;
 /// Rows of a task.
 const BLOCK: usize = 96;
 /// Bytes of weights that are worth a task.
@@ -139,15 +137,7 @@ fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], ou
             // SAFETY: this task alone writes these columns of its rows; `at` checked the span.
             add_scaled(unsafe { std::slice::from_raw_parts_mut(to, columns) }, totals, scales);
         };
-        let mut row = first;
-        while row + ROWS <= first + rows {
-            let totals = level.tile::<ROWS>(panel, &x, row);
-            totals.iter().enumerate().for_each(|(r, totals)| store(row + r, totals));
-            row += ROWS;
-        }
-        for row in row..first + rows {
-            store(row, &level.tile::<1>(panel, &x, row)[0]);
-        }
+        level.rows(panel, &x, first, rows, store);
     };
     let job = |i: usize| {
         let (block, p) = (i / panels, i % panels);
@@ -171,7 +161,7 @@ mod tests {
 
     fn levels() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
-        return [Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
+        return [Level::Amx, Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
         #[cfg(not(target_arch = "x86_64"))]
         vec![Level::Plain]
     }

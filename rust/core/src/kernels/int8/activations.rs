@@ -72,4 +72,11 @@ impl Activations {
         let (scale, correction) = self.steps[at];
         (self.bytes[at * GROUP..][..GROUP].as_chunks().0, scale, correction)
     }
+
+    /// `count` rows from `first` on: bytes `[count, groups, GROUP]`, and scales and corrections `[count, groups]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn rows(&self, first: usize, count: usize) -> (&[u8], &[(f32, i32)]) {
+        let (at, len) = (first * self.groups, count * self.groups);
+        (&self.bytes[at * GROUP..][..len * GROUP], &self.steps[at..][..len])
+    }
 }
