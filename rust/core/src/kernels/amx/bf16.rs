@@ -18,7 +18,6 @@ const PAIR: usize = COLUMNS * 4;
 /// # Safety
 /// [`super::available`] must hold. Rows of k numbers at `a + i * a_stride` and of `columns` numbers at `out + i * out_stride` must be
 /// valid for `i < m`, and nothing else may touch those of `out` meanwhile.
-#[allow(dead_code, reason = "tests alone use it so far")]
 pub(in crate::kernels) unsafe fn multiply(
     m: usize,
     columns: usize,
