@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def create(resources: Resources) -> Decoder:
 
 
 class Decoder:
-    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust, ``keep_speech`` the filter after it."""
+    """The contract's ``Decoder``; ``generate`` and ``generate_many`` run the whole token loop in Rust, ``keep_speech`` the filter."""
 
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
@@ -38,11 +39,12 @@ class Decoder:
         callback: Callback | None = None,
     ) -> np.ndarray:
         """``token_loop.generate`` with the Rust sampler; draws are stream ``t3`` of ``seed``, or ``uniforms`` float64 [n]."""
-        options: dict[str, Any] = {
-            "temperature": parameters.temperature,
-            "top_k": min(max(parameters.top_k, 0), 1 << 31),
-            "top_p": parameters.top_p,
-            "repetition_penalty": parameters.repetition_penalty,
-        }
-        options |= {"seed": seed, "uniforms": uniforms, "max_tokens": max_tokens, "callback": callback}
-        return self._core.generate(speaker_embedding, prompt_tokens, text_ids, **options)
+        options: dict[str, Any] = {"seed": seed, "uniforms": uniforms, "max_tokens": max_tokens, "callback": callback}
+        return self._core.generate(speaker_embedding, prompt_tokens, text_ids, **parameters.for_core(), **options)
+
+    def generate_many(self, requests: Iterable[tuple], parameters: SamplerParameters, max_tokens: int, **options: Any) -> None:
+        """``generate`` of every (speaker_embedding, prompt_tokens, text_ids, seed); ``options`` are those of ``_core``."""
+        names = ("speaker_embedding", "prompt_tokens", "text_ids", "seed")
+        shared = {**parameters.for_core(), "max_tokens": max_tokens}
+        mappings: list[Any] = [{**shared, **dict(zip(names, request))} for request in requests]
+        self._core.generate_many(mappings, **options)

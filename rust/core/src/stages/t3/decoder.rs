@@ -157,6 +157,29 @@ impl T3Decoder {
             caches: None,
         })
     }
+
+    /// One step of several utterances, each at its own position: appends `tokens[i]` to `sessions[i]` and gives the logits
+    /// `[speech_vocab]` after it, the same to the bit as [`Session::step`] of each alone.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another number of tokens than of sessions; those of [`Session::step`], naming the row.
+    pub fn step_many(&self, sessions: &mut [&mut T3Session], tokens: &[i64]) -> Result<Vec<Vec<f32>>> {
+        if sessions.len() != tokens.len() {
+            return Err(Error::argument(format!(
+                "tokens: expected one for each of {} sessions, got {}",
+                sessions.len(),
+                tokens.len()
+            )));
+        }
+        let rows = sessions.iter_mut().zip(tokens).enumerate();
+        rows.map(|(row, (session, token))| {
+            session.step(*token).map_err(|e| match e {
+                Error::Argument(what) => Error::Argument(format!("row {row}: {what}")),
+                other => other,
+            })
+        })
+        .collect()
+    }
 }
 
 fn expect_ids(name: &str, ids: &[i64], vocab: usize) -> Result<()> {

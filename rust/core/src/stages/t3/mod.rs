@@ -2,4 +2,5 @@
 
 pub mod decoder;
 pub mod generate;
+pub mod many;
 pub mod sampler;
