@@ -79,8 +79,10 @@ def test_every_request_has_its_own_parameters_and_limit(demo, other_voice):
         inputs = voice.speaker_embedding, voice.t3_prompt_tokens[: 9 * index], np.arange(3 + index)
         requests.append((inputs, parameters, limit, 70 + index))
     expected = [decoder.generate(*inputs, parameters, limit, seed=seed) for inputs, parameters, limit, seed in requests]
-    names = "speaker_embedding", "prompt_tokens", "text_ids"
-    mappings = [{**dict(zip(names, i)), **p.for_core(), "max_tokens": m, "seed": s} for i, p, m, s in requests]
+    mappings = [
+        {"prefix": decoder.prefix(*voice), "text_ids": ids, **parameters.for_core(), "max_tokens": limit, "seed": seed}
+        for (*voice, ids), parameters, limit, seed in requests
+    ]
     for rows, order in {2: [1, 2, 3, 4, 0, 6, 5], 7: [3, 6, 1, 2, 5, 4, 0]}.items():
         found = {}
         decoder._core.generate_many(iter(mappings), lambda index, tokens, seconds: found.update({index: tokens}), rows=rows)
@@ -91,6 +93,8 @@ def test_every_request_has_its_own_parameters_and_limit(demo, other_voice):
         decoder._core.generate_many(mappings, print, rows=0)
     with pytest.raises(ArgumentError, match=r"text_ids: expected int64 \[n\], got list"):
         decoder._core.generate_many([{**mappings[0], "text_ids": [1, 2]}], print, rows=2)
+    with pytest.raises(TypeError, match="T3Prefix"):
+        decoder._core.generate_many([{**mappings[0], "prefix": None}], print, rows=2)
     with pytest.raises(KeyError, match="seed"):
         decoder._core.generate_many([{name: value for name, value in mappings[0].items() if name != "seed"}], print, rows=2)
 

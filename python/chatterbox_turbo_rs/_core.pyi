@@ -113,8 +113,7 @@ class SpeakerEncoder:
 def s3gen_prompt_mel(samples: _Floats, callback: _Callback = None) -> _Floats: ...
 
 class _Request(TypedDict):
-    speaker_embedding: _Floats
-    prompt_tokens: _Ids
+    prefix: T3Prefix
     text_ids: _Ids
     temperature: float
     top_k: int
@@ -130,10 +129,11 @@ class T3Decoder:
     def __new__(cls, checkpoint: Checkpoint, device: str, precision: str = "f32") -> T3Decoder: ...
     def hyperparameters(self) -> _Hyperparameters: ...
     def start(self, speaker_embedding: _Floats, prompt_tokens: _Ids, text_ids: _Ids, max_tokens: int) -> T3Session: ...
+    def prefix(self, speaker_embedding: _Floats, prompt_tokens: _Ids) -> T3Prefix: ...
+    def start_from(self, prefix: T3Prefix, text_ids: _Ids, max_tokens: int) -> T3Session: ...
     def generate(
         self,
-        speaker_embedding: _Floats,
-        prompt_tokens: _Ids,
+        prefix: T3Prefix,
         text_ids: _Ids,
         *,
         temperature: float,
@@ -161,6 +161,13 @@ class T3Decoder:
         """
 
     def keep_speech(self, tokens: _Ids) -> _Ids: ...
+
+@final
+class T3Prefix:
+    """Keys and values of a voice, computed by the first prefill that needs them."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 @final
 class T3Session:

@@ -48,6 +48,8 @@ class Item:
     seed: int
     normalized: str
     text_ids: np.ndarray
+    prefix: Any
+    """What T3 shares among the texts of a voice, where they are decoded together."""
 
 
 class Batch:
@@ -57,6 +59,7 @@ class Batch:
         self.pipeline = pipeline
         self.speaking = speaking
         self.rows = rows
+        self.together = speaking.plan["t3.decoder"] == speaking.plan["t3.sampler"] == "rust"
         self.callback = None if call is None else Watch(call)
         self.taker = taker
         self.results: dict[int, Result] = {}
@@ -91,8 +94,7 @@ class Batch:
                 items.append(self._begin(index, text, voice, seed))
             except ChatterboxError as error:
                 self._finish(index, self._own(error))
-        plan = self.speaking.plan
-        if plan["t3.decoder"] == plan["t3.sampler"] == "rust":
+        if self.together:
             self._together(items)
         else:
             for item in items:
@@ -104,7 +106,9 @@ class Batch:
             raise voice
         run = Run(self.pipeline, self.speaking.plan, self.callback)
         normalized = run("text.normalize", text)
-        return Item(index, run, voice, seed, normalized, run("text.tokenize", normalized))
+        text_ids = run("text.tokenize", normalized)
+        prefix = self.pipeline.stage("t3.decoder", "rust").prefix_of(voice) if self.together else None
+        return Item(index, run, voice, seed, normalized, text_ids, prefix)
 
     def _together(self, items: Sequence[Item]) -> None:
         def take(position: int, outcome: np.ndarray | ChatterboxError, seconds: float) -> None:
@@ -115,8 +119,8 @@ class Batch:
             else:
                 self._sound(item, lambda: outcome)
 
-        requests = [(item.voice.speaker_embedding, item.voice.t3_prompt_tokens, item.text_ids, item.seed) for item in items]
         decoder = self.pipeline.stage("t3.decoder", "rust")
+        requests = [(item.prefix, item.text_ids, item.seed) for item in items]
         options = {"finished": take, "rows": self.rows, "callback": self.callback}
         decoder.generate_many(requests, self.speaking.parameters, self.speaking.max_tokens, **options)
 

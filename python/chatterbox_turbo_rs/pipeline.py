@@ -139,7 +139,8 @@ class Pipeline:
         prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
         started = time.perf_counter()
         if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
-            tokens = decoder.generate(*prompt, parameters, max_tokens, seed=seed, callback=run.callback)
+            prefix = decoder.prefix_of(voice)
+            tokens = decoder.generate(*prompt, parameters, max_tokens, prefix=prefix, seed=seed, callback=run.callback)
             run.timings["t3"] = time.perf_counter() - started
             return tokens
         sampler, sampled = self.stage("t3.sampler", run.plan["t3.sampler"]), 0.0

@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Session as CoreSession};
-use chatterbox_turbo::stages::t3::generate::{Session, generate, keep_speech};
+use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Prefix as CorePrefix, T3Session as CoreSession};
+use chatterbox_turbo::stages::t3::generate::{self, Session, keep_speech};
 use chatterbox_turbo::stages::t3::many::{Finished, Request, generate_many};
 use chatterbox_turbo::stages::t3::sampler::SamplerParameters;
 use chatterbox_turbo::{Error, Precision, Result, draws};
@@ -53,13 +53,34 @@ impl T3Decoder {
         Ok(T3Session { core: Mutex::new(session) })
     }
 
-    #[pyo3(signature = (speaker_embedding, prompt_tokens, text_ids, *, temperature, top_k, top_p, repetition_penalty, max_tokens,
+    fn prefix(
+        &self,
+        py: Python<'_>,
+        speaker_embedding: &Bound<'_, PyAny>,
+        prompt_tokens: &Bound<'_, PyAny>,
+    ) -> PyResult<T3Prefix> {
+        let (speaker, prompt) = (vector("speaker_embedding", speaker_embedding, None)?, ids("prompt_tokens", prompt_tokens)?);
+        Ok(T3Prefix { core: run(py, None, |_| self.core.prefix(&speaker, &prompt))? })
+    }
+
+    fn start_from(
+        &self,
+        py: Python<'_>,
+        prefix: &T3Prefix,
+        text_ids: &Bound<'_, PyAny>,
+        max_tokens: &Bound<'_, PyAny>,
+    ) -> PyResult<T3Session> {
+        let (text, max_tokens) = (ids("text_ids", text_ids)?, whole("max_tokens", max_tokens)?);
+        let session = run(py, None, |_| self.core.start_from(&prefix.core, &text, max_tokens))?;
+        Ok(T3Session { core: Mutex::new(session) })
+    }
+
+    #[pyo3(signature = (prefix, text_ids, *, temperature, top_k, top_p, repetition_penalty, max_tokens,
                         seed=None, uniforms=None, callback=None))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
-        speaker_embedding: &Bound<'_, PyAny>,
-        prompt_tokens: &Bound<'_, PyAny>,
+        prefix: &T3Prefix,
         text_ids: &Bound<'_, PyAny>,
         temperature: f64,
         top_k: usize,
@@ -70,8 +91,7 @@ impl T3Decoder {
         uniforms: Option<&Bound<'_, PyAny>>,
         callback: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let speaker = vector("speaker_embedding", speaker_embedding, None)?;
-        let (prompt, text) = (ids("prompt_tokens", prompt_tokens)?, ids("text_ids", text_ids)?);
+        let text = ids("text_ids", text_ids)?;
         let parameters = SamplerParameters { temperature, top_k, top_p, repetition_penalty };
         let max_tokens: usize = whole("max_tokens", max_tokens)?;
         let source = match (seed, uniforms) {
@@ -80,7 +100,8 @@ impl T3Decoder {
             _ => return Err(error("ArgumentError", "seed and uniforms: expected one of them, got both or none".into())),
         };
         let tokens = run(py, callback, |observer| {
-            generate(&self.core, &speaker, &prompt, &text, &parameters, |step| source.at(step), max_tokens, observer)
+            let mut session = self.core.start_from(&prefix.core, &text, max_tokens)?;
+            generate::run(&mut session, self.core.config(), &parameters, |step| source.at(step), max_tokens, observer)
         })?;
         Ok(to_vector(py, tokens))
     }
@@ -116,10 +137,9 @@ impl T3Decoder {
 }
 
 /// A request from the mapping `_Request` of `_core.pyi`.
-fn request(item: &Bound<'_, PyAny>) -> PyResult<Request> {
+fn request(item: &Bound<'_, PyAny>) -> PyResult<Request<CorePrefix>> {
     Ok(Request {
-        speaker_embedding: vector("speaker_embedding", &item.get_item("speaker_embedding")?, None)?,
-        prompt_tokens: ids("prompt_tokens", &item.get_item("prompt_tokens")?)?,
+        prefix: item.get_item("prefix")?.cast::<T3Prefix>()?.get().core.clone(),
         text_ids: ids("text_ids", &item.get_item("text_ids")?)?,
         parameters: SamplerParameters {
             temperature: item.get_item("temperature")?.extract()?,
@@ -168,6 +188,21 @@ where
     })
 }
 
+/// The beginning that all utterances of a voice share; opaque, immutable, to be shared by threads.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct T3Prefix {
+    core: CorePrefix,
+}
+
+#[pymethods]
+impl T3Prefix {
+    /// Bytes of the keys and values; 0 before the first prefill has computed them.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.core.bytes()
+    }
+}
+
 /// One utterance; used by one thread at a time.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct T3Session {
@@ -197,5 +232,6 @@ impl T3Session {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<T3Decoder>()?;
+    module.add_class::<T3Prefix>()?;
     module.add_class::<T3Session>()
 }

@@ -1,15 +1,14 @@
-//! Keys and values of one attention layer in float16, and the attention of one query over them.
+//! Keys and values of a head in float16.
 //!
-//! A step of decoding reads every position's keys and values once: half the bytes is half the time. Everything is computed in
-//! float32. A head's keys lie as `[positions / LANES, size, LANES]`, so that the scores of [`LANES`] positions are one vector and
-//! nothing is added across lanes; its values as `[positions, size]`. Both are read strictly in order.
+//! A step of decoding reads every position's keys and values once: half the bytes is half the time. The keys lie as
+//! `[positions / LANES, size, LANES]`, so that the scores of [`LANES`] positions are one vector and nothing is added across lanes;
+//! the values as `[positions, size]`. Both are read strictly in order.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
 
+use super::cache::Head;
 use super::maths::from_half;
-use super::norm::softmax_row;
 use super::simd::dispatch;
 
 /// Positions whose scores are computed together.
@@ -17,15 +16,15 @@ const LANES: usize = 16;
 /// The largest finite float16; keys and values beyond it are cut to it.
 const LARGEST: f32 = 65504.0;
 
-/// Keys and values of `heads` heads of `size` channels.
+/// Numbers that are rounded together.
+const PIECE: usize = 64;
+
+/// One head.
 #[derive(Debug)]
-pub struct HalfCache {
+pub struct HalfHead {
     keys: Vec<u16>,
     values: Vec<u16>,
-    heads: usize,
     size: usize,
-    capacity: usize,
-    len: usize,
 }
 
 dispatch!(
@@ -61,10 +60,9 @@ dispatch!(
 );
 
 dispatch!(
-    /// `out = Σ weights[j] · values[j]`, rows of `out.len()` numbers.
+    /// `out += Σ weights[j] · values[j]`, rows of `out.len()` numbers.
     fn mix(weights: &[f32], values: &[u16], out: &mut [f32]);
     fma => {
-        out.fill(0.0);
         let n = out.len();
         let (weights, rest) = weights.as_chunks::<4>();
         let (rows, last) = values.split_at(4 * weights.len() * n);
@@ -83,106 +81,62 @@ dispatch!(
     }
 );
 
-impl HalfCache {
-    /// Room for `capacity` positions.
-    pub fn new(capacity: usize, heads: usize, size: usize) -> Self {
-        let room = heads * capacity.next_multiple_of(LANES) * size;
+/// `x` in float16, numbers beyond the largest cut to it.
+fn round(x: &[f32]) -> [f16; PIECE] {
+    let (mut cut, mut to) = ([0f32; PIECE], [f16::ZERO; PIECE]);
+    cut.iter_mut().zip(x).for_each(|(cut, v)| *cut = v.clamp(-LARGEST, LARGEST));
+    to.convert_from_f32_slice(&cut);
+    to
+}
+
+impl Head for HalfHead {
+    const LANES: usize = LANES;
+
+    fn new(capacity: usize, size: usize) -> Self {
+        let room = capacity.next_multiple_of(LANES) * size;
         let zeros = || vec![0; room]; // pages that the system hands out when they are first written
-        Self { keys: zeros(), values: zeros(), heads, size, capacity, len: 0 }
+        Self { keys: zeros(), values: zeros(), size }
     }
 
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Nothing held yet?
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Positions that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Appends rows of `heads * size` keys and values.
-    pub fn append(&mut self, keys: &[f32], values: &[f32]) {
-        let (width, size) = (self.heads * self.size, self.size);
-        let (rows, from) = (keys.len() / width, self.len);
-        assert!(keys.len() == rows * width && values.len() == keys.len() && from + rows <= self.capacity, "cache: size");
-        let head = self.capacity.next_multiple_of(LANES) * size;
-        let halves = self.keys.par_chunks_mut(head).zip(self.values.par_chunks_mut(head));
-        halves.enumerate().with_min_len(if rows == 1 { self.heads } else { 1 }).for_each(|(h, (to_keys, to_values))| {
-            let mut cut = vec![0f32; size];
-            for i in 0..rows {
-                let (at, row) = (from + i, i * width + h * size..i * width + (h + 1) * size);
-                let block = &mut to_keys[at / LANES * LANES * size + at % LANES..];
-                for (c, k) in keys[row.clone()].iter().enumerate() {
-                    block[c * LANES] = f16::from_f32(k.clamp(-LARGEST, LARGEST)).to_bits();
-                }
-                cut.iter_mut().zip(&values[row]).for_each(|(cut, v)| *cut = v.clamp(-LARGEST, LARGEST));
-                let to: &mut [f16] = half::slice::HalfBitsSliceExt::reinterpret_cast_mut(&mut to_values[at * size..][..size]);
-                to.convert_from_f32_slice(&cut);
-            }
-        });
-        self.len += rows;
-    }
-
-    /// Attention of `q` `[heads * size]` over all positions: `softmax(scale q kᵀ) v`, `[heads * size]`.
-    pub fn attend(&self, q: &[f32], scale: f32) -> Vec<f32> {
-        assert!(q.len() == self.heads * self.size && self.len > 0, "cache: query");
-        let head = self.capacity.next_multiple_of(LANES) * self.size;
-        let mut out = vec![0.0; q.len()];
-        let task = |(h, out): (usize, &mut [f32])| {
-            let mut scores = vec![0.0; self.len.next_multiple_of(LANES)];
-            score(&q[h * self.size..][..self.size], &self.keys[h * head..(h + 1) * head], scale, &mut scores);
-            let scores = &mut scores[..self.len];
-            softmax_row(scores);
-            mix(scores, &self.values[h * head..(h + 1) * head], out);
-        };
-        if self.len * q.len() < 1 << 16 {
-            out.chunks_mut(self.size).enumerate().for_each(task);
-        } else {
-            out.par_chunks_mut(self.size).enumerate().for_each(task);
+    fn write(&mut self, at: usize, key: &[f32], value: &[f32]) {
+        let block = &mut self.keys[at / LANES * LANES * self.size + at % LANES..];
+        for (c, key) in key.chunks(PIECE).enumerate() {
+            let to = block[c * PIECE * LANES..].iter_mut().step_by(LANES);
+            to.zip(&round(key)[..key.len()]).for_each(|(to, k)| *to = k.to_bits());
         }
-        out
+        let row = &mut self.values[at * self.size..][..self.size];
+        for (to, value) in row.chunks_mut(PIECE).zip(value.chunks(PIECE)) {
+            to.iter_mut().zip(round(value)).for_each(|(to, v)| *to = v.to_bits());
+        }
+    }
+
+    fn read(&self, at: usize, key: &mut [f32], value: &mut [f32]) {
+        let block = self.keys[at / LANES * LANES * self.size + at % LANES..].iter().step_by(LANES);
+        key.iter_mut().zip(block).for_each(|(to, k)| *to = from_half(*k));
+        value.iter_mut().zip(&self.values[at * self.size..]).for_each(|(to, v)| *to = from_half(*v));
+    }
+
+    fn score(&self, q: &[f32], scale: f32, scores: &mut [f32]) {
+        score(q, &self.keys, scale, scores);
+    }
+
+    fn mix(&self, weights: &[f32], out: &mut [f32]) {
+        mix(weights, &self.values, out);
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.keys) + size_of_val(&*self.values)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::attention::{Attention, attention};
+    use super::super::cache::Cache;
     use super::*;
-
-    fn noise(n: usize, a: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * a % 211) as f32 - 105.0) / 70.0).collect()
-    }
-
-    #[test]
-    fn agrees_with_attention_over_rounded_keys_and_values() {
-        for (s, heads, size) in [(1, 1, 4), (16, 3, 6), (37, 2, 64), (300, 16, 64)] {
-            let width = heads * size;
-            let (q, k, v) = (noise(width, 31), noise(s * width, 57), noise(s * width, 73));
-            let mut cache = HalfCache::new(s + 5, heads, size);
-            let first = s / 2 * width;
-            cache.append(&k[..first], &v[..first]);
-            for (k, v) in k[first..].chunks(width).zip(v[first..].chunks(width)) {
-                cache.append(k, v);
-            }
-            assert_eq!(cache.len(), s);
-            let round = |x: &[f32]| -> Vec<f32> { x.iter().map(|v| f16::from_f32(*v).to_f32()).collect() };
-            let (k, v) = (round(&k), round(&v));
-            let exact = Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.3, bias: None, causal: true };
-            for (found, expected) in cache.attend(&q, 0.3).iter().zip(attention(exact)) {
-                assert!((found - expected).abs() < 1e-5, "{s} {heads} {size}: {found} {expected}");
-            }
-        }
-    }
 
     #[test]
     fn large_values_stay_finite() {
-        let mut cache = HalfCache::new(2, 1, 4);
+        let mut cache = Cache::<HalfHead>::new(2, 1, 4);
         cache.append(&[1e9, -1e9, 1.0, 0.0], &[1e9, -1e9, 1e-7, 3.0]);
         let out = cache.attend(&[1.0; 4], 1.0);
         assert_eq!([out[0], out[1], out[3]], [LARGEST, -LARGEST, 3.0]);

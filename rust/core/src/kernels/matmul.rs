@@ -3,6 +3,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::maths::Fma;
 use super::panels::{Panels, Plain};
 use super::pointer::SharedMut;
 use super::simd::dispatch;
@@ -17,41 +18,47 @@ const TILES_FROM: usize = 1 << 15;
 const TILE_ROWS: [usize; 2] = [96, 288];
 const LANES: usize = 16;
 
+/// Σ a·b in 4 × 16 interleaved lanes.
+#[inline(always)]
+pub(super) fn dot_lanes(fma: impl Fma, a: &[f32], b: &[f32]) -> f32 {
+    // Four variables, whole arrays in and out, no index that varies: only so do the lanes stay in vector registers.
+    let add = |lanes: [f32; LANES], a: &[f32], b: &[f32]| -> [f32; LANES] {
+        let mut next = lanes;
+        for ((lane, a), b) in next.iter_mut().zip(a).zip(b) {
+            *lane = fma(*a, *b, *lane);
+        }
+        next
+    };
+    let (mut s, mut t, mut u, mut v) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
+    let (chunks_a, chunks_b) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
+    let (rest_a, rest_b) = (chunks_a.remainder(), chunks_b.remainder());
+    for (a, b) in chunks_a.zip(chunks_b) {
+        s = add(s, &a[..LANES], &b[..LANES]);
+        t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+        u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+        v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
+    }
+    if !rest_a.is_empty() {
+        let (mut a, mut b) = ([0f32; 4 * LANES], [0f32; 4 * LANES]);
+        let n = rest_a.len().min(rest_b.len());
+        a[..n].copy_from_slice(&rest_a[..n]);
+        b[..n].copy_from_slice(&rest_b[..n]);
+        s = add(s, &a[..LANES], &b[..LANES]);
+        t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
+        u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
+        v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
+    }
+    let all: [f32; LANES] = std::array::from_fn(|l| (s[l] + t[l]) + (u[l] + v[l]));
+    let half: [f32; LANES / 2] = std::array::from_fn(|l| all[l] + all[l + LANES / 2]);
+    let quarter: [f32; LANES / 4] = std::array::from_fn(|l| half[l] + half[l + LANES / 4]);
+    (quarter[0] + quarter[2]) + (quarter[1] + quarter[3])
+}
+
 dispatch!(
     /// Σ a·b in 4 × 16 interleaved lanes.
     pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32;
     fma => {
-        // Four variables, whole arrays in and out, no index that varies: only so do the lanes stay in vector registers.
-        let add = |lanes: [f32; LANES], a: &[f32], b: &[f32]| -> [f32; LANES] {
-            let mut next = lanes;
-            for ((lane, a), b) in next.iter_mut().zip(a).zip(b) {
-                *lane = fma(*a, *b, *lane);
-            }
-            next
-        };
-        let (mut s, mut t, mut u, mut v) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
-        let (chunks_a, chunks_b) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
-        let (rest_a, rest_b) = (chunks_a.remainder(), chunks_b.remainder());
-        for (a, b) in chunks_a.zip(chunks_b) {
-            s = add(s, &a[..LANES], &b[..LANES]);
-            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
-            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
-            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
-        }
-        if !rest_a.is_empty() {
-            let (mut a, mut b) = ([0f32; 4 * LANES], [0f32; 4 * LANES]);
-            let n = rest_a.len().min(rest_b.len());
-            a[..n].copy_from_slice(&rest_a[..n]);
-            b[..n].copy_from_slice(&rest_b[..n]);
-            s = add(s, &a[..LANES], &b[..LANES]);
-            t = add(t, &a[LANES..2 * LANES], &b[LANES..2 * LANES]);
-            u = add(u, &a[2 * LANES..3 * LANES], &b[2 * LANES..3 * LANES]);
-            v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
-        }
-        let all: [f32; LANES] = std::array::from_fn(|l| (s[l] + t[l]) + (u[l] + v[l]));
-        let half: [f32; LANES / 2] = std::array::from_fn(|l| all[l] + all[l + LANES / 2]);
-        let quarter: [f32; LANES / 4] = std::array::from_fn(|l| half[l] + half[l + LANES / 4]);
-        (quarter[0] + quarter[2]) + (quarter[1] + quarter[3])
+        dot_lanes(fma, a, b)
     }
 );
 

@@ -5,11 +5,13 @@
 
 pub mod affine;
 pub mod attention;
+pub mod cache;
 pub mod conv1d;
 pub mod conv2d;
 pub mod conv_transpose1d;
 pub mod depthwise;
 pub mod elementwise;
+pub mod float_cache;
 pub(crate) mod gemm;
 pub mod half_cache;
 mod heads;

@@ -31,7 +31,7 @@ pub use conv2d::{Conv2d, Geometry2d};
 pub use depthwise::DepthwiseConv1d;
 pub use embedding::Embedding;
 pub use fused::{Fused, Pointwise};
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, KvPrefix};
 pub use linear::Linear;
 pub use lstm::Lstm;
 pub use norm::{LayerNorm, softmax};

@@ -10,7 +10,7 @@ import numpy as np
 from .... import _core
 from ....resources import Resources
 from ..sampler import SamplerParameters
-from . import Callback
+from .prefixes import Prefixes
 
 
 def create(resources: Resources) -> Decoder:
@@ -23,8 +23,9 @@ class Decoder:
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
         self._core = _core.T3Decoder(resources.core, resources.device, resources.precision)
-        self.start, self.keep_speech = self._core.start, self._core.keep_speech
-        self.hyperparameters = self._core.hyperparameters
+        self.start, self.start_from, self.prefix = self._core.start, self._core.start_from, self._core.prefix
+        self.keep_speech, self.hyperparameters = self._core.keep_speech, self._core.hyperparameters
+        self.prefix_of = Prefixes(self.prefix).of
 
     def generate(
         self,
@@ -34,17 +35,16 @@ class Decoder:
         parameters: SamplerParameters,
         max_tokens: int,
         *,
-        seed: int | None = None,
-        uniforms: np.ndarray | None = None,
-        callback: Callback | None = None,
+        prefix: _core.T3Prefix | None = None,
+        **source: Any,
     ) -> np.ndarray:
-        """``token_loop.generate`` with the Rust sampler; draws are stream ``t3`` of ``seed``, or ``uniforms`` float64 [n]."""
-        options: dict[str, Any] = {"seed": seed, "uniforms": uniforms, "max_tokens": max_tokens, "callback": callback}
-        return self._core.generate(speaker_embedding, prompt_tokens, text_ids, **parameters.for_core(), **options)
+        """``token_loop.generate`` with the Rust sampler. ``source``: ``seed`` (draws are its stream ``t3``) or ``uniforms`` float64
+        [n], and ``callback``; ``prefix``: that of the first two, which begin no other utterance without it."""
+        prefix = prefix or self.prefix(speaker_embedding, prompt_tokens)
+        return self._core.generate(prefix, text_ids, **parameters.for_core(), max_tokens=max_tokens, **source)
 
     def generate_many(self, requests: Iterable[tuple], parameters: SamplerParameters, max_tokens: int, **options: Any) -> None:
-        """``generate`` of every (speaker_embedding, prompt_tokens, text_ids, seed); ``options`` are those of ``_core``."""
-        names = ("speaker_embedding", "prompt_tokens", "text_ids", "seed")
+        """``generate`` of every (prefix, text_ids, seed); ``options`` are those of ``_core``."""
         shared = {**parameters.for_core(), "max_tokens": max_tokens}
-        mappings: list[Any] = [{**shared, **dict(zip(names, request))} for request in requests]
+        mappings: list[Any] = [{**shared, **dict(zip(("prefix", "text_ids", "seed"), request))} for request in requests]
         self._core.generate_many(mappings, **options)

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::generate::Session;
+pub use super::prefix::T3Prefix;
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Embedding, KvCache, LayerNorm, Linear, Projection};
-use crate::tap::{skip, tap};
+use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection};
+use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
 /// Of the feed-forward layers.
@@ -29,7 +30,7 @@ pub struct T3Decoder {
 }
 
 #[derive(Debug)]
-struct Model {
+pub(super) struct Model {
     config: config::T3,
     embedding_size: usize,
     text_vocab: usize,
@@ -111,7 +112,7 @@ impl T3Decoder {
     }
 
     /// Prepares one utterance: `speaker_embedding` `[E]`, `prompt_tokens` `[0 to config.prompt_tokens]`, `text_ids`
-    /// `[1 or more]`, and room for `max_tokens` steps.
+    /// `[1 or more]`, and room for `max_tokens` steps. Nothing else than [`Self::start_from`] with a prefix of its own.
     ///
     /// # Errors
     /// [`Error::Argument`] for a wrong size, a number that is not finite, an id outside its table, or more positions than
@@ -123,7 +124,16 @@ impl T3Decoder {
         text_ids: &[i64],
         max_tokens: usize,
     ) -> Result<T3Session> {
-        let Model { config, embedding_size, text_vocab, .. } = &*self.model;
+        self.start_from(&self.prefix(speaker_embedding, prompt_tokens)?, text_ids, max_tokens)
+    }
+
+    /// The beginning that all utterances of a voice share: `speaker_embedding` `[E]` and `prompt_tokens`
+    /// `[0 to config.prompt_tokens]`. Its keys and values are computed by the first prefill that needs them.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`] for these two.
+    pub fn prefix(&self, speaker_embedding: &[f32], prompt_tokens: &[i64]) -> Result<T3Prefix> {
+        let Model { config, embedding_size, .. } = &*self.model;
         let fail = |what: String| Err(Error::Argument(what));
         if speaker_embedding.len() != *embedding_size {
             return fail(format!("speaker_embedding: expected {embedding_size} numbers, got {}", speaker_embedding.len()));
@@ -134,24 +144,36 @@ impl T3Decoder {
         if prompt_tokens.len() > config.prompt_tokens {
             return fail(format!("prompt_tokens: expected at most {} tokens, got {}", config.prompt_tokens, prompt_tokens.len()));
         }
-        if text_ids.is_empty() {
-            return fail("text_ids: expected at least 1 id, got none".into());
-        }
         expect_ids("prompt_tokens", prompt_tokens, config.speech_vocab)?;
+        Ok(T3Prefix::new(&self.model, speaker_embedding, prompt_tokens))
+    }
+
+    /// Prepares one utterance of the voice of `prefix`: `text_ids` `[1 or more]`, and room for `max_tokens` steps. Once the
+    /// prefix's keys and values are there, the prefill is that of the text alone; the logits are the same to the bit either way.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a prefix of another decoder, an id outside its table, or more positions than the position table has.
+    pub fn start_from(&self, prefix: &T3Prefix, text_ids: &[i64], max_tokens: usize) -> Result<T3Session> {
+        let Model { config, text_vocab, .. } = &*self.model;
+        if !prefix.is_of(&self.model) {
+            return Err(Error::argument("prefix: expected one that this decoder made, got another decoder's"));
+        }
+        if text_ids.is_empty() {
+            return Err(Error::argument("text_ids: expected at least 1 id, got none"));
+        }
         expect_ids("text_ids", text_ids, *text_vocab)?;
-        let needed = (2 + prompt_tokens.len() + text_ids.len()).saturating_add(max_tokens);
+        let prompt = prefix.prompt().len();
+        let needed = (2 + prompt + text_ids.len()).saturating_add(max_tokens);
         if needed > config.positions {
-            return fail(format!(
-                "text_ids and max_tokens: expected at most {} positions, got {needed} (2 + {} prompt tokens + {} text ids + {max_tokens} steps)",
+            return Err(Error::Argument(format!(
+                "text_ids and max_tokens: expected at most {} positions, got {needed} (2 + {prompt} prompt tokens + {} text ids + {max_tokens} steps)",
                 config.positions,
-                prompt_tokens.len(),
                 text_ids.len()
-            ));
+            )));
         }
         Ok(T3Session {
             model: self.model.clone(),
-            speaker: speaker_embedding.to_vec(),
-            prompt: prompt_tokens.to_vec(),
+            prefix: prefix.clone(),
             text: text_ids.to_vec(),
             positions: needed,
             caches: None,
@@ -195,33 +217,69 @@ fn expect_ids(name: &str, ids: &[i64], vocab: usize) -> Result<()> {
 #[derive(Debug)]
 pub struct T3Session {
     model: Arc<Model>,
-    speaker: Vec<f32>,
-    prompt: Vec<i64>,
+    prefix: T3Prefix,
     text: Vec<i64>,
     positions: usize,
     caches: Option<Vec<KvCache>>,
 }
 
+/// The prefix during a prefill: there already, or computed block by block.
+enum Beginning<'a> {
+    Known(&'a [KvPrefix]),
+    Running { x: Tensor, done: Vec<KvPrefix> },
+}
+
 impl Session for T3Session {
-    /// Runs the backbone over `[speaker | prompt | text | start]` and returns the logits after the start token. Reports
-    /// `"t3.prefill"` after every block. Called again, it begins the utterance anew.
+    /// Runs the backbone over `[speaker | prompt | text | start]` and returns the logits after the start token; over
+    /// `[text | start]` alone where the prefix is known, unless taps ask for all of it. Reports `"t3.prefill"` after every block.
+    /// Called again, it begins the utterance anew.
     fn prefill(&mut self, observer: &dyn Observer) -> Result<Vec<f32>> {
         let model = self.model.clone();
         let layers = model.config.layers;
         self.caches = None;
-        let mut caches = (0..layers).map(|_| model.cache(self.positions)).collect::<Result<Vec<_>>>()?;
-        let mut x = model.beginning(&self.speaker, &self.prompt, &self.text)?; // [2 + P + T, C]
-        for (i, (block, cache)) in model.blocks.iter().zip(&mut caches).enumerate() {
-            // Nothing reads what the last block makes of the other rows.
-            let rows = if i + 1 == layers { 1 } else { x.dim(0)? };
-            x = in_pool(|| block.forward(&x, cache, rows))?;
+        let mut caches = Vec::with_capacity(layers);
+        let mut x = model.text(self.prefix.positions(), &self.text)?; // [T + 1, C]
+        let mut beginning = match self.prefix.known() {
+            Some(known) if !is_on() => Beginning::Known(known),
+            _ => Beginning::Running { x: model.voice(&self.prefix)?, done: Vec::with_capacity(layers) },
+        };
+        let whole = |beginning: &Beginning<'_>, x: &Tensor| match beginning {
+            Beginning::Running { x: before, .. } if is_on() => Ok(Tensor::cat(&[before, x], 0)?),
+            _ => Ok::<_, Error>(x.clone()),
+        };
+        tap(|| "tfmr.h.0.in", &whole(&beginning, &x)?)?;
+        for (i, block) in model.blocks.iter().enumerate() {
+            let last = i + 1 == layers;
+            in_pool(|| {
+                let before = match &mut beginning {
+                    Beginning::Known(known) => known[i].extend(self.positions)?,
+                    Beginning::Running { x, done } => {
+                        let mut cache = model.cache(self.prefix.positions())?;
+                        // Of the last block, nothing but the keys and values is read.
+                        let rows = if last { 0 } else { x.dim(0)? };
+                        *x = block.forward(x, &mut cache, rows)?;
+                        let frozen = cache.freeze()?;
+                        let before = frozen.extend(self.positions)?;
+                        done.push(frozen);
+                        before
+                    }
+                };
+                caches.push(before);
+                // Nothing reads what the last block makes of the other rows.
+                let (rows, cache) = (if last { 1 } else { x.dim(0)? }, &mut caches[i]);
+                x = block.forward(&x, cache, rows)?;
+                Ok::<_, Error>(())
+            })?;
             let name = || format!("tfmr.h.{i}");
-            if i + 1 == layers {
+            if last {
                 skip(name)
             } else {
-                tap(name, &x)?
+                tap(name, &whole(&beginning, &x)?)?
             }
             observer.progress("t3.prefill", i + 1, layers)?;
+        }
+        if let Beginning::Running { done, .. } = beginning {
+            self.prefix.keep(done);
         }
         self.caches = Some(caches);
         model.logits(&x)
@@ -240,7 +298,7 @@ impl Session for T3Session {
         expect_ids("token", &[token], model.config.speech_vocab)?;
         let at = caches.first().map_or(0, KvCache::len);
         if at >= self.positions {
-            let room = self.positions - 2 - self.prompt.len() - self.text.len();
+            let room = self.positions - 1 - self.prefix.positions() - self.text.len();
             return Err(Error::argument(format!("step: expected at most max_tokens = {room} steps, got one more")));
         }
         in_pool(|| {
@@ -260,22 +318,26 @@ impl Model {
     fn cache(&self, positions: usize) -> Result<KvCache> {
         let (width, heads) = (self.config.hidden_size, self.config.heads);
         match self.precision {
-            Precision::F32 => KvCache::new(positions, width, &self.device),
+            Precision::F32 => KvCache::new(positions, heads, width / heads, &self.device),
             Precision::Int8 => Ok(KvCache::half(positions, heads, width / heads)),
         }
     }
 
-    /// `[speaker | prompt | text | start]` with positions, `[2 + P + T, C]`.
-    fn beginning(&self, speaker: &[f32], prompt: &[i64], text: &[i64]) -> Result<Tensor> {
-        let speaker = Tensor::from_slice(speaker, (1, speaker.len()), &self.device)?;
+    /// `[speaker | prompt]` with positions, `[1 + P, C]`.
+    fn voice(&self, prefix: &T3Prefix) -> Result<Tensor> {
+        let speaker = Tensor::from_slice(prefix.speaker(), (1, prefix.speaker().len()), &self.device)?;
         let speaker = self.speaker.forward(&speaker)?; // [1, C]
-        let (prompt, text) = (self.speech.forward(prompt)?, self.text.forward(text)?); // [P, C], [T, C]
+        let prompt = self.speech.forward(prefix.prompt())?; // [P, C]
+        let x = Tensor::cat(&[speaker, prompt], 0)?;
+        Ok((&x + self.positions.range(0, x.dim(0)?)?)?)
+    }
+
+    /// `[text | start]` with positions from `first` on, `[T + 1, C]`.
+    fn text(&self, first: usize, text: &[i64]) -> Result<Tensor> {
+        let text = self.text.forward(text)?; // [T, C]
         let start = self.speech.forward(&[i64::from(self.config.start_token)])?; // [1, C]
-        let x = Tensor::cat(&[speaker, prompt, text, start], 0)?;
-        let positions = self.positions.range(0, x.dim(0)?)?;
-        let x = (x + positions)?;
-        tap(|| "tfmr.h.0.in", &x)?;
-        Ok(x)
+        let x = Tensor::cat(&[text, start], 0)?;
+        Ok((&x + self.positions.range(first, x.dim(0)?)?)?)
     }
 
     /// `x` `[1, C]` → logits `[speech_vocab]`.
@@ -314,11 +376,15 @@ impl Block {
         })
     }
 
-    /// Appends the keys and values of `x` `[T, C]` to `cache` and returns the last `rows` rows, `[rows, C]`.
+    /// Appends the keys and values of `x` `[T, C]` to `cache` and returns the last `rows` rows, `[rows, C]`; `x` itself for none.
     fn forward(&self, x: &Tensor, cache: &mut KvCache, rows: usize) -> Result<Tensor> {
         let (t, size) = x.dims2()?;
         let packed = self.attn_c_attn.forward(&self.ln_1.forward(x)?)?; // [T, q | k | v]
         let (k, v) = (packed.narrow(1, size, size)?, packed.narrow(1, 2 * size, size)?);
+        if rows == 0 {
+            cache.append(&k, &v)?;
+            return Ok(x.clone());
+        }
         let (x, q) = (x.narrow(0, t - rows, rows)?, packed.narrow(0, t - rows, rows)?.narrow(1, 0, size)?);
         let mixed = cache.attend(&q, &k, &v, self.heads, self.scale(size))?;
         let x = (x + self.attn_c_proj.forward(&mixed)?)?;

@@ -10,18 +10,16 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::decoder::{T3Decoder, T3Session};
+use super::decoder::{T3Decoder, T3Prefix, T3Session};
 use super::generate::{Session, Utterance};
 use super::sampler::SamplerParameters;
 use crate::{Error, Observer, Result, config, draws};
 
-/// One utterance: the inputs of [`T3Decoder::start`] and how its tokens are chosen.
+/// One utterance: the inputs of [`T3Decoder::start_from`] and how its tokens are chosen.
 #[derive(Clone, Debug)]
-pub struct Request {
-    /// `[E]`.
-    pub speaker_embedding: Vec<f32>,
-    /// `[P]`.
-    pub prompt_tokens: Vec<i64>,
+pub struct Request<P> {
+    /// What it shares with others of the same voice: computed by the first of them.
+    pub prefix: P,
     /// `[T]`.
     pub text_ids: Vec<i64>,
     /// How tokens are chosen.
@@ -45,6 +43,8 @@ pub struct Finished {
 
 /// What the loop needs of a decoder.
 pub trait Decoder: Sync {
+    /// What utterances of a voice share.
+    type Prefix: Sync;
     /// One utterance.
     type Session: Session + Send;
 
@@ -52,22 +52,22 @@ pub trait Decoder: Sync {
     fn config(&self) -> &config::T3;
 
     /// Checks the inputs and prepares the utterance.
-    fn start(&self, request: &Request) -> Result<Self::Session>;
+    fn start(&self, request: &Request<Self::Prefix>) -> Result<Self::Session>;
 
     /// Appends `tokens[i]` to `sessions[i]`; logits `[speech_vocab]` after it, for each.
     fn step_many(&self, sessions: &mut [&mut Self::Session], tokens: &[i64]) -> Result<Vec<Vec<f32>>>;
 }
 
 impl Decoder for T3Decoder {
+    type Prefix = T3Prefix;
     type Session = T3Session;
 
     fn config(&self) -> &config::T3 {
         T3Decoder::config(self)
     }
 
-    fn start(&self, request: &Request) -> Result<T3Session> {
-        let Request { speaker_embedding, prompt_tokens, text_ids, max_tokens, .. } = request;
-        T3Decoder::start(self, speaker_embedding, prompt_tokens, text_ids, *max_tokens)
+    fn start(&self, request: &Request<T3Prefix>) -> Result<T3Session> {
+        self.start_from(&request.prefix, &request.text_ids, request.max_tokens)
     }
 
     fn step_many(&self, sessions: &mut [&mut T3Session], tokens: &[i64]) -> Result<Vec<Vec<f32>>> {
@@ -86,7 +86,7 @@ impl Decoder for T3Decoder {
 /// [`Error::Argument`] for no rows; what `finished`, `observer` and a common step raise, which ends all requests.
 pub fn generate_many<D: Decoder>(
     decoder: &D,
-    requests: &[Request],
+    requests: &[Request<D::Prefix>],
     rows: usize,
     observer: &dyn Observer,
     mut finished: impl FnMut(Finished) -> Result<()>,
@@ -126,7 +126,7 @@ pub fn generate_many<D: Decoder>(
     }
 }
 
-fn limit(request: &Request) -> usize {
+fn limit<P>(request: &Request<P>) -> usize {
     request.max_tokens.saturating_add(1)
 }
 
@@ -148,7 +148,7 @@ impl<'a, S: Session> Row<'a, S> {
     fn admit<D: Decoder<Session = S>>(
         decoder: &D,
         index: usize,
-        request: &'a Request,
+        request: &'a Request<D::Prefix>,
         observer: &dyn Observer,
     ) -> Result<Result<Self>> {
         let watch = Watch { observer, stopped: Cell::new(false) };

@@ -3,4 +3,5 @@
 pub mod decoder;
 pub mod generate;
 pub mod many;
+mod prefix;
 pub mod sampler;

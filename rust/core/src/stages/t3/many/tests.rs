@@ -59,13 +59,14 @@ impl Script {
 }
 
 impl Decoder for Scripts {
+    type Prefix = ();
     type Session = Script;
 
     fn config(&self) -> &config::T3 {
         &self.config
     }
 
-    fn start(&self, request: &Request) -> Result<Script> {
+    fn start(&self, request: &Request<()>) -> Result<Script> {
         if request.text_ids.is_empty() {
             return Err(Error::argument("text_ids: expected at least 1 id, got none"));
         }
@@ -81,21 +82,14 @@ impl Decoder for Scripts {
     }
 }
 
-fn request(text_ids: &[i64], max_tokens: usize) -> Request {
+fn request(text_ids: &[i64], max_tokens: usize) -> Request<()> {
     let parameters = SamplerParameters::default();
-    Request {
-        speaker_embedding: Vec::new(),
-        prompt_tokens: Vec::new(),
-        text_ids: text_ids.to_vec(),
-        parameters,
-        seed: 5,
-        max_tokens,
-    }
+    Request { prefix: (), text_ids: text_ids.to_vec(), parameters, seed: 5, max_tokens }
 }
 
 type Outcomes = Vec<(usize, std::result::Result<Vec<i64>, String>)>;
 
-fn outcomes<D: Decoder>(decoder: &D, requests: &[Request], rows: usize) -> Outcomes {
+fn outcomes<D: Decoder>(decoder: &D, requests: &[Request<D::Prefix>], rows: usize) -> Outcomes {
     let mut all = Vec::new();
     generate_many(decoder, requests, rows, &Silent, |done| {
         assert!(done.seconds >= 0.0);
@@ -107,7 +101,7 @@ fn outcomes<D: Decoder>(decoder: &D, requests: &[Request], rows: usize) -> Outco
 }
 
 /// Of lengths 1 to 5, ended by the stop token, by −∞ and by the limit.
-fn scripts() -> Vec<Request> {
+fn scripts() -> Vec<Request<()>> {
     vec![
         request(&[10, 1, 2, 3, STOP], 50),
         request(&[STOP, STOP], 50),
@@ -225,21 +219,27 @@ fn demo(precision: Precision) -> (T3Decoder, usize) {
     (T3Decoder::load(&checkpoint, &Device::Cpu, precision).unwrap(), size)
 }
 
-/// Requests that differ in everything.
-fn requests(embedding_size: usize) -> Vec<Request> {
+/// Requests that differ in everything, of two voices, and the tokens of each alone.
+fn requests(decoder: &T3Decoder, embedding_size: usize) -> Vec<(Request<T3Prefix>, Vec<i64>)> {
     let parameters = [
         SamplerParameters::default(),
         SamplerParameters { temperature: 1.5, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 },
         SamplerParameters { top_k: 1, ..SamplerParameters::default() },
     ];
     let numbers = |i: usize, n: usize| draws::uniforms(i as u64, "test", 0, n).unwrap();
-    let requests = (0..7).map(|i| Request {
-        speaker_embedding: numbers(i % 2, embedding_size).iter().map(|v| *v as f32 - 0.5).collect(),
-        prompt_tokens: numbers(i, 11 * i).iter().map(|v| (v * 6561.0) as i64).collect(),
-        text_ids: numbers(i + 1, 3 + i).iter().map(|v| (v * 200.0) as i64).collect(),
-        parameters: parameters[i % 3],
-        seed: i as u64,
-        max_tokens: 12 + 9 * (i % 4),
+    let voice = |i: usize| {
+        let speaker: Vec<f32> = numbers(i, embedding_size).iter().map(|v| *v as f32 - 0.5).collect();
+        (speaker, numbers(i, 40 * i).iter().map(|v| (v * 6561.0) as i64).collect::<Vec<_>>())
+    };
+    let voices = [voice(0), voice(1)];
+    let prefixes = voices.each_ref().map(|(speaker, prompt)| decoder.prefix(speaker, prompt).unwrap());
+    let requests = (0..7).map(|i| {
+        let (prefix, seed, max_tokens) = (prefixes[i % 2].clone(), i as u64, 12 + 9 * (i % 4));
+        let text_ids: Vec<i64> = numbers(i + 1, 3 + i).iter().map(|v| (v * 200.0) as i64).collect();
+        let uniforms = |step| Ok(draws::uniforms(seed, draws::T3, step as u64, 1)?[0]);
+        let ((speaker, prompt), parameters) = (&voices[i % 2], parameters[i % 3]);
+        let alone = generate(decoder, speaker, prompt, &text_ids, &parameters, uniforms, max_tokens, &Silent).unwrap();
+        (Request { prefix, text_ids, parameters, seed, max_tokens }, alone)
     });
     requests.collect()
 }
@@ -248,23 +248,15 @@ fn requests(embedding_size: usize) -> Vec<Request> {
 fn tokens_of_a_network_are_those_of_each_alone() {
     for precision in [Precision::F32, Precision::Int8] {
         let (decoder, size) = demo(precision);
-        let mut requests = requests(size);
-        let alone: Vec<_> = requests
-            .iter()
-            .map(|r| {
-                let uniforms = |step| Ok(draws::uniforms(r.seed, draws::T3, step as u64, 1)?[0]);
-                let (speaker, prompt, text) = (&r.speaker_embedding, &r.prompt_tokens, &r.text_ids);
-                generate(&decoder, speaker, prompt, text, &r.parameters, uniforms, r.max_tokens, &Silent).unwrap()
-            })
-            .collect();
-        assert!(alone.windows(2).all(|pair| pair[0] != pair[1]));
-        requests.push(Request { text_ids: vec![1 << 40], ..requests[0].clone() });
         for rows in [1, 3, 16] {
+            let (mut requests, alone): (Vec<_>, Vec<_>) = requests(&decoder, size).into_iter().unzip();
+            assert!(alone.windows(2).all(|pair| pair[0] != pair[1]));
+            requests.push(Request { text_ids: vec![1 << 40], ..requests[0].clone() });
             let mut found = outcomes(&decoder, &requests, rows);
             found.sort_unstable_by_key(|(index, _)| *index);
             let error = found.pop().unwrap().1.unwrap_err();
             assert!(error.starts_with("text_ids: expected ids from 0 to"), "{error}");
-            assert_eq!(found, alone.iter().cloned().map(Ok).enumerate().collect::<Outcomes>(), "{precision:?}, {rows} rows");
+            assert_eq!(found, alone.into_iter().map(Ok).enumerate().collect::<Outcomes>(), "{precision:?}, {rows} rows");
         }
     }
 }
@@ -272,7 +264,7 @@ fn tokens_of_a_network_are_those_of_each_alone() {
 #[test]
 fn a_row_that_cannot_step_is_named() {
     let (decoder, size) = demo(Precision::F32);
-    let request = &requests(size)[0];
+    let (request, _) = &requests(&decoder, size)[0];
     let mut sessions: Vec<_> = (0..2).map(|_| Decoder::start(&decoder, request).unwrap()).collect();
     sessions[0].prefill(&Silent).unwrap();
     let mut sessions: Vec<_> = sessions.iter_mut().collect();
