@@ -4,3 +4,4 @@ pub mod decoder;
 pub mod generate;
 mod prefix;
 pub mod sampler;
+mod step;
