@@ -75,6 +75,23 @@ impl T3Decoder {
         Ok(T3Session { core: Mutex::new(session) })
     }
 
+    /// A row of logits for each session.
+    fn step_many<'py>(
+        &self,
+        py: Python<'py>,
+        sessions: Vec<Bound<'py, T3Session>>,
+        tokens: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyArray1<f32>>>> {
+        let tokens = ids("tokens", tokens)?;
+        let sessions: Vec<&T3Session> = sessions.iter().map(Bound::get).collect();
+        let rows = run(py, None, |_| {
+            let mut locked = sessions.iter().map(|session| session.lock()).collect::<Result<Vec<_>>>()?;
+            let mut sessions: Vec<&mut CoreSession> = locked.iter_mut().map(|session| &mut **session).collect();
+            self.core.step_many(&mut sessions, &tokens)
+        })?;
+        Ok(rows.into_iter().map(|row| to_vector(py, row)).collect())
+    }
+
     #[pyo3(signature = (prefix, text_ids, *, temperature, top_k, top_p, repetition_penalty, max_tokens,
                         seed=None, uniforms=None, callback=None))]
     fn generate<'py>(

@@ -22,11 +22,12 @@ pub mod maths;
 pub mod matmul;
 pub mod norm;
 mod panels;
-mod pointer;
+pub(crate) mod pointer;
 pub mod relative_attention;
 pub mod rotary;
 mod scratch;
 pub(crate) mod simd;
+pub(crate) mod team;
 mod tiles;
 
 pub use level::{Level, level_in_use, levels};

@@ -5,3 +5,4 @@ pub mod generate;
 pub mod many;
 mod prefix;
 pub mod sampler;
+mod step;
