@@ -6,7 +6,10 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import soundfile
@@ -121,3 +124,30 @@ def test_bad_input_is_one_line_and_leaves_no_sound(say, tmp_path, arguments, par
     assert (code, out) == (2, "") and re.fullmatch(r"chatterbox-turbo: [^\n]+\n", err), err
     assert all(part in err for part in parts), err
     assert not list(tmp_path.rglob("*.wav"))
+
+
+def test_ctrl_c_while_texts_are_decoded_together(tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("This will be spoken for a while.\n" * 40)
+    arguments = ["say", "--texts", str(lines), "-o", str(tmp_path / "out"), "--model", "demo", "--seed", "3"]
+    # a program that tells when T3 is at work, so that the signal falls into it
+    program = (
+        "import signal, sys, chatterbox_turbo_rs.many as m, chatterbox_turbo_rs.cli as c\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "usual = m.Batch._together\n"
+        "def together(*a):\n    print('working', flush=True)\n    return usual(*a)\n"
+        "m.Batch._together = together\n"
+        "sys.exit(c.main(sys.argv[1:]))\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], **pipes)
+    try:
+        assert process.stdout.readline() == "working\n"
+        time.sleep(0.2)
+        started = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (130, "", "chatterbox-turbo: interrupted\n")
+    assert time.perf_counter() - started < 3
