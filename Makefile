@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -67,6 +67,13 @@ test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
 	mkdir -p $(BUILD)/bench
 	$(REFERENCE)/bin/python -W ignore tools/bench_official.py $(FULL) --json $(BUILD)/bench/official.json $(BENCH_OPTIONS)
+
+bench-kernels: ## time the kernels beside what this machine can do at most (BENCH=FILTER, BENCH_THREADS=1,2)
+	cargo bench -q -p chatterbox-turbo-benches -- $(BENCH)
+
+profile: setup $(FULL)/config.json ## what each stage spends its time on; needs perf (PROFILE_OPTIONS=--precision f32)
+	cargo build -q --profile profiling -p chatterbox-turbo-binding
+	$(BIN)/python tools/profile_stages.py $(or $(CARGO_TARGET_DIR),target)/profiling/lib_core.so $(FULL) $(PROFILE_OPTIONS)
 
 readme-table: build ## check that the README's table is that of the last make parity-official
 	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md

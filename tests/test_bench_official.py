@@ -35,7 +35,7 @@ def canned(cold: bool = True) -> dict[str, Any]:
     times = seconds(official=[9.0, 4.0, 5.0], rust=[3.0, 1.0, 2.0])
     ratio = {"rust": ratios(times, "rust")}
     factors = {name: {which: times[name][which] / 2.12 for which in ("first", "best", "median")} for name in parties}
-    versions = {"torch": "2.0", "package": "0.1.0"}
+    versions = {"torch": "2.0", "package": "0.1.0", "level": "avx2", "precision": "int8"}
     whole = {
         "name": "2 s",
         "audio_seconds": 2.12,
@@ -78,7 +78,7 @@ def test_the_report_has_every_number():
         ([".", "--seconds", "99"], "--seconds: expected a number from 0.08 to 40"),
         ([".", "--threads", "two"], "--threads: expected a whole number"),
         ([".", "--repeat", "0"], "--repeat: expected a whole number from 1"),
-        ([".", "--parties", "python,rust"], "--parties: expected official and one or two of python, rust"),
+        ([".", "--parties", "python,rust"], "--parties: expected official and some of python, rust, auto"),
         ([".", "--parties", "official"], "--parties"),
         ([".", "--parties", "official,java"], "'official,java'"),
         ([".", "--json", "no/folder/x"], "no directory"),
@@ -121,22 +121,22 @@ def test_everybody_does_the_same_work(tiny_checkpoint, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "python" / "chatterbox_turbo_rs" / "parity"))
     job = {
         "checkpoint": str(tiny_checkpoint),
-        "precision": "f32",
+        "precision": "auto",
         "repeat": 1,
         "seconds": 0.4,
-        "parties": ["official", "python", "rust"],
+        "parties": list(bench_official.PARTIES),
     }
-    whole, stages, alone = fresh_process.call(f"{__name__}:all_three", job, 1)
+    whole, stages, alone = fresh_process.call(f"{__name__}:everybody", job, 1)
     assert whole["audio_seconds"] == 0.52 and whole["versions"]["threads"] == whole["versions"]["torch_threads"] == 1
-    assert len(stages) == 15
+    assert len(stages) == 16
     for row in [whole, *stages]:
-        assert set(row["seconds"]) == {"official", "python", "rust"}, row["name"]
+        assert tuple(row["seconds"]) == bench_official.PARTIES, row["name"]
         assert all(len(side["runs"]) == 2 and 0 < side["best"] < math.inf for side in row["seconds"].values()), row["name"]
     assert list(alone["peak_bytes"]) == ["start", "load", "voice", "speak"]
     assert all(value > 0 for value in alone["seconds"].values()) and isinstance(alone["cold"], bool)
 
 
-def all_three(job: dict[str, Any]) -> list[Any]:
+def everybody(job: dict[str, Any]) -> list[Any]:
     import bench_parties
 
     return [bench_parties.end_to_end(job), bench_parties.stages(job), bench_parties.alone({**job, "party": "official"})]

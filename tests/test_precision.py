@@ -1,10 +1,11 @@
-"""``precision``: int8 and float32 T3 both speak, int8 stays near float32 and gives the same bits on any number of threads."""
+"""``precision``: all speak, int8 (T3) and bf16 (S3Gen) stay near float32 and give the same bits on any number of threads."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -21,7 +22,9 @@ from chatterbox_turbo_rs.resources import Resources
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
 INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
 DEMO = Path(backends.__file__).parent / "assets" / "demo"
-NAMES = "expected 'auto', 'f32', 'int8', got "
+NAMES = "expected 'auto', 'f32', 'int8', 'bf16', 'int8+bf16', got "
+AUTO = _core.build_info()["cpu_precision"]
+S3GEN = ("encoder", "flow", "vocoder")
 
 
 def decoder(directory: Path, precision: str | None = None, implementation: str = "rust"):
@@ -46,9 +49,9 @@ def logits(t3, inputs=INPUTS, forced=GOLDEN["forced"]) -> np.ndarray:
     return np.stack([session.prefill(), *(session.step(int(token)) for token in forced)])
 
 
-@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("precision", ["f32", "int8", "bf16", "int8+bf16"])
 @pytest.mark.parametrize("size", ["tiny", "demo"])
-def test_both_precisions_speak(tiny_checkpoint, data, size, precision):
+def test_all_precisions_speak(tiny_checkpoint, data, size, precision):
     model = ChatterboxTurbo.from_pretrained({"tiny": tiny_checkpoint, "demo": DEMO}[size], precision=precision)
     assert model.precision == precision
     voice = model.builtin_voice or model.voice(data / "clips" / "short.flac")
@@ -57,9 +60,10 @@ def test_both_precisions_speak(tiny_checkpoint, data, size, precision):
     assert first.samples.tobytes() == again.samples.tobytes()
 
 
-def test_auto_is_int8_on_the_cpu(tiny_checkpoint, exact):
+def test_auto_is_int8_on_the_cpu_and_bf16_where_it_is_fast(tiny_checkpoint, exact):
     auto = ChatterboxTurbo.from_pretrained(tiny_checkpoint)
-    assert auto.precision == ChatterboxTurbo.from_pretrained(tiny_checkpoint, precision="int8", device="cpu").precision == "int8"
+    assert auto.precision == ChatterboxTurbo.from_pretrained(tiny_checkpoint, precision=AUTO, device="cpu").precision == AUTO
+    assert AUTO in ("int8", "int8+bf16")
     found = logits(auto._pipeline.stage("t3.decoder", "rust"))
     assert (found == logits(decoder(tiny_checkpoint, "int8"))).all() and not (found == exact).all()
 
@@ -98,15 +102,21 @@ t3 = decoder(Path({str(tiny_checkpoint)!r}), "int8")
 tokens = ChatterboxTurbo.from_pretrained("demo", precision="int8").generate("Hello.", seed=5, max_tokens=40, watermark=None).tokens
 print(_core.build_info()["threads"], hashlib.sha256(logits(t3).tobytes()).hexdigest(), *tokens)
 """
-    found = {}
+    assert len(on_threads(program)) == 1
+
+
+def on_threads(program: str) -> set[str]:
+    """What ``program`` prints behind its number of threads, on one and on two."""
+    found = set()
     for threads in ("1", "2"):
         environment = os.environ | {"RAYON_NUM_THREADS": threads}
         command = [sys.executable, "-c", program]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 0, result.stderr
-        used, found[threads] = result.stdout.split(" ", 1)
+        used, rest = result.stdout.split(" ", 1)
         assert used == threads
-    assert found["1"] == found["2"]
+        found.add(rest)
+    return found
 
 
 def test_int8_sessions_are_independent_and_begin_anew(int8):
@@ -129,10 +139,10 @@ def test_hyperparameters_and_digests_do_not_depend_on_the_precision(tiny_checkpo
     assert int8.hyperparameters() == decoder(tiny_checkpoint, "f32").hyperparameters()
     config = (tiny_checkpoint / "config.json").read_text()
     found = []
-    for precision in ("f32", "int8"):
+    for precision in ("f32", "int8+bf16"):
         checkpoint = _core.Checkpoint(tiny_checkpoint, config, record=True)
-        _core.T3Decoder(checkpoint, "cpu", precision)
-        found.append(checkpoint.digests())
+        networks = [_core.T3Decoder, _core.FlowEncoder, _core.Flow, _core.Vocoder]
+        found.append(([network(checkpoint, "cpu", precision).hyperparameters() for network in networks], checkpoint.digests()))
     assert found[0] == found[1]
 
 
@@ -140,6 +150,59 @@ def test_hyperparameters_and_digests_do_not_depend_on_the_precision(tiny_checkpo
 def test_the_python_side_is_float32_at_either(tiny_checkpoint, implementation):
     f32, other = (logits(decoder(tiny_checkpoint, precision, implementation)) for precision in ("f32", "int8"))
     assert (f32 == other).all()
+
+
+def s3gen(directory: Path, precision: str, implementation: str = "rust"):
+    """What each stage of S3Gen gives for one input, mel and samples for the exact stage before."""
+    resources = Resources(directory, json.loads((directory / "config.json").read_text()), "cpu", precision)
+    encoder, flow, vocoder = (
+        importlib.import_module(f"chatterbox_turbo_rs.stages.s3gen.{name}.{implementation}").create(resources) for name in S3GEN
+    )
+    random = np.random.default_rng(9)
+
+    def normals(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype(np.float32)
+
+    mu = encoder(random.integers(0, 6561, 60))
+    mel = flow(normals(120, 80), normals(192), normals(40, 80), normals(120, 80))
+    phases = random.uniform(-np.pi, np.pi, 9).astype(np.float32)
+    return mu, mel, vocoder(normals(50, 80), phases, normals(50 * 480, 9))
+
+
+@pytest.fixture(scope="module")
+def sounds(tiny_checkpoint):
+    return {precision: s3gen(tiny_checkpoint, precision) for precision in ("f32", "int8", "bf16", "int8+bf16")}
+
+
+def test_int8_leaves_s3gen_and_bf16_leaves_t3_as_they_are(sounds, tiny_checkpoint, exact):
+    for a, b in (("f32", "int8"), ("bf16", "int8+bf16")):
+        assert all((x == y).all() for x, y in zip(sounds[a], sounds[b]))
+    assert (logits(decoder(tiny_checkpoint, "bf16")) == exact).all()
+
+
+@pytest.mark.parametrize("stage", S3GEN)
+def test_bf16_stays_near_f32(sounds, stage):
+    found, expected = (sounds[precision][S3GEN.index(stage)].astype(np.float64) for precision in ("bf16", "f32"))
+    assert found.shape == expected.shape and np.isfinite(found).all()
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 1e-5 < error < 0.02, f"{stage}: relative error {error:.2e}"
+
+
+def test_bf16_gives_the_same_bits_on_one_thread_and_on_two(tiny_checkpoint):
+    program = f"""
+import hashlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_precision import _core, s3gen
+print(_core.build_info()["threads"], *(hashlib.sha256(x.tobytes()).hexdigest() for x in s3gen(Path({str(tiny_checkpoint)!r}), "bf16")))
+"""
+    assert len(on_threads(program)) == 1
+
+
+@pytest.mark.parametrize("implementation", [implementations.param("s3gen.flow", "python")])
+def test_the_python_side_of_s3gen_is_float32_at_any(sounds, tiny_checkpoint, implementation):
+    for found, expected in zip(s3gen(tiny_checkpoint, "bf16", implementation), sounds["f32"]):
+        assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("value", ["f17", "INT8", "", None, 8])
@@ -155,19 +218,24 @@ def test_other_precisions_are_one_clear_error(value, capsys):
 
 def test_the_core_names_its_precisions(tiny_checkpoint):
     checkpoint = _core.Checkpoint(tiny_checkpoint, (tiny_checkpoint / "config.json").read_text())
-    with pytest.raises(ArgumentError, match=r'^precision: expected f32 or int8, got "auto"$'):
+    with pytest.raises(ArgumentError, match=r'^precision: expected f32, int8, bf16, int8\+bf16, got "auto"$'):
         _core.T3Decoder(checkpoint, "cpu", "auto")
 
 
-def test_int8_is_for_the_cpu():
-    with pytest.raises(ArgumentError, match=r"^precision: expected 'auto' or 'f32' on device 'cuda:1', got 'int8'"):
-        ChatterboxTurbo.from_pretrained("demo", device="cuda:1", precision="int8")
-    with pytest.raises(DeviceError, match="tpu"):  # auto leaves the device's own error as it is
+@pytest.mark.parametrize("precision", ["int8", "bf16", "int8+bf16"])
+def test_other_precisions_are_for_the_cpu(precision):
+    expected = re.escape(f"precision: expected 'auto' or 'f32' on device 'cuda:1', got {precision!r}")
+    with pytest.raises(ArgumentError, match=f"^{expected}"):
+        ChatterboxTurbo.from_pretrained("demo", device="cuda:1", precision=precision)
+
+
+def test_auto_leaves_the_devices_own_error_as_it_is():
+    with pytest.raises(DeviceError, match="tpu"):
         ChatterboxTurbo.from_pretrained("demo", device="tpu")
 
 
 def test_the_command_says_which_precision_it_took(capsys, tmp_path):
-    for arguments, expected in ((["--precision", "f32"], "f32"), ([], "int8")):
+    for arguments, expected in ((["--precision", "f32"], "f32"), (["--precision", "int8+bf16"], "int8+bf16"), ([], AUTO)):
         command = ["say", "Hi.", "--model", "demo", "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
         assert cli.main(command) == 0
         assert json.loads(capsys.readouterr().out)["precision"] == expected

@@ -52,7 +52,8 @@ def test_standard_input_json_and_an_existing_directory(say, monkeypatch, tmp_pat
     code, out, err = say("--texts", "-", "--json", "--batch", "1", "--watermark", "none", *SHORT)
     assert code == 0 and err == ""
     done = json.loads(out)
-    assert (done["output"], done["precision"]) == ("speech", "int8") and done["real_time_factor"] > 0 and done["load_seconds"] > 0
+    assert done["output"] == "speech" and done["real_time_factor"] > 0 and done["load_seconds"] > 0
+    assert done["precision"] == ChatterboxTurbo.from_pretrained("demo").precision != "auto"
     assert [(text["line"], text["text"], text["seed"], text["watermarked"]) for text in done["texts"]] == [
         (1, "One.", 4, False),
         (2, "Two.", 5, False),

@@ -21,7 +21,10 @@ sys.path[:0] = [str(TOOLS), str(PACKAGE)]
 from chatterbox_turbo_rs import benchmark, fresh_process, measure  # noqa: E402
 from chatterbox_turbo_rs.errors import ArgumentError, ChatterboxError  # noqa: E402
 from chatterbox_turbo_rs.files import whole_file  # noqa: E402
-from chatterbox_turbo_rs.parity.run import PARTIES, machine  # noqa: E402
+from chatterbox_turbo_rs.parity.run import machine  # noqa: E402
+
+PARTIES = ("official", "python", "rust", "auto")
+"""The official package; our Python and our Rust side in float32; our Rust side in the precision of ``--precision``."""
 
 QUICK = {"seconds": "2", "threads": "2", "repeat": "1"}
 FULL = {"seconds": "2,10,30", "threads": "1,2", "repeat": "2"}
@@ -45,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help=f"other defaults: {', '.join(f'--{k} {v}' for k, v in QUICK.items())}"
     )
-    parser.add_argument("--parties", default=",".join(PARTIES), metavar="LIST", help="official and python, rust or both")
-    parser.add_argument("--precision", default="f32", help="of the Rust side; the others compute in float32 (default: f32)")
+    parser.add_argument("--parties", default=",".join(PARTIES), metavar="LIST", help="official and some of python, rust, auto")
+    parser.add_argument(
+        "--precision", default="auto", help="of the party auto, the Rust side; the others compute in float32 (default: auto)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON (- for standard output)")
     options = parser.parse_args(arguments)
     try:
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     (repeat,) = benchmark.numbers("--repeat", asked["repeat"], int, 1, benchmark.MOST_REPEATS, count=1)
     parties = [name.strip() for name in options.parties.split(",")]
     if set(parties) - set(PARTIES) or "official" not in parties or len(parties) < 2:
-        raise ArgumentError(f"--parties: expected official and one or two of python, rust, got {options.parties!r}")
+        raise ArgumentError(f"--parties: expected official and some of python, rust, auto, got {options.parties!r}")
     benchmark.writable("--json", options.json)
     if not options.checkpoint.is_dir():
         raise ArgumentError(f"{options.checkpoint}: expected a directory with a checkpoint")
@@ -125,7 +130,7 @@ def report(result: Mapping[str, Any]) -> str:
     versions = result["threads"][0]["end_to_end"][0]["versions"]
     lines = [
         f"{benchmark.describe(result['machine'])}; PyTorch {versions['torch']}; chatterbox-turbo-rs {versions['package']}, "
-        f"Rust side in {result['precision']}",
+        f"CPU level {versions['level']}; auto is precision {versions['precision']}",
         f"Seconds, best of {result['repeat']} later runs, everybody in turn; × is the ratio to the official package, below 1: faster.",
         f"Lengths: {result['lengths']}.",
     ]

@@ -48,10 +48,10 @@ class Official:
 
 
 class Ours:
-    """One side of this package."""
+    """One side of this package: ``python`` and ``rust`` in float32, ``auto`` is Rust in the job's precision."""
 
-    def __init__(self, job: Job, side: str) -> None:
-        precision = job["precision"] if side == "rust" else "f32"
+    def __init__(self, job: Job, name: str) -> None:
+        side, precision = ("rust", job["precision"]) if name == "auto" else (name, "f32")
         self.tts = ChatterboxTurbo.from_pretrained(job["checkpoint"], backends=side, precision=precision, progress=False)
         self.voice: Voice | None = None
         self.stage = lambda key: self.tts._pipeline.stage(key, side)
@@ -64,7 +64,7 @@ class Ours:
 
 
 def party(name: str, job: Job) -> Any:
-    """Loads ``official``, ``python`` or ``rust``."""
+    """Loads ``official``, ``python``, ``rust`` or ``auto``."""
     return Official(job) if name == "official" else Ours(job, name)
 
 
@@ -116,7 +116,7 @@ def end_to_end(job: Job) -> dict[str, Any]:
             taken, seeds[name] = utterance(who, job["seconds"], seeds[name])
             runs[name].append(taken)
     audio = samples_of(job["seconds"]) / measure.SAMPLE_RATE
-    return {"name": f"{job['seconds']:g} s", "audio_seconds": audio, "seconds": times(runs), "versions": versions()}
+    return {"name": f"{job['seconds']:g} s", "audio_seconds": audio, "seconds": times(runs), "versions": versions(parties)}
 
 
 def stages(job: Job) -> list[dict[str, Any]]:
@@ -135,8 +135,8 @@ def times(runs: Mapping[str, list[float]]) -> dict[str, dict[str, Any]]:
     return {name: measure.summary(values) for name, values in runs.items()}
 
 
-def versions() -> dict[str, Any]:
-    """Of PyTorch and of this package, and how many threads each of them has."""
+def versions(parties: Mapping[str, Any]) -> dict[str, Any]:
+    """Of PyTorch and of this package, how many threads each of them has, the CPU level, and what ``auto`` computes in."""
     import torch
 
     from chatterbox_turbo_rs import _core
@@ -147,6 +147,8 @@ def versions() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "package": core["version"],
         "threads": core["threads"],
+        "level": core["cpu_level"],
+        "precision": parties["auto"].tts.precision if "auto" in parties else "f32",
     }
 
 
@@ -161,6 +163,8 @@ def cases(job: Job) -> list[tuple[str, dict[str, Callable[[], Any]]]]:
     fbank, prompt_mel = official.speaker_encoder_fbank(r16), official.s3gen_prompt_mel(samples)
     embedding, xvector = official.voice_encoder_embedding(ve_mel), official.speaker_encoder_xvector(fbank)
     prompt = official.s3tokenizer_tokens(s3_mel)[: len(prompt_mel) // 2]
+    limit = config["t3"]["prompt_tokens"]
+    t3_prompt = official.s3tokenizer_tokens(official.s3tokenizer_mel(w16)[: 4 * limit])
     text = official.text_tokenize(official.text_normalize(measure.text_of(job["seconds"])))
     random, s3gen = np.random.default_rng(1), config["s3gen"]
     generated, silence = (
@@ -178,16 +182,18 @@ def cases(job: Job) -> list[tuple[str, dict[str, Callable[[], Any]]]]:
 
     def start(name: str) -> Any:
         decoder = official.t3_decoder if name == "official" else loaded[name].stage("t3.decoder").start
-        return decoder(embedding, prompt, text, *(() if name == "official" else (room,)))
+        return decoder(embedding, t3_prompt, text, *(() if name == "official" else (room,)))
 
     def decode(name: str) -> Callable[[], Any]:
         session = start(name)
         session.prefill()
         return lambda: [session.step(token) for token in speech]
 
+    rows = 2 + len(t3_prompt) + len(text)
     found: list[tuple[str, dict[str, Callable[[], Any]]]] = [
-        (f"t3.decoder prefill {2 + len(prompt) + len(text)}", {name: lambda name=name: start(name).prefill() for name in loaded}),
-        (f"t3.decoder {DECODE_STEPS} steps", {name: decode(name) for name in loaded}),
+        ("voice preparation", {name: who.prepare for name, who in loaded.items()}),
+        (f"t3.decoder prefill {rows}", {name: lambda name=name: start(name).prefill() for name in loaded}),
+        (f"t3.decoder {DECODE_STEPS} steps from {rows}", {name: decode(name) for name in loaded}),
     ]
     inputs: dict[str, tuple[Any, ...]] = {
         "s3gen.encoder": (tokens,),

@@ -129,7 +129,9 @@ def parser() -> argparse.ArgumentParser:
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="turbo", help="turbo, nano, demo, a repository id or a directory (default: turbo)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or metal")
-    command.add_argument("--precision", default="auto", help="auto (int8 on the CPU), f32 (parity) or int8: T3's weights")
+    command.add_argument(
+        "--precision", default="auto", help="auto, f32 (parity), int8 (T3's weights), bf16 (S3Gen's products) or int8+bf16"
+    )
     command.add_argument("--tokenizer", type=Path, help="another tokenizer.json")
     command.add_argument("--backends", help="which side runs each stage, such as auto,t3=rust,text=python")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import backends, hub
+from . import _core, backends, hub
 from .arguments import number, one_of, one_voice, seed_of, seeds_of, texts_of, voices_of, whole
 from .backends import Plan, Spec
 from .conditionals import read_conds
@@ -22,7 +22,7 @@ from .voice import Voice
 logger = logging.getLogger(__name__)
 LOUDNESS = ("bs1770", "rms", None)
 WATERMARK = ("perth", None)
-PRECISIONS = ("auto", "f32", "int8")
+PRECISIONS = ("auto", "f32", "int8", "bf16", "int8+bf16")
 MAX_TOKENS = 1000
 """Upstream's limit of T3's loop (the first token comes on top)."""
 ROWS = 16
@@ -61,8 +61,9 @@ class ChatterboxTurbo:
         """Loads ``"turbo"``, ``"nano"``, ``"demo"``, a repository id or a directory with upstream's files.
 
         ``device`` is ``"auto"`` (the CPU in this version), ``"cpu"``, ``"cuda"`` or ``"metal"``. ``precision`` is ``"f32"``, the
-        parity contract; ``"int8"``, T3's large weights in 8 bits on the CPU (the Rust side; PyTorch has float32 alone); or ``"auto"``:
-        int8 on the CPU, f32 elsewhere (see ``docs/precision.md``). ``backends`` is the switch (see ``backends.py``).
+        parity contract; on the CPU ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or
+        ``"int8+bf16"`` (the Rust side; PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU
+        multiplies it faster, f32 elsewhere (see ``docs/precision.md``). ``backends`` is the switch (see ``backends.py``).
         ``tokenizer`` is the path of another tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark``
         (``"perth"`` or None) are defaults for ``voice`` and ``generate``.
 
@@ -99,10 +100,11 @@ class ChatterboxTurbo:
         directory, config = locate()
         options = {"tokenizer": None if tokenizer is None else str(tokenizer)}
         device = "cpu" if device == "auto" else device
-        if precision == "int8" and not _on_cpu(device):
-            raise ArgumentError(f"precision: expected 'auto' or 'f32' on device {device!r}, got 'int8', which runs on the CPU")
+        if precision not in ("auto", "f32") and not _on_cpu(device):
+            expected = f"expected 'auto' or 'f32' on device {device!r}"
+            raise ArgumentError(f"precision: {expected}, got {precision!r}, which runs on the CPU")
         if precision == "auto":
-            precision = "int8" if _on_cpu(device) else "f32"
+            precision = _core.build_info()["cpu_precision"] if _on_cpu(device) else "f32"
         resources = Resources(directory, config, device, precision, options)
         pipeline = Pipeline(resources, hub.fingerprint(directory, config))
         pipeline.build(plan)
@@ -121,7 +123,7 @@ class ChatterboxTurbo:
 
     @property
     def precision(self) -> str:
-        """``"f32"`` or ``"int8"``: what ``"auto"`` became."""
+        """``"f32"``, ``"int8"``, ``"bf16"`` or ``"int8+bf16"``: what ``"auto"`` became."""
         return self._pipeline.resources.precision
 
     @property

@@ -10,10 +10,10 @@ mod stages;
 mod taps;
 mod torch_archive;
 
-use chatterbox_turbo::kernels;
+use chatterbox_turbo::{Device, Precision, kernels};
 use pyo3::prelude::*;
 
-/// What this build can do: `{"version", "features", "target", "threads", "cpu_level", "cpu_levels"}`.
+/// What this build can do: `{"version", "features", "target", "threads", "cpu_level", "cpu_levels", "cpu_precision"}`.
 #[pyfunction]
 fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     let info = pyo3::types::PyDict::new(py);
@@ -31,6 +31,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     info.set_item("threads", kernels::threads())?;
     info.set_item("cpu_level", kernels::level_in_use().map_err(door::map)?.name())?;
     info.set_item("cpu_levels", kernels::levels().into_iter().map(kernels::Level::name).collect::<Vec<_>>())?;
+    info.set_item("cpu_precision", Precision::auto(&Device::Cpu).name())?;
     Ok(info)
 }
 

@@ -1,6 +1,6 @@
 //! Speaks from the core crate alone, without Python.
 //!
-//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8]
+//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8|bf16|int8+bf16]
 //! [--perth WEIGHTS] [-o out.wav]`
 //!
 //! Without `--model` it takes the embedded demo checkpoint, whose weights are random: the sound is not speech. The watermark
@@ -20,7 +20,7 @@ fn main() -> Outcome<()> {
     let mut text = None;
     let mut model = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/chatterbox_turbo_rs/assets/demo"));
     let (mut clip, mut perth, mut output, mut options) = (None, None, PathBuf::from("say.wav"), Options::default());
-    let mut precision = Precision::Int8;
+    let mut precision = Precision::auto(&Device::Cpu);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument}: expected a value"));

@@ -18,6 +18,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::config::Config;
 use crate::digest::{Digests, Entry};
+use crate::precision::Products;
 use crate::{Error, Result};
 
 /// One memory-mapped safetensors file.
@@ -117,12 +118,13 @@ pub struct Weights {
     device: Device,
     used: Rc<RefCell<BTreeSet<String>>>,
     digests: Option<Digests>,
+    products: Products,
 }
 
 impl Weights {
     /// A view of the whole of `file`.
     pub fn new(file: Arc<TensorFile>, device: &Device) -> Self {
-        Self { file, prefix: String::new(), device: device.clone(), used: Rc::default(), digests: None }
+        Self { file, prefix: String::new(), device: device.clone(), used: Rc::default(), digests: None, products: Products::F32 }
     }
 
     /// The view below `name` (`weights.under("encoder").under(3)` → `encoder.3.`).
@@ -133,6 +135,17 @@ impl Weights {
     /// What the names in this view begin with, without the last dot.
     pub fn path(&self) -> &str {
         self.prefix.strip_suffix('.').unwrap_or(&self.prefix)
+    }
+
+    /// The same view, whose layers compute their products of many rows in `products`; float32 otherwise.
+    #[must_use]
+    pub fn with_products(&self, products: Products) -> Self {
+        Self { products, ..self.clone() }
+    }
+
+    /// The format of the products of layers that are loaded from this view.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// The device that tensors are created on.

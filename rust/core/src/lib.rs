@@ -15,7 +15,7 @@ pub mod kernels;
 mod matrix;
 pub mod nn;
 mod observer;
-mod precision;
+pub mod precision;
 pub mod stages;
 pub mod synthesizer;
 pub mod tap;

@@ -60,19 +60,19 @@ pub struct Synthesizer {
 
 impl Synthesizer {
     /// Loads the checkpoint directory `directory` (upstream's files) onto `device`; `perth` is the path of Perth's weights
-    /// (`perth_net_250000.pth.tar` of the resemble-perth wheel), `None` for no watermark; `precision` is T3's.
+    /// (`perth_net_250000.pth.tar` of the resemble-perth wheel), `None` for no watermark; `precision` is T3's and S3Gen's.
     ///
     /// # Errors
     /// [`crate::Error::Checkpoint`], [`crate::Error::Io`], [`crate::Error::Watermark`], each naming the file;
-    /// [`crate::Error::Argument`] for int8 on another device than the CPU.
+    /// [`crate::Error::Argument`] for int8 or bf16 on another device than the CPU.
     pub fn open(directory: impl AsRef<Path>, device: &Device, precision: Precision, perth: Option<&Path>) -> Result<Self> {
         let checkpoint = Checkpoint::open_directory(directory)?;
         Ok(Self {
             tokenizer: Tokenizer::from_directory(checkpoint.directory(), checkpoint.config())?,
             t3: T3Decoder::load(&checkpoint, device, precision)?,
-            encoder: FlowEncoder::load(&checkpoint, device)?,
-            flow: Flow::load(&checkpoint, device)?,
-            vocoder: Vocoder::load(&checkpoint, device)?,
+            encoder: FlowEncoder::load(&checkpoint, device, precision)?,
+            flow: Flow::load(&checkpoint, device, precision)?,
+            vocoder: Vocoder::load(&checkpoint, device, precision)?,
             s3tokenizer_mel: S3TokenizerMel::load(&checkpoint)?,
             s3tokenizer: S3Tokenizer::load(&checkpoint, device)?,
             speaker_encoder: SpeakerEncoder::load(&checkpoint, device)?,

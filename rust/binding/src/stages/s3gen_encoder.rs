@@ -1,15 +1,16 @@
 //! Binding of `s3gen.encoder`.
 
+use chatterbox_turbo::Precision;
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays;
 use crate::checkpoint::{Checkpoint, device};
-use crate::door::run;
+use crate::door::{map, run};
 use crate::hyperparameters::dict;
 
-/// `FlowEncoder(checkpoint, device)`; immutable.
+/// `FlowEncoder(checkpoint, device, precision="f32")`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct FlowEncoder {
     core: chatterbox_turbo::stages::s3gen::encoder::FlowEncoder,
@@ -18,10 +19,12 @@ pub struct FlowEncoder {
 #[pymethods]
 impl FlowEncoder {
     #[new]
-    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
+    #[pyo3(signature = (checkpoint, device_name, precision="f32"))]
+    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str, precision: &str) -> PyResult<Self> {
+        let precision: Precision = precision.parse().map_err(map)?;
         let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
         let load = |_: &dyn chatterbox_turbo::Observer| {
-            chatterbox_turbo::stages::s3gen::encoder::FlowEncoder::load(&checkpoint, &device)
+            chatterbox_turbo::stages::s3gen::encoder::FlowEncoder::load(&checkpoint, &device, precision)
         };
         Ok(Self { core: run(py, None, load)? })
     }

@@ -1,15 +1,16 @@
 //! Binding of `s3gen.flow`.
 
+use chatterbox_turbo::Precision;
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays;
 use crate::checkpoint::{Checkpoint, device};
-use crate::door::run;
+use crate::door::{map, run};
 use crate::hyperparameters::dict;
 
-/// `Flow(checkpoint, device)`; immutable.
+/// `Flow(checkpoint, device, precision="f32")`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct Flow {
     core: chatterbox_turbo::stages::s3gen::flow::Flow,
@@ -18,9 +19,11 @@ pub struct Flow {
 #[pymethods]
 impl Flow {
     #[new]
-    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
+    #[pyo3(signature = (checkpoint, device_name, precision="f32"))]
+    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str, precision: &str) -> PyResult<Self> {
+        let precision: Precision = precision.parse().map_err(map)?;
         let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
-        Ok(Self { core: run(py, None, |_| chatterbox_turbo::stages::s3gen::flow::Flow::load(&checkpoint, &device))? })
+        Ok(Self { core: run(py, None, |_| chatterbox_turbo::stages::s3gen::flow::Flow::load(&checkpoint, &device, precision))? })
     }
 
     fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -1,15 +1,16 @@
 //! Binding of `s3gen.vocoder`.
 
+use chatterbox_turbo::Precision;
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays;
 use crate::checkpoint::{Checkpoint, device};
-use crate::door::run;
+use crate::door::{map, run};
 use crate::hyperparameters::dict;
 
-/// `Vocoder(checkpoint, device)`; immutable.
+/// `Vocoder(checkpoint, device, precision="f32")`; immutable.
 #[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
 pub struct Vocoder {
     core: chatterbox_turbo::stages::s3gen::vocoder::Vocoder,
@@ -20,9 +21,13 @@ type Vector<'py> = Bound<'py, PyArray1<f32>>;
 #[pymethods]
 impl Vocoder {
     #[new]
-    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str) -> PyResult<Self> {
+    #[pyo3(signature = (checkpoint, device_name, precision="f32"))]
+    fn new(py: Python<'_>, checkpoint: &Bound<'_, Checkpoint>, device_name: &str, precision: &str) -> PyResult<Self> {
+        let precision: Precision = precision.parse().map_err(map)?;
         let (checkpoint, device) = (checkpoint.get().core.clone(), device(device_name)?);
-        Ok(Self { core: run(py, None, |_| chatterbox_turbo::stages::s3gen::vocoder::Vocoder::load(&checkpoint, &device))? })
+        Ok(Self {
+            core: run(py, None, |_| chatterbox_turbo::stages::s3gen::vocoder::Vocoder::load(&checkpoint, &device, precision))?,
+        })
     }
 
     fn hyperparameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{Rows, Weight, matmul_add};
-use super::scratch;
+use super::operand::Operand;
 
 /// Numbers of a piece that is copied and changed at once.
 const PIECE: usize = 1 << 14;
@@ -54,55 +54,66 @@ pub fn conv1d_add<E: Send>(
     if rows == 0 {
         return Ok(());
     }
+    if (g.dilation == 1 || g.kernel == 1) && g.left + g.right == 0 && before.is_none() {
+        matmul_add(rows, n, g.kernel * c, Rows { data: x, offset: 0, stride: g.stride * c }, weight, out, 0, n);
+        return Ok(());
+    }
+    match weight {
+        Weight::Bf16(matrix) => laid_out::<u16, E>(x, t, matrix, g, before.as_ref(), out),
+        _ => laid_out::<f32, E>(x, t, weight, g, before.as_ref(), out),
+    }
+}
+
+/// The same through a copy of the input that is padded, changed and dealt into piles.
+fn laid_out<T: Operand, E: Send>(
+    x: &[f32],
+    t: usize,
+    weight: T::Weight<'_>,
+    g: Geometry,
+    before: Option<&(impl Fn(&mut [f32]) -> Result<(), E> + Sync)>,
+    out: &mut [f32],
+) -> Result<(), E> {
+    let (c, n, rows, total) = (g.input, g.output, g.rows(t), t + g.left + g.right);
     let k = g.kernel * c;
-    let before = before.as_ref();
-    let total = t + g.left + g.right;
     if g.dilation == 1 || g.kernel == 1 {
-        let stride = g.stride * c;
-        if g.left + g.right == 0 && before.is_none() {
-            matmul_add(rows, n, k, Rows { data: x, offset: 0, stride }, weight, out, 0, n);
-            return Ok(());
-        }
-        return scratch::with(total * c, |data| {
+        return T::with_scratch(total * c + T::SLACK, |data| {
             lay(x, c, 0, 1, g.left, g.left + t, data, before)?;
-            matmul_add(rows, n, k, Rows { data, offset: 0, stride }, weight, out, 0, n);
+            T::multiply_add((rows, n, k), Rows { data, offset: 0, stride: g.stride * c }, weight, out, 0, n);
             Ok(())
         });
     }
     assert_eq!(g.stride, 1, "conv1d: a dilated convolution with a stride is not used by any stage");
     let d = g.dilation;
-    scratch::with(total.div_ceil(d) * c, |pile| {
+    T::with_scratch(total.div_ceil(d) * c + T::SLACK, |pile| {
         for phase in 0..d.min(rows) {
-            let data = &mut pile[..(total - phase).div_ceil(d) * c];
+            let data = &mut pile[..(total - phase).div_ceil(d) * c + T::SLACK];
             let (first, end) = (g.left.saturating_sub(phase).div_ceil(d), (g.left + t).saturating_sub(phase).div_ceil(d));
             lay(x, c, (phase + first * d).saturating_sub(g.left), d, first, end, data, before)?;
             let m = (rows - phase).div_ceil(d);
-            matmul_add(m, n, k, Rows { data, offset: 0, stride: c }, weight, out, phase * n, d * n);
+            T::multiply_add((m, n, k), Rows { data, offset: 0, stride: c }, weight, out, phase * n, d * n);
         }
         Ok(())
     })
 }
 
 /// Fills `to` with every `step`-th row of `x` from row `from` on, changed by `before`, in its rows `first..end`, and zeros elsewhere.
-pub(super) fn lay<E: Send>(
+pub(super) fn lay<T: Operand, E: Send>(
     x: &[f32],
     c: usize,
     from: usize,
     step: usize,
     first: usize,
     end: usize,
-    to: &mut [f32],
+    to: &mut [T],
     before: Option<&(impl Fn(&mut [f32]) -> Result<(), E> + Sync)>,
 ) -> Result<(), E> {
-    to[..first * c].fill(0.0);
-    to[end * c..].fill(0.0);
+    to[..first * c].fill(T::ZERO);
+    to[end * c..].fill(T::ZERO);
     let piece = (PIECE / c).max(1);
-    to[first * c..end * c].par_chunks_mut(piece * c).enumerate().try_for_each(|(i, to)| {
-        for (j, to) in to.chunks_exact_mut(c).enumerate() {
-            to.copy_from_slice(&x[(from + (i * piece + j) * step) * c..][..c]);
-        }
-        before.map_or(Ok(()), |before| before(to))
-    })
+    to[first * c..end * c]
+        .par_chunks_mut(piece * c)
+        .enumerate()
+        .try_for_each(|(i, to)| T::write((0..to.len() / c).map(|j| &x[(from + (i * piece + j) * step) * c..][..c]), to, before))
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 //! Output row o reads the input rows i with o + padding = i·stride + j, 0 <= j < k: the outputs of one residue
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
+use super::bf16::Bf16Matrix;
 use super::conv1d::lay;
-use super::matmul::{Rows, Weight, matmul_add};
+use super::matmul::{Rows, Weight};
+use super::operand::Operand;
 use super::panels::Panels;
-use super::scratch;
+use crate::precision::Products;
 
 /// Weights of one transposed convolution, dealt into phases.
 #[derive(Clone, Debug)]
@@ -23,14 +25,27 @@ pub struct Phases {
 #[derive(Clone, Debug)]
 struct Phase {
     taps: usize,
-    /// Empty where there are panels.
-    plain: Vec<f32>,
-    dealt: Option<Panels>,
+    weight: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Plain(Vec<f32>),
+    Dealt(Panels),
+    Bf16(Bf16Matrix),
 }
 
 impl Phases {
     /// Deals PyTorch's `[input, output, kernel]` weight into phases.
-    pub fn new(weight: &[f32], input: usize, output: usize, kernel: usize, stride: usize, padding: usize) -> Self {
+    pub fn new(
+        weight: &[f32],
+        input: usize,
+        output: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        products: Products,
+    ) -> Self {
         assert_eq!(weight.len(), input * output * kernel, "conv_transpose1d: weight size");
         let weights = (0..stride)
             .map(|phase| {
@@ -44,8 +59,11 @@ impl Phases {
                         }
                     }
                 }
-                let panels = Panels::of_weight(&dealt, output, taps * input);
-                Phase { taps, plain: if panels.is_some() { vec![] } else { dealt }, dealt: panels }
+                let weight = match products {
+                    Products::Bf16 if taps > 0 => Form::Bf16(Bf16Matrix::of_weight(&dealt, output, taps * input)),
+                    _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
+                };
+                Phase { taps, weight }
             })
             .collect();
         Self { input, output, kernel, stride, padding, weights }
@@ -70,12 +88,34 @@ impl Phases {
         before: impl Fn(&mut [f32]) -> Result<(), E> + Sync,
         out: &mut [f32],
     ) -> Result<(), E> {
+        assert!(x.len() == t * self.input && out.len() == self.rows(t) * self.output, "conv_transpose1d: input or output size");
+        if self.weights.iter().any(|phase| matches!(phase.weight, Form::Bf16(_))) {
+            self.laid_out::<u16, E>(x, t, before, out, |weight| match weight {
+                Form::Bf16(matrix) => Some(matrix),
+                _ => None, // a phase without taps adds nothing
+            })
+        } else {
+            self.laid_out::<f32, E>(x, t, before, out, |weight| match weight {
+                Form::Plain(values) => Some(Weight::Plain(values)),
+                Form::Dealt(panels) => Some(Weight::Dealt(panels)),
+                Form::Bf16(_) => None,
+            })
+        }
+    }
+
+    fn laid_out<'a, T: Operand, E: Send>(
+        &'a self,
+        x: &[f32],
+        t: usize,
+        before: impl Fn(&mut [f32]) -> Result<(), E> + Sync,
+        out: &mut [f32],
+        operand: impl Fn(&'a Form) -> Option<T::Weight<'a>>,
+    ) -> Result<(), E> {
         let (c, n, s) = (self.input, self.output, self.stride);
         let rows = self.rows(t);
-        assert!(x.len() == t * c && out.len() == rows * n, "conv_transpose1d: input or output size");
         let most = self.kernel.div_ceil(s);
         // zero rows on both sides, so that every window lies inside
-        scratch::with((t + 2 * most) * c, |padded| {
+        T::with_scratch((t + 2 * most) * c + T::SLACK, |padded| {
             lay(x, c, 0, 1, most, most + t, padded, Some(&before))?;
             for (phase, weight) in self.weights.iter().enumerate() {
                 let first = (phase + s - self.padding % s) % s;
@@ -87,8 +127,9 @@ impl Phases {
                 // newest input row of the first output
                 let newest = (first + self.padding) / s;
                 let input = Rows { data: padded, offset: (newest + most + 1 - taps) * c, stride: c };
-                let weight = weight.dealt.as_ref().map_or(Weight::Plain(&weight.plain), Weight::Dealt);
-                matmul_add(count, n, taps * c, input, weight, out, first * n, s * n);
+                if let Some(weight) = operand(&weight.weight) {
+                    T::multiply_add((count, n, taps * c), input, weight, out, first * n, s * n);
+                }
             }
             Ok(())
         })
@@ -107,7 +148,7 @@ mod tests {
                 for t in [1, 2, 9] {
                     let x: Vec<f32> = (0..t * 3).map(|i| ((i * 29 % 37) as f32 - 18.0) / 9.0).collect();
                     let w: Vec<f32> = (0..3 * 2 * kernel).map(|i| ((i * 13 % 41) as f32 - 20.0) / 20.0).collect();
-                    let phases = Phases::new(&w, 3, 2, kernel, stride, padding);
+                    let phases = Phases::new(&w, 3, 2, kernel, stride, padding, Products::F32);
                     let rows = phases.rows(t);
                     let mut truth = vec![[0.25f64, -1.0]; rows];
                     for i in 0..t {

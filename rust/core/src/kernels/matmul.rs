@@ -3,6 +3,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::bf16::{Bf16Matrix, round_multiply_add};
 use super::maths::Fma;
 use super::panels::{Panels, Plain};
 use super::pointer::SharedMut;
@@ -76,9 +77,9 @@ dispatch!(
 
 /// A strided view of rows inside a slice: row `i` starts at `offset + i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct Rows<'a, T = f32> {
     /// The memory.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Start of row 0.
     pub offset: usize,
     /// Distance between the starts of two rows; rows may overlap.
@@ -92,6 +93,8 @@ pub enum Weight<'a> {
     Plain(&'a [f32]),
     /// Dealt once for all products: for weights that meet many rows.
     Dealt(&'a Panels),
+    /// Rounded to bfloat16; the input is rounded too.
+    Bf16(&'a Bf16Matrix),
 }
 
 impl Weight<'_> {
@@ -99,6 +102,7 @@ impl Weight<'_> {
         match self {
             Self::Plain(w) => w.len() == n * k,
             Self::Dealt(panels) => panels.dims() == (n, k),
+            Self::Bf16(matrix) => matrix.dims() == (n, k),
         }
     }
 }
@@ -153,6 +157,7 @@ pub fn matmul_add(
         Weight::Dealt(panels) => {
             return tiled(m, n, a, Source::Dealt(panels), &mut out[out_offset..], out_stride);
         }
+        Weight::Bf16(matrix) => return round_multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
         Weight::Plain(w) => w,
     };
     if m <= FEW_ROWS {

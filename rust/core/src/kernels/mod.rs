@@ -5,6 +5,7 @@
 
 pub mod affine;
 pub mod attention;
+pub mod bf16;
 pub mod cache;
 pub mod conv1d;
 pub mod conv2d;
@@ -21,6 +22,7 @@ pub mod lstm;
 pub mod maths;
 pub mod matmul;
 pub mod norm;
+mod operand;
 mod panels;
 pub(crate) mod pointer;
 pub mod relative_attention;

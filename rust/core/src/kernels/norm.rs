@@ -46,11 +46,18 @@ dispatch!(
     }
 );
 
+/// The largest number; NaNs are passed over.
+#[inline(always)]
+pub(super) fn maximum(x: &[f32]) -> f32 {
+    let (low, larger) = (f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    lanes(x, low, low, larger, larger)
+}
+
 dispatch!(
     /// `x = softmax(x)`; a row of only -∞ becomes NaN, as in PyTorch.
     pub(crate) fn softmax_row(x: &mut [f32]);
     fma => {
-        let max = lanes(x, f32::NEG_INFINITY, f32::NEG_INFINITY, |a, v| if v > a { v } else { a }, |a, b| if b > a { b } else { a });
+        let max = maximum(x);
         x.iter_mut().for_each(|v| *v = maths::exp(fma, *v - max));
         let inverse = 1.0 / lanes(x, 0.0, 0.0, |a, v| a + v, |a, b| a + b);
         x.iter_mut().for_each(|v| *v *= inverse);

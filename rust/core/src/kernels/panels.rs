@@ -100,7 +100,7 @@ impl<'a> Plain<'a> {
 
 /// Writes `lines` ≤ 16 rows of `steps` ≤ 16 numbers, `stride` apart, as columns: `to[i * 64 + c] = from[c * stride + i]`, zero for
 /// `c` from `lines` to 15.
-fn transpose(from: &[f32], stride: usize, lines: usize, steps: usize, to: &mut [MaybeUninit<f32>]) {
+pub(super) fn transpose(from: &[f32], stride: usize, lines: usize, steps: usize, to: &mut [MaybeUninit<f32>]) {
     assert!(lines == 0 || (lines - 1) * stride + steps <= from.len(), "panels: read");
     assert!(steps > 0 && (steps - 1) * WIDTH + BLOCK <= to.len(), "panels: write");
     #[cfg(target_arch = "x86_64")]

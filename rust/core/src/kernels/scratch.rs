@@ -25,6 +25,12 @@ pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     result
 }
 
+/// The same for numbers of 16 bits.
+pub(super) fn with_halves<R>(len: usize, work: impl FnOnce(&mut [u16]) -> R) -> R {
+    // SAFETY: the same bytes; u16 needs no more alignment than f32, and both take any value.
+    with(len.div_ceil(2), |block| work(unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast::<u16>(), len) }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{softmax, with_slice};
 use crate::Result;
 use crate::kernels::attention as kernel;
+use crate::kernels::bf16::attention as bf16;
 
 /// How to attend.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,15 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: Attention<'_>) -> 
         Some(bias) => with_slice(bias, |bias| run(Some(bias)))????,
         None => run(None)???,
     };
+    Ok(Tensor::from_vec(out, q.shape(), q.device())?)
+}
+
+/// The same in bfloat16 products, on the CPU, without a bias and a mask: `softmax(scale q kᵀ) v`.
+pub fn bf16_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64) -> Result<Tensor> {
+    let size = q.dim(1)? / heads;
+    let out = with_slice(q, |q| {
+        with_slice(k, |k| with_slice(v, |v| bf16::attention(bf16::Attention { q, k, v, heads, size, scale: scale as f32 })))
+    })???;
     Ok(Tensor::from_vec(out, q.shape(), q.device())?)
 }
 

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::weight::Weight;
 use super::{Fused, weight_norm, with_slice};
 use crate::kernels::conv1d::{Geometry, conv1d_add};
+use crate::precision::Products;
 use crate::{Result, Weights};
 
 /// How a convolution walks over time. The default is stride 1, dilation 1, no padding.
@@ -57,6 +58,7 @@ impl Conv1d {
         kernel: usize,
         options: Conv1dOptions,
         device: &candle_core::Device,
+        products: Products,
     ) -> Result<Self> {
         let mut dealt = vec![0.0; output * kernel * input];
         for n in 0..output {
@@ -69,7 +71,7 @@ impl Conv1d {
         let Conv1dOptions { stride, dilation, left, right } = options;
         let geometry = Geometry { input, output, kernel, stride, dilation, left, right };
         let weight = Tensor::from_vec(dealt, (output, kernel * input), device)?;
-        Ok(Self { weight: Weight::dealt(weight)?, bias, geometry })
+        Ok(Self { weight: Weight::dealt(weight, products)?, bias, geometry })
     }
 
     /// Reads `weight` `[output, input, kernel]` and, with `bias`, `bias` `[output]`.
@@ -83,7 +85,7 @@ impl Conv1d {
     ) -> Result<Self> {
         let values = weights.values("weight", &[output, input, kernel])?;
         let bias = if bias { Some(weights.tensor("bias", &[output])?) } else { None };
-        Self::new(&values, bias, input, output, kernel, options, weights.device())
+        Self::new(&values, bias, input, output, kernel, options, weights.device(), weights.products())
     }
 
     /// Reads a weight-normed convolution (`parametrizations.weight.original0/1` and `bias`), folded.
@@ -95,7 +97,8 @@ impl Conv1d {
         options: Conv1dOptions,
     ) -> Result<Self> {
         let values = weight_norm(weights, &[output, input, kernel])?;
-        Self::new(&values, Some(weights.tensor("bias", &[output])?), input, output, kernel, options, weights.device())
+        let bias = Some(weights.tensor("bias", &[output])?);
+        Self::new(&values, bias, input, output, kernel, options, weights.device(), weights.products())
     }
 
     /// Its channels, taps, stride, dilation and padding.
@@ -162,8 +165,9 @@ impl Conv1d {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
+    use super::super::{Activation, Pointwise};
     use super::*;
 
     #[test]
@@ -176,11 +180,23 @@ mod tests {
         for ((kernel, options), output) in geometries.into_iter().flat_map(|g| [(g, 5), (g, 20)]) {
             let values: Vec<f32> = Tensor::randn(0f32, 1.0, output * 4 * kernel, &Device::Cpu)?.to_vec1()?;
             let bias = Tensor::randn(0f32, 1.0, output, &Device::Cpu)?;
-            let layer = Conv1d::new(&values, Some(bias), 4, output, kernel, options, &Device::Cpu)?;
-            let x = Tensor::randn(0f32, 1.0, (2, 30, 4), &Device::Cpu)?;
-            let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
-            assert_eq!(a.dims(), b.dims());
-            assert!((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-4, "{options:?}");
+            // a bfloat16 by itself, so that both kinds of products take the same input
+            let x = Tensor::randn(0f32, 1.0, (2, 30, 4), &Device::Cpu)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)?;
+            for products in [Products::F32, Products::Bf16] {
+                let layer = Conv1d::new(&values, Some(bias.clone()), 4, output, kernel, options, &Device::Cpu, products)?;
+                let rounded = layer.weight.tensor()?.to_dtype(DType::BF16)?.to_dtype(DType::F32)?;
+                let change = (layer.weight.tensor()? - rounded)?.abs()?.sum_all()?.to_scalar::<f32>()?;
+                assert_eq!(change == 0.0, products == Products::Bf16);
+                let (a, b) = (layer.forward(&x)?, layer.plain(&x)?);
+                assert_eq!(a.dims(), b.dims());
+                let gap = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+                assert!(gap < 1e-4, "{options:?} {products:?}: {gap}");
+                // halves of the input are bfloat16 too, and are rounded behind the change and not before it
+                let before = Some(Pointwise::Function(Activation::LeakyRelu(0.5)));
+                let (a, b) =
+                    (layer.forward_fused(&x, &Fused { before, ..Fused::default() })?, layer.plain(&x.maximum(&(&x * 0.5)?)?)?);
+                assert!((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-4, "{options:?} {products:?}");
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::{Fused, weight_norm, with_slice};
 use crate::kernels::conv_transpose1d::Phases;
+use crate::precision::Products;
 use crate::{Result, Weights};
 
 /// A transposed convolution.
@@ -30,7 +31,8 @@ impl ConvTranspose1d {
         padding: usize,
     ) -> Result<Self> {
         let values = weight_norm(weights, &[input, output, kernel])?;
-        Self::new(values, weights.tensor("bias", &[output])?, input, output, kernel, stride, padding)
+        let bias = weights.tensor("bias", &[output])?;
+        Self::new(values, bias, input, output, kernel, stride, padding, weights.products())
     }
 
     /// From PyTorch's weight values `[input, output, kernel]`; the device is the bias's.
@@ -42,10 +44,11 @@ impl ConvTranspose1d {
         kernel: usize,
         stride: usize,
         padding: usize,
+        products: Products,
     ) -> Result<Self> {
         let device = bias.device().clone();
         let (weight, phases) = if device.is_cpu() {
-            (None, Some(Phases::new(&values, input, output, kernel, stride, padding)))
+            (None, Some(Phases::new(&values, input, output, kernel, stride, padding, products)))
         } else {
             (Some(Tensor::from_vec(values, (input, output, kernel), &device)?), None)
         };
@@ -104,21 +107,26 @@ fn plain(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, padding: usi
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 
     #[test]
     fn kernel_agrees_with_candle() -> Result<()> {
         for (kernel, stride, padding, output) in [(16, 8, 4, 3), (11, 5, 3, 3), (7, 3, 2, 3), (16, 8, 4, 17), (11, 5, 3, 65)] {
-            let weight = Tensor::randn(0f32, 1.0, (4, output, kernel), &Device::Cpu)?;
+            // bfloat16 by themselves, so that both kinds of products take the same numbers
+            let exact = |x: Tensor| x.to_dtype(DType::BF16)?.to_dtype(DType::F32);
+            let weight = exact(Tensor::randn(0f32, 1.0, (4, output, kernel), &Device::Cpu)?)?;
             let bias = Tensor::randn(0f32, 1.0, output, &Device::Cpu)?;
-            let layer = ConvTranspose1d::new(weight.flatten_all()?.to_vec1()?, bias.clone(), 4, output, kernel, stride, padding)?;
-            let x = Tensor::randn(0f32, 1.0, (2, 9, 4), &Device::Cpu)?;
-            let (a, b) = (layer.forward(&x)?, plain(&x, &weight, &bias, stride, padding)?);
-            assert_eq!(a.dims(), b.dims());
-            let gap = (a - b)?.abs()?.max(2)?.max(1)?.to_vec1::<f32>()?;
-            assert!(gap.iter().all(|g| *g < 1e-4), "k {kernel}: {gap:?}");
+            for products in [Products::F32, Products::Bf16] {
+                let values = weight.flatten_all()?.to_vec1()?;
+                let layer = ConvTranspose1d::new(values, bias.clone(), 4, output, kernel, stride, padding, products)?;
+                let x = exact(Tensor::randn(0f32, 1.0, (2, 9, 4), &Device::Cpu)?)?;
+                let (a, b) = (layer.forward(&x)?, plain(&x, &weight, &bias, stride, padding)?);
+                assert_eq!(a.dims(), b.dims());
+                let gap = (a - b)?.abs()?.max(2)?.max(1)?.to_vec1::<f32>()?;
+                assert!(gap.iter().all(|g| *g < 1e-4), "k {kernel} {products:?}: {gap:?}");
+            }
         }
         Ok(())
     }

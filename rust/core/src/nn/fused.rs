@@ -109,6 +109,8 @@ impl Fused<'_> {
 mod tests {
     use candle_core::Device;
 
+    use crate::precision::Products;
+
     use super::super::{Conv1d, Conv1dOptions, ConvTranspose1d, Linear};
     use super::*;
 
@@ -126,11 +128,11 @@ mod tests {
         let linear = Linear::new(new(&[5, 6])?, Some(new(&[5])?))?;
         let conv = |kernel: usize, options: Conv1dOptions| -> Result<Conv1d> {
             let values: Vec<f32> = new(&[5 * 6 * kernel])?.to_vec1()?;
-            Conv1d::new(&values, Some(new(&[5])?), 6, 5, kernel, options, &Device::Cpu)
+            Conv1d::new(&values, Some(new(&[5])?), 6, 5, kernel, options, &Device::Cpu, Products::F32)
         };
         let causal = conv(3, Conv1dOptions::causal(3))?;
         let dilated = conv(7, Conv1dOptions { dilation: 3, ..Conv1dOptions::padded(9) })?;
-        let transposed = ConvTranspose1d::new(new(&[6 * 5 * 11])?.to_vec1()?, new(&[5])?, 6, 5, 11, 5, 3)?;
+        let transposed = ConvTranspose1d::new(new(&[6 * 5 * 11])?.to_vec1()?, new(&[5])?, 6, 5, 11, 5, 3, Products::F32)?;
         type Layer<'a> = &'a dyn Fn(&Tensor, &Fused<'_>) -> Result<Tensor>;
         let layers: [(Layer<'_>, usize); 4] = [
             (&|x, f| linear.forward_fused(x, f), 40),

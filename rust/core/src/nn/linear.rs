@@ -5,6 +5,7 @@ use candle_core::{D, Tensor};
 use super::weight::Weight;
 use super::{Fused, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
+use crate::precision::Products;
 use crate::{Result, Weights};
 
 /// `y = x Wᵀ + b` over the last axis.
@@ -12,28 +13,36 @@ use crate::{Result, Weights};
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    /// How [`Self::for_many_rows`] deals the weight.
+    products: Products,
 }
 
 impl Linear {
     /// A layer from a weight `[out, in]` and a bias `[out]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
-        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias })
+        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias, products: Products::F32 })
     }
 
-    /// The same layer with its weight dealt for inputs of many rows; one row is faster without.
+    /// The same layer with its weight dealt for inputs of many rows, in the format of the products of the [`Weights`] that it was
+    /// loaded from; one row is faster without.
     pub fn for_many_rows(self) -> Result<Self> {
-        Ok(Self { weight: Weight::dealt(self.weight.tensor()?)?, bias: self.bias })
+        Ok(Self { weight: Weight::dealt(self.weight.tensor()?, self.products)?, ..self })
+    }
+
+    fn with_products(self, weights: &Weights) -> Self {
+        Self { products: weights.products(), ..self }
     }
 
     /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        Self::new(weights.tensor("weight", &[output, input])?, Some(weights.tensor("bias", &[output])?))
+        let layer = Self::new(weights.tensor("weight", &[output, input])?, Some(weights.tensor("bias", &[output])?))?;
+        Ok(layer.with_products(weights))
     }
 
     /// Reads `weight` alone.
     pub fn load_without_bias(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        Self::new(weights.tensor("weight", &[output, input])?, None)
+        Ok(Self::new(weights.tensor("weight", &[output, input])?, None)?.with_products(weights))
     }
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
@@ -51,7 +60,7 @@ impl Linear {
     pub(super) fn with_plain<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         self.weight.with(|weight| match weight {
             crate::kernels::matmul::Weight::Plain(values) => Ok(f(values)),
-            crate::kernels::matmul::Weight::Dealt(_) => Err(crate::Error::argument("a linear layer: expected a plain weight")),
+            _ => Err(crate::Error::argument("a linear layer: expected a plain weight")),
         })?
     }
 

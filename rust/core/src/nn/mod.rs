@@ -4,6 +4,7 @@
 //! composed of Candle operations. Those compositions are also the kernels' plain twins in the tests.
 
 mod activation;
+mod add;
 mod attention;
 mod batch_norm;
 mod conv1d;
@@ -23,7 +24,8 @@ mod weight;
 mod weight_norm;
 
 pub use activation::{Activation, Snake};
-pub use attention::{Attention, attention};
+pub use add::add;
+pub use attention::{Attention, attention, bf16_attention};
 pub use batch_norm::{BatchNormRelu, fold_batch_norm};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};

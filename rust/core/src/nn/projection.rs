@@ -54,10 +54,10 @@ impl Projection {
     /// # Errors
     /// [`Error::Checkpoint`] for a tensor that is missing or unusable, [`Error::Argument`] for int8 on another device than the CPU.
     pub fn load(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        match precision {
-            Precision::F32 => Ok(Self::F32(Linear::load(weights, input, output)?)),
-            Precision::Int8 => Self::quantised(weights, [output, input], input, output, input, 1),
+        if precision.int8() {
+            return Self::quantised(weights, [output, input], input, output, input, 1);
         }
+        Ok(Self::F32(Linear::load(weights, input, output)?))
     }
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
@@ -65,10 +65,10 @@ impl Projection {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn load_transposed(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        match precision {
-            Precision::F32 => Ok(Self::F32(Linear::load_transposed(weights, input, output)?)),
-            Precision::Int8 => Self::quantised(weights, [input, output], input, output, 1, output),
+        if precision.int8() {
+            return Self::quantised(weights, [input, output], input, output, 1, output);
         }
+        Ok(Self::F32(Linear::load_transposed(weights, input, output)?))
     }
 
     fn quantised(weights: &Weights, shape: [usize; 2], input: usize, output: usize, column: usize, row: usize) -> Result<Self> {

@@ -3,22 +3,32 @@
 use candle_core::{Device, Tensor};
 
 use super::with_slice;
-use crate::Result;
+use crate::kernels::bf16::Bf16Matrix;
 use crate::kernels::{Panels, matmul};
+use crate::precision::Products;
+use crate::{Error, Result};
 
-/// In one of two forms, so that it never counts twice in memory.
+/// In one form alone, so that it never counts twice in memory.
 #[derive(Clone, Debug)]
 pub(super) enum Weight {
     /// For other devices, for few rows, and for CPUs whose products deal nothing.
     Plain(Tensor),
     /// Dealt once, for products with many rows.
     Dealt(std::sync::Arc<Panels>),
+    /// Rounded to bfloat16, for products in that format.
+    Bf16(std::sync::Arc<Bf16Matrix>),
 }
 
 impl Weight {
     /// A weight that meets many rows.
-    pub(super) fn dealt(weight: Tensor) -> Result<Self> {
+    pub(super) fn dealt(weight: Tensor, products: Products) -> Result<Self> {
         let (n, k) = weight.dims2()?;
+        if products == Products::Bf16 {
+            if !weight.device().is_cpu() {
+                return Err(Error::argument("precision: expected f32 on this device, got bf16, which runs on the CPU"));
+            }
+            return Ok(Self::Bf16(with_slice(&weight, |values| Bf16Matrix::of_weight(values, n, k))?.into()));
+        }
         if weight.device().is_cpu()
             && let Some(panels) = with_slice(&weight, |values| Panels::of_weight(values, n, k))?
         {
@@ -32,14 +42,16 @@ impl Weight {
         match self {
             Self::Plain(weight) => (weight.dims()[0], weight.dims()[1]),
             Self::Dealt(panels) => panels.dims(),
+            Self::Bf16(matrix) => matrix.dims(),
         }
     }
 
-    /// The weight as a tensor `[n, k]`.
+    /// The weight as a tensor `[n, k]`, of rounded numbers where they are bfloat16.
     pub(super) fn tensor(&self) -> Result<Tensor> {
         match self {
             Self::Plain(weight) => Ok(weight.clone()),
             Self::Dealt(panels) => Ok(Tensor::from_vec(panels.to_weight(), panels.dims(), &Device::Cpu)?),
+            Self::Bf16(matrix) => Ok(Tensor::from_vec(matrix.to_weight(), matrix.dims(), &Device::Cpu)?),
         }
     }
 
@@ -48,6 +60,7 @@ impl Weight {
         match self {
             Self::Plain(weight) => with_slice(weight, |values| f(matmul::Weight::Plain(values))),
             Self::Dealt(panels) => Ok(f(matmul::Weight::Dealt(panels))),
+            Self::Bf16(matrix) => Ok(f(matmul::Weight::Bf16(matrix))),
         }
     }
 }

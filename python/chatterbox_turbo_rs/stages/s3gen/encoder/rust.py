@@ -26,4 +26,4 @@ def create(resources: Resources) -> Encoder:
     """The stage, with the weights of ``resources`` on its device."""
     from .... import _core
 
-    return Encoder(_core.FlowEncoder(resources.core, resources.device))
+    return Encoder(_core.FlowEncoder(resources.core, resources.device, resources.precision))

@@ -33,4 +33,4 @@ def create(resources: Resources) -> Flow:
     """The stage, with the weights of ``resources`` on its device."""
     from .... import _core
 
-    return Flow(_core.Flow(resources.core, resources.device))
+    return Flow(_core.Flow(resources.core, resources.device, resources.precision))

@@ -16,7 +16,7 @@ class Vocoder:
     def __init__(self, resources: Resources) -> None:
         from .... import _core
 
-        core = _core.Vocoder(resources.core, resources.device)
+        core = _core.Vocoder(resources.core, resources.device, resources.precision)
         self.f0: Callable[..., np.ndarray] = core.f0
         self.source: Callable[..., np.ndarray] = core.source
         self.samples_from_source: Callable[..., np.ndarray] = core.samples_from_source

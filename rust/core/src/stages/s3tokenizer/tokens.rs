@@ -8,7 +8,9 @@
 use candle_core::Tensor;
 
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, LayerNorm, Linear, Rotary, attention};
+use crate::nn::{
+    Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
+};
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
@@ -88,7 +90,7 @@ impl S3Tokenizer {
         observer.progress(STAGE, 0, total)?;
         let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?; // [1, frames, 128]
         for (conv, next) in self.stem.iter().zip(["conv2", "blocks.0"]) {
-            x = ACTIVATION.forward(&conv.forward(&x)?)?;
+            x = conv.forward_fused(&x, &Fused { after: Some(Pointwise::Function(ACTIVATION)), ..Fused::default() })?;
             tap(|| format!("tokenizer.encoder.{next}.in"), &x)?;
         }
         let mut x = x.squeeze(0)?; // [tokens, 1280]
@@ -170,13 +172,14 @@ impl Block {
         let v = self.value.forward(&normal)?;
         let scale = ((x.dim(1)? / self.heads) as f64).powf(-0.5);
         let attended = attention(&q, &k, &v, Attention { heads: self.heads, scale, bias: None, causal: false })?;
-        let memory = (self.fsmn.forward(&v)? + v)?;
-        Ok((x + (self.out.forward(&attended)? + memory)?)?)
+        let memory = add(&self.fsmn.forward(&v)?, &v)?;
+        add(x, &add(&self.out.forward(&attended)?, &memory)?)
     }
 
     /// `x` `[T, C]` → `x + down(gelu(up(norm(x))))`.
     fn transform(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = ACTIVATION.forward(&self.up.forward(&self.mlp_norm.forward(x)?)?)?;
-        Ok((x + self.down.forward(&wide)?)?)
+        let gelu = Some(Pointwise::Function(ACTIVATION));
+        let wide = self.up.forward_fused(&self.mlp_norm.forward(x)?, &Fused { after: gelu, ..Fused::default() })?;
+        add(x, &self.down.forward(&wide)?)
     }
 }

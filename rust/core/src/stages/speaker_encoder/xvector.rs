@@ -148,7 +148,7 @@ fn folded_conv(
     let mut values = weights.values("weight", &[output, input, kernel])?;
     let bias = fold_batch_norm(norm, &mut values, output, c.norm_eps, true)?;
     let bias = Tensor::from_vec(bias, output, weights.device())?;
-    Conv1d::new(&values, Some(bias), input, output, kernel, options, weights.device())
+    Conv1d::new(&values, Some(bias), input, output, kernel, options, weights.device(), weights.products())
 }
 
 /// The residual network in front: `[T, 80]` → `[T, 320]`.

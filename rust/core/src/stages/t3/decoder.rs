@@ -358,10 +358,10 @@ impl Model {
     /// Room for the keys and values of one block: float16 beside weights of 8 bits.
     fn cache(&self, positions: usize) -> Result<KvCache> {
         let (width, heads) = (self.config.hidden_size, self.config.heads);
-        match self.precision {
-            Precision::F32 => KvCache::new(positions, heads, width / heads, &self.device),
-            Precision::Int8 => Ok(KvCache::half(positions, heads, width / heads)),
+        if self.precision.int8() {
+            return Ok(KvCache::half(positions, heads, width / heads));
         }
+        KvCache::new(positions, heads, width / heads, &self.device)
     }
 
     /// `[speaker | prompt]` with positions, `[1 + P, C]`.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::config::FlowEncoder as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, relative_attention};
+use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, add, relative_attention};
 use crate::{Device, Result, Weights};
 
 /// Of the feed-forward layers.
@@ -63,8 +63,8 @@ impl Layer {
         let y = self.norm_attention.forward(x)?;
         let q = self.query.forward(&y)?;
         let attended = relative_attention(RelativeAttention {
-            q: &q.broadcast_add(&self.content_bias)?,
-            r: &q.broadcast_add(&self.position_bias)?,
+            q: &add(&q, &self.content_bias)?,
+            r: &add(&q, &self.position_bias)?,
             k: &self.key.forward(&y)?,
             v: &self.value.forward(&y)?,
             p: &self.position.forward(positions)?,

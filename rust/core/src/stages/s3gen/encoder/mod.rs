@@ -12,7 +12,7 @@ use self::layer::{Layer, positions};
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise};
 use crate::tap::tap;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Weights};
 
 /// Stage key.
 const STAGE: &str = "s3gen.encoder";
@@ -66,10 +66,11 @@ impl FlowEncoder {
     /// Reads `flow.input_embedding`, `flow.encoder` and `flow.encoder_proj`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
+    /// another device than the CPU.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let (config, c) = (&checkpoint.config().s3gen, &checkpoint.config().s3gen.encoder);
-        let all = checkpoint.s3gen(device);
+        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
         let flow = all.under("flow");
         let weights = flow.under("encoder");
         let width = c.hidden_size;

@@ -6,7 +6,8 @@ use candle_core::Tensor;
 
 use crate::config::Estimator as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, Fused, LayerNorm, Linear, Pointwise, attention};
+use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, Fused, LayerNorm, Linear, Pointwise, attention, bf16_attention};
+use crate::precision::Products;
 use crate::{Result, Weights};
 
 /// Taps of every convolution with more than one.
@@ -81,6 +82,7 @@ pub(super) struct Transformer {
     feed_forward: [Linear; 2],
     heads: usize,
     scale: f64,
+    products: Products,
 }
 
 impl Transformer {
@@ -102,6 +104,7 @@ impl Transformer {
             ],
             heads: c.heads,
             scale: 1.0 / (c.head_size as f64).sqrt(),
+            products: weights.products(),
         })
     }
 
@@ -109,8 +112,11 @@ impl Transformer {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm_attention.forward(x)?.squeeze(0)?;
         let (q, k, v) = (self.query.forward(&y)?, self.key.forward(&y)?, self.value.forward(&y)?); // [T, inner]
-        let options = Attention { heads: self.heads, scale: self.scale, bias: None, causal: false };
-        let y = attention(&q, &k, &v, options)?.unsqueeze(0)?;
+        let y = match self.products {
+            Products::F32 => attention(&q, &k, &v, Attention { heads: self.heads, scale: self.scale, bias: None, causal: false }),
+            Products::Bf16 => bf16_attention(&q, &k, &v, self.heads, self.scale),
+        }?
+        .unsqueeze(0)?;
         let x = self.out.forward_fused(&y, &Fused { add: &[x], ..Fused::default() })?;
         let y = self.norm_feed_forward.forward(&x)?;
         let gelu = Some(Pointwise::Function(ACTIVATION));

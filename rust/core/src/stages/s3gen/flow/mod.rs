@@ -13,7 +13,7 @@ use super::{check, check_vector};
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::Linear;
 use crate::tap::tap;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Tensor};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Tensor};
 
 /// Stage key.
 const STAGE: &str = "s3gen.flow";
@@ -33,11 +33,12 @@ impl Flow {
     /// Reads `flow.spk_embed_affine_layer` and `flow.decoder`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
+    /// another device than the CPU.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let config = checkpoint.config();
         let (mels, xvector) = (config.s3gen.mels, config.speaker_encoder.embedding_size);
-        let all = checkpoint.s3gen(device);
+        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
         let weights = all.under("flow");
         let flow = Self {
             speaker: Linear::load(&weights.under("spk_embed_affine_layer"), xvector, mels)?,

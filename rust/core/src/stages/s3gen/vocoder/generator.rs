@@ -64,7 +64,7 @@ impl Generator {
             let taps = if stride == 1 { 1 } else { 2 * stride };
             let source_block = weights.under("source_resblocks").under(i);
             levels.push(Level {
-                up: ConvTranspose1d::new(values, bias, input, output, kernel, rate, (kernel - rate) / 2)?,
+                up: ConvTranspose1d::new(values, bias, input, output, kernel, rate, (kernel - rate) / 2, up.products())?,
                 source_down: Conv1d::load(&weights.under("source_downs").under(i), spectrum.parts(), output, taps, down, true)?,
                 source_block: ResBlock::load(&source_block, output, c.source_resblock_kernels[i], &c.resblock_dilations)?,
                 blocks: (0..blocks)
@@ -82,7 +82,7 @@ impl Generator {
         Ok(Self {
             first: Conv1d::load_weight_norm(&weights.under("conv_pre"), mels, c.base_channels, KERNEL, padded)?,
             levels,
-            last: Conv1d::new(&values, bias, channels, parts, KERNEL, padded, device)?,
+            last: Conv1d::new(&values, bias, channels, parts, KERNEL, padded, device, post.products())?,
             spectrum,
             slope: c.leaky_slope as f32,
             magnitude_limit: c.magnitude_limit as f32,

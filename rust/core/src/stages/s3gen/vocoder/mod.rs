@@ -15,8 +15,9 @@ use self::generator::Generator;
 use self::source::Source;
 use super::{check, check_finite, check_vector};
 use crate::hyperparameters::Hyperparameters;
+use crate::precision::Products;
 use crate::tap::tap_values;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Result};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result};
 
 /// Stage key.
 const STAGE: &str = "s3gen.vocoder";
@@ -40,13 +41,16 @@ impl Vocoder {
     /// Reads everything below `mel2wav`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
+    /// another device than the CPU.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let (mels, c) = (checkpoint.config().s3gen.mels, &checkpoint.config().s3gen.vocoder);
-        let all = checkpoint.s3gen(device);
+        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
         let weights = all.under("mel2wav");
+        // an error of the frequency grows into one of the excitation's phase, which has no bound
+        let exact = weights.with_products(Products::F32);
         let vocoder = Self {
-            f0: F0Predictor::load(&weights.under("f0_predictor"), mels, c.f0_channels, device)?,
+            f0: F0Predictor::load(&exact.under("f0_predictor"), mels, c.f0_channels, device)?,
             source: Source::load(&weights.under("m_source.l_linear"), c)?,
             generator: Generator::load(&weights, mels, c, device)?,
             mels,
