@@ -3,6 +3,7 @@
 //! A cache may begin with the positions of another one, which it reads and does not hold: utterances of one voice share them.
 //! How a head keeps its numbers is its own affair (`float_cache`, `half_cache`); everything is computed in float32.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -106,27 +107,17 @@ impl<H: Head> Cache<H> {
         (keys, values)
     }
 
-    /// Numbers that [`Self::attend_head`] needs beside its output while `len` positions are held.
-    pub fn scratch(len: usize) -> usize {
-        len + 2 * H::LANES
+    /// For a step: the heads may be given to several threads.
+    pub(crate) fn step(&mut self) -> StepHeads<H> {
+        assert!(self.len < self.capacity, "cache: full");
+        let before = self.before.as_ref().map_or(std::ptr::null(), |before| before.heads.as_ptr());
+        let (heads, count) = (self.heads.as_mut_ptr(), self.heads.len());
+        StepHeads { heads, count, before, before_len: self.before(), at: self.len, size: self.size }
     }
 
-    /// Attention of `q` `[size]` of head `h` over all positions: `out = softmax(scale q kᵀ) v`, `[size]`.
-    pub fn attend_head(&self, h: usize, q: &[f32], scale: f32, scores: &mut [f32], out: &mut [f32]) {
-        let before = self.before();
-        let whole = |len: usize| len.next_multiple_of(H::LANES);
-        if let Some(shared) = &self.before {
-            shared.heads[h].score(q, scale, &mut scores[..whole(before)]);
-        }
-        // the lanes that the positions before did not fill are written over here
-        self.heads[h].score(q, scale, &mut scores[before..][..whole(self.len)]);
-        let scores = &mut scores[..before + self.len];
-        softmax_row(scores);
-        out.fill(0.0);
-        if let Some(shared) = &self.before {
-            shared.heads[h].mix(&scores[..before], out);
-        }
-        self.heads[h].mix(&scores[before..], out);
+    /// The step has written a position of every head.
+    pub(crate) fn stepped(&mut self) {
+        self.len += 1;
     }
 
     /// Attention of `q` `[heads * size]` over all positions, `[heads * size]`.
@@ -134,7 +125,8 @@ impl<H: Head> Cache<H> {
         assert!(q.len() == self.heads.len() * self.size && !self.is_empty(), "cache: query");
         let mut out = vec![0.0; q.len()];
         let task = |(h, out): (usize, &mut [f32])| {
-            self.attend_head(h, &q[h * self.size..][..self.size], scale, &mut vec![0.0; Self::scratch(self.len())], out);
+            let before = self.before.as_ref().map(|before| (&before.heads[h], before.len));
+            attend(before, (&self.heads[h], self.len), &q[h * self.size..][..self.size], scale, out);
         };
         if self.len() * q.len() < 1 << 16 {
             out.chunks_mut(self.size).enumerate().for_each(task);
@@ -142,6 +134,61 @@ impl<H: Head> Cache<H> {
             out.par_chunks_mut(self.size).enumerate().for_each(task);
         }
         out
+    }
+}
+
+thread_local!(static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+
+/// `out = softmax(scale q kᵀ) v` over the positions of one head: those `before`, if any, and its own, each with their number.
+fn attend<H: Head>(before: Option<(&H, usize)>, (own, len): (&H, usize), q: &[f32], scale: f32, out: &mut [f32]) {
+    let first = before.map_or(0, |(_, first)| first);
+    SCORES.with_borrow_mut(|scores| {
+        let needed = first + len + 2 * H::LANES;
+        if scores.len() < needed {
+            scores.resize(needed.next_power_of_two(), 0.0);
+        }
+        if let Some((before, first)) = before {
+            before.score(q, scale, &mut scores[..first.next_multiple_of(H::LANES)]);
+        }
+        // the lanes that the positions before did not fill are written over here
+        own.score(q, scale, &mut scores[first..][..len.next_multiple_of(H::LANES)]);
+        let scores = &mut scores[..first + len];
+        softmax_row(scores);
+        out.fill(0.0);
+        if let Some((before, first)) = before {
+            before.mix(&scores[..first], out);
+        }
+        own.mix(&scores[first..], out);
+    });
+}
+
+/// The heads of a cache during a step, which appends one position.
+#[derive(Debug)]
+pub(crate) struct StepHeads<H> {
+    heads: *mut H,
+    count: usize,
+    before: *const H,
+    before_len: usize,
+    at: usize,
+    size: usize,
+}
+
+// SAFETY: `head` alone uses the pointers; its callers promise that the cache is still there and that they share no head.
+unsafe impl<H: Head> Send for StepHeads<H> {}
+// SAFETY: as above.
+unsafe impl<H: Head> Sync for StepHeads<H> {}
+
+impl<H: Head> StepHeads<H> {
+    /// Keeps `key` and `value` `[size]` as the next position of head `h` and attends over all with `q`; see [`Cache::attend`].
+    ///
+    /// # Safety
+    /// The cache must not have been moved, dropped or used since [`Cache::step`], and nobody else may use this head meanwhile.
+    pub(crate) unsafe fn head(&self, h: usize, q: &[f32], key: &[f32], value: &[f32], scale: f32, out: &mut [f32]) {
+        assert!(h < self.count && [q, key, value, out].iter().all(|x| x.len() == self.size), "cache: step");
+        // SAFETY: promised by the caller; `h` is one of the heads, and those of the positions before are as many.
+        let (own, before) = unsafe { (&mut *self.heads.add(h), self.before.as_ref().map(|_| &*self.before.add(h))) };
+        own.write(self.at, key, value);
+        attend(before.map(|before| (before, self.before_len)), (own, self.at + 1), q, scale, out);
     }
 }
 

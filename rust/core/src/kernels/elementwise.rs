@@ -32,7 +32,8 @@ pub enum Function {
 }
 
 dispatch!(
-    fn piece(function: Function, x: &mut [f32]);
+    /// [`apply`] on this thread.
+    pub(crate) fn piece(function: Function, x: &mut [f32]);
     fma => {
         match function {
             Function::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),

@@ -13,14 +13,14 @@ mod tile;
 
 use rayon::prelude::*;
 
-use activations::Activations;
+pub(crate) use activations::Activations;
 use tile::Level;
 
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 
 /// Outputs of a panel.
-const COLUMNS: usize = 64;
+pub(crate) const COLUMNS: usize = 64;
 /// Consecutive activations that share a scale. A group of a panel is a page of 4096 bytes.
 const GROUP: usize = 64;
 /// Inputs whose products are added in one instruction.
@@ -87,6 +87,31 @@ impl Int8Matrix {
         self.k
     }
 
+    /// Products of the outputs of panel `p` with the first `rows` rows of `x`: `store(row, products)`. The panel is read once from
+    /// memory whatever the number of rows.
+    pub(crate) fn panel(&self, p: usize, x: &Activations, rows: usize, store: impl FnMut(usize, &mut [f32])) {
+        self.panel_with(Level::best(), p, x, 0, rows, store);
+    }
+
+    fn panel_with(
+        &self,
+        level: Level,
+        p: usize,
+        x: &Activations,
+        first: usize,
+        rows: usize,
+        mut store: impl FnMut(usize, &mut [f32]),
+    ) {
+        let size = x.groups * PAGE;
+        let panel = &self.bytes[p * size..][..size];
+        let columns = COLUMNS.min(self.n - p * COLUMNS);
+        let scales = &self.scales[p * COLUMNS..][..columns];
+        level.rows(panel, x, first, rows, |row, totals| {
+            scaled(&mut totals[..columns], scales);
+            store(row, &mut totals[..columns]);
+        });
+    }
+
     /// The weights as they are multiplied, float32 `[n, k]`.
     pub fn values(&self) -> Vec<f32> {
         let groups = self.k.div_ceil(GROUP);
@@ -105,11 +130,21 @@ fn nearest(x: f32) -> i32 {
 }
 
 dispatch!(
-    /// `out += totals · scales`, in separate steps.
-    fn add_scaled(out: &mut [f32], totals: &[f32; COLUMNS], scales: &[f32]);
+    /// `totals *= scales`.
+    fn scaled(totals: &mut [f32], scales: &[f32]);
     fma => {
-        for ((o, total), scale) in out.iter_mut().zip(totals).zip(scales) {
-            *o += total * scale;
+        for (total, scale) in totals.iter_mut().zip(scales) {
+            *total *= scale;
+        }
+    }
+);
+
+dispatch!(
+    /// `out += x`.
+    fn add(out: &mut [f32], x: &[f32]);
+    fma => {
+        for (o, x) in out.iter_mut().zip(x) {
+            *o += x;
         }
     }
 );
@@ -129,15 +164,11 @@ fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], ou
     let (size, blocks, panels) = (x.groups * PAGE, m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
     let shared = SharedMut::new(out);
     let task = |first: usize, rows: usize, p: usize| {
-        let panel = &weights.bytes[p * size..][..size];
-        let columns = COLUMNS.min(n - p * COLUMNS);
-        let scales = &weights.scales[p * COLUMNS..][..columns];
-        let store = |row: usize, totals: &[f32; COLUMNS]| {
-            let to = shared.at(row * n + p * COLUMNS, columns);
+        weights.panel_with(level, p, &x, first, rows, |row, products| {
+            let to = shared.at(row * n + p * COLUMNS, products.len());
             // SAFETY: this task alone writes these columns of its rows; `at` checked the span.
-            add_scaled(unsafe { std::slice::from_raw_parts_mut(to, columns) }, totals, scales);
-        };
-        level.rows(panel, &x, first, rows, store);
+            add(unsafe { std::slice::from_raw_parts_mut(to, products.len()) }, products);
+        });
     };
     let job = |i: usize| {
         let (block, p) = (i / panels, i % panels);

@@ -131,8 +131,13 @@ pub(crate) mod testing {
 
     thread_local!(static FORCED: Cell<Option<Level>> = const { Cell::new(None) });
 
-    pub(super) fn forced() -> Option<Level> {
+    pub(crate) fn forced() -> Option<Level> {
         FORCED.get()
+    }
+
+    /// Hands the level over to a thread outside the pool; returns what that thread had.
+    pub(crate) fn force(level: Option<Level>) -> Option<Level> {
+        FORCED.replace(level)
     }
 
     /// Runs `check` once for each level, in a thread pool of its own that all its kernels stay in. Where `CHATTERBOX_CPU` names a

@@ -63,6 +63,18 @@ dispatch!(
     }
 );
 
+dispatch!(
+    /// `out[i][j] = Σ a row i · w row j`, rows of `k`: each sum as [`dot`] computes it, each row of `w` read once.
+    pub(crate) fn dots(a: &[f32], w: &[f32], k: usize, out: &mut [[f32; 64]]);
+    fma => {
+        for (j, w) in w.chunks_exact(k).enumerate() {
+            for (a, out) in a.chunks_exact(k).zip(out.iter_mut()) {
+                out[j] = dot_lanes(fma, a, w);
+            }
+        }
+    }
+);
+
 /// A strided view of rows inside a slice: row `i` starts at `offset + i * stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, T = f32> {

@@ -26,11 +26,12 @@ pub mod matmul;
 pub mod norm;
 mod operand;
 mod panels;
-mod pointer;
+pub(crate) mod pointer;
 pub mod relative_attention;
 pub mod rotary;
 mod scratch;
 pub(crate) mod simd;
+pub(crate) mod team;
 mod tiles;
 
 pub use level::{Level, level_in_use, levels};

@@ -34,7 +34,7 @@ fn lanes(x: &[f32], neutral: f32, start: f32, step: impl Fn(f32, f32) -> f32, jo
 }
 
 dispatch!(
-    fn layer_norm_row(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
+    pub(crate) fn layer_norm_row(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32);
     fma => {
         let n = x.len() as f32;
         let mean = lanes(x, 0.0, 0.0, |a, v| a + v, |a, b| a + b) / n;

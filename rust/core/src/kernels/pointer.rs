@@ -1,5 +1,6 @@
-//! A pointer that tasks writing to disjoint parts of one slice may share.
+//! Memory whose parts several tasks write at the same time, each its own.
 
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 
 /// The start of a mutable slice, for tasks that each write their own part of it.
@@ -25,5 +26,46 @@ impl<'a> SharedMut<'a> {
         assert!(offset + span <= self.len, "kernel task outside its output");
         // SAFETY: offset is inside the slice by the assertion above.
         unsafe { self.start.add(offset) }
+    }
+}
+
+/// Numbers that tasks write and read by parts.
+pub(crate) struct Cells<T>(Box<[UnsafeCell<T>]>);
+
+// SAFETY: only the unsafe methods reach the numbers; whoever calls them promises that nobody writes what another one uses.
+unsafe impl<T: Send + Sync> Sync for Cells<T> {}
+
+impl<T> Cells<T> {
+    pub(crate) fn new(values: Vec<T>) -> Self {
+        Self(values.into_iter().map(UnsafeCell::new).collect())
+    }
+
+    fn at(&self, at: usize, len: usize) -> *mut T {
+        UnsafeCell::raw_get(self.0[at..at + len].as_ptr())
+    }
+
+    /// Numbers `at .. at + len`.
+    ///
+    /// # Safety
+    /// Nobody may write them meanwhile.
+    pub(crate) unsafe fn read(&self, at: usize, len: usize) -> &[T] {
+        // SAFETY: inside the allocation by the check in `at`; promised by the caller.
+        unsafe { std::slice::from_raw_parts(self.at(at, len), len) }
+    }
+
+    /// Numbers `at .. at + len`, to be written.
+    ///
+    /// # Safety
+    /// Nobody else may use them meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn write(&self, at: usize, len: usize) -> &mut [T] {
+        // SAFETY: inside the allocation by the check in `at`; promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.at(at, len), len) }
+    }
+}
+
+impl<T> std::fmt::Debug for Cells<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cells({})", self.0.len())
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::with_slice;
 use crate::{Error, Result, Weights};
 
 /// A table `[vocab, channels]`.
@@ -34,6 +35,11 @@ impl Embedding {
         let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
         let index = Tensor::new(ids.as_slice(), self.table.device())?;
         Ok(self.table.index_select(&index, 0)?)
+    }
+
+    /// Calls `f` with row `id` of a CPU table.
+    pub(crate) fn with_row<R>(&self, id: usize, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        with_slice(&self.table.narrow(0, id, 1)?, f)
     }
 
     /// Rows `start .. start + len` (positions): `[len, channels]`.

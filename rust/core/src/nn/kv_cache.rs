@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{Attention, attention, with_slice};
-use crate::kernels::cache::{Cache, Head};
+use crate::kernels::cache::{Cache, Head, StepHeads};
 use crate::kernels::float_cache::FloatHead;
 use crate::kernels::half_cache::HalfHead;
 use crate::{Error, Result};
@@ -133,6 +133,24 @@ impl KvCache {
         }))
     }
 
+    /// The heads for a step, on the CPU; [`Self::stepped`] ends it.
+    pub(crate) fn step(&mut self) -> Result<StepCache> {
+        match &mut self.store {
+            Store::Float(cache) => Ok(StepCache::Float(cache.step())),
+            Store::Half(cache) => Ok(StepCache::Half(cache.step())),
+            Store::Tensors { .. } => Err(Error::argument("KV cache: expected one on the CPU")),
+        }
+    }
+
+    /// Counts the position that a step has written in every head.
+    pub(crate) fn stepped(&mut self) {
+        match &mut self.store {
+            Store::Float(cache) => cache.stepped(),
+            Store::Half(cache) => cache.stepped(),
+            Store::Tensors { len, .. } => *len += 1,
+        }
+    }
+
     /// Appends `keys` and `values` `[T, channels]`.
     ///
     /// # Errors
@@ -184,6 +202,27 @@ impl KvCache {
             (_, None) if several => attention(q, keys, values, options),
             (Store::Float(cache), None) => one(cache, q, scale),
             (Store::Half(cache), None) => one(cache, q, scale),
+        }
+    }
+}
+
+/// A cache's heads during a step; see [`StepHeads`].
+#[derive(Debug)]
+pub(crate) enum StepCache {
+    Float(StepHeads<FloatHead>),
+    Half(StepHeads<HalfHead>),
+}
+
+impl StepCache {
+    /// # Safety
+    /// That of [`StepHeads::head`].
+    pub(crate) unsafe fn head(&self, h: usize, q: &[f32], key: &[f32], value: &[f32], scale: f32, out: &mut [f32]) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                Self::Float(heads) => heads.head(h, q, key, value, scale, out),
+                Self::Half(heads) => heads.head(h, q, key, value, scale, out),
+            }
         }
     }
 }

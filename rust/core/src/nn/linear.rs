@@ -51,6 +51,19 @@ impl Linear {
         Self::new(weight, Some(weights.tensor("bias", &[output])?))
     }
 
+    /// The bias, if any.
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// Calls `f` with a plain weight `[out, in]` on the CPU.
+    pub(super) fn with_plain<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        self.weight.with(|weight| match weight {
+            crate::kernels::matmul::Weight::Plain(values) => Ok(f(values)),
+            _ => Err(crate::Error::argument("a linear layer: expected a plain weight")),
+        })?
+    }
+
     /// Output channels.
     pub fn output(&self) -> usize {
         self.weight.dims().0

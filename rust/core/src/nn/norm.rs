@@ -30,6 +30,11 @@ impl LayerNorm {
         self.eps
     }
 
+    /// Weight, bias and ε of a CPU layer.
+    pub(crate) fn values(&self) -> Result<(Vec<f32>, Vec<f32>, f32)> {
+        self.with_values(|weight, bias, eps| (weight.to_vec(), bias.to_vec(), eps))
+    }
+
     /// Number of channels.
     pub(super) fn channels(&self) -> usize {
         self.weight.elem_count()

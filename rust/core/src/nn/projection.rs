@@ -3,8 +3,41 @@
 use candle_core::{D, Tensor};
 
 use super::{Fused, Linear, with_slice};
-use crate::kernels::int8::{Int8Matrix, multiply_add};
+use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};
+use crate::kernels::matmul::dots;
+use crate::kernels::pointer::Cells;
 use crate::{Error, Precision, Result, Weights};
+
+/// Outputs of a piece: an int8 panel's.
+const PIECE: usize = COLUMNS;
+/// Rows of float32 products that are computed together.
+const TOGETHER: usize = 16;
+
+/// Rows that a projection reads piece by piece, for steps of decoding: in float32, and in 8 bits where its weights are.
+#[derive(Debug)]
+pub(crate) struct StepInput {
+    pub(crate) values: Cells<f32>,
+    bytes: Activations,
+    width: usize,
+}
+
+impl StepInput {
+    /// Room for `rows` rows of `width` values.
+    pub(crate) fn new(rows: usize, width: usize, int8: bool) -> Self {
+        let bytes = Activations::room(if int8 { rows } else { 0 }, width);
+        Self { values: Cells::new(vec![0.0; rows * width]), bytes, width }
+    }
+
+    /// Brings `row` of the values into 8 bits.
+    ///
+    /// # Safety
+    /// Nobody else may use this row meanwhile.
+    pub(crate) unsafe fn quantise(&self, row: usize) -> Result<()> {
+        // SAFETY: promised by the caller.
+        unsafe { self.bytes.set(row, self.values.read(row * self.width, self.width)) };
+        Ok(())
+    }
+}
 
 /// `y = x Wᵀ + b` over the last axis.
 #[derive(Debug)]
@@ -70,6 +103,57 @@ impl Projection {
         match self {
             Self::F32(linear) => linear.has_bias(),
             Self::Int8(..) => true,
+        }
+    }
+
+    /// The bias of a CPU layer, zeros without one.
+    pub(crate) fn bias_values(&self) -> Result<Vec<f32>> {
+        match self {
+            Self::F32(linear) => linear.bias().map_or(Ok(vec![0.0; linear.output()]), super::to_vec),
+            Self::Int8(_, bias) => super::to_vec(bias),
+        }
+    }
+
+    /// Are the weights of 8 bits?
+    pub(crate) fn is_int8(&self) -> bool {
+        matches!(self, Self::Int8(..))
+    }
+
+    /// Pieces of [`Self::piece`].
+    pub(crate) fn pieces(&self) -> usize {
+        self.output().div_ceil(PIECE)
+    }
+
+    /// Products, without the bias, of outputs `PIECE * p ..` with the first `m` rows of `input` on this thread:
+    /// `store(row, first output, products)`. The same bits as [`Self::forward`] of one row; the weights are read once.
+    ///
+    /// # Safety
+    /// Nobody may write those rows meanwhile.
+    pub(crate) unsafe fn piece(
+        &self,
+        p: usize,
+        input: &StepInput,
+        m: usize,
+        mut store: impl FnMut(usize, usize, &mut [f32]),
+    ) -> Result<()> {
+        let first = p * PIECE;
+        match self {
+            Self::Int8(matrix, _) => {
+                matrix.panel(p, &input.bytes, m, |row, products| store(row, first, products));
+                Ok(())
+            }
+            Self::F32(linear) => linear.with_plain(|w| {
+                let (k, n) = (linear.input(), PIECE.min(linear.output() - first));
+                let w = &w[first * k..][..n * k];
+                for start in (0..m).step_by(TOGETHER) {
+                    let rows = TOGETHER.min(m - start);
+                    // SAFETY: promised by the caller.
+                    let a = unsafe { input.values.read(start * k, rows * k) };
+                    let mut products = [[0f32; PIECE]; TOGETHER];
+                    dots(a, w, k, &mut products);
+                    products.iter_mut().take(rows).enumerate().for_each(|(r, row)| store(start + r, first, &mut row[..n]));
+                }
+            }),
         }
     }
 

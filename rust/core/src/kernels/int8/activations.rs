@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::super::pointer::Cells;
 use super::super::simd::dispatch;
 use super::{GROUP, OFFSET, QUAD, SMALLEST, STEPS, nearest};
 
@@ -42,11 +43,12 @@ fn row(x: &[f32], bytes: &mut [u8], steps: &mut [(f32, i32)]) {
 }
 
 /// Quantised activations of m rows; every row is filled up with zeros to whole groups.
-pub(super) struct Activations {
+#[derive(Debug)]
+pub struct Activations {
     /// Two's complement, `[m, groups, GROUP]`.
-    bytes: Vec<u8>,
+    bytes: Cells<u8>,
     /// Scale, and −128 Σ bytes (what the offset of the weights adds to a sum, taken off), `[m, groups]`.
-    steps: Vec<(f32, i32)>,
+    steps: Cells<(f32, i32)>,
     /// Groups of a row.
     pub(super) groups: usize,
 }
@@ -54,29 +56,52 @@ pub(super) struct Activations {
 impl Activations {
     /// Quantises `a` `[m, k]`.
     pub(super) fn new(a: &[f32], m: usize, k: usize) -> Self {
-        let groups = k.div_ceil(GROUP);
-        let (mut bytes, mut steps) = (vec![0; m * groups * GROUP], vec![(0.0, 0); m * groups]);
+        let x = Self::room(m, k);
+        let set = |(i, row): (usize, &[f32])| {
+            // SAFETY: every row is written once, and read after all of them.
+            unsafe { x.set(i, row) }
+        };
         if m == 1 {
-            row(a, &mut bytes, &mut steps);
+            set((0, a));
         } else {
-            let rows = a.par_chunks(k).zip(bytes.par_chunks_mut(groups * GROUP)).zip(steps.par_chunks_mut(groups));
-            rows.with_min_len(8).for_each(|((x, bytes), steps)| row(x, bytes, steps));
+            a.par_chunks(k).enumerate().with_min_len(8).for_each(set);
         }
-        Self { bytes, steps, groups }
+        x
+    }
+
+    /// Room for `m` rows of `k` values.
+    pub(crate) fn room(m: usize, k: usize) -> Self {
+        let groups = k.div_ceil(GROUP);
+        Self { bytes: Cells::new(vec![0; m * groups * GROUP]), steps: Cells::new(vec![(0.0, 0); m * groups]), groups }
+    }
+
+    /// Quantises row `i`.
+    ///
+    /// # Safety
+    /// Nobody else may use this row meanwhile.
+    pub(crate) unsafe fn set(&self, i: usize, x: &[f32]) {
+        assert_eq!(x.len().div_ceil(GROUP), self.groups, "int8: row size");
+        // SAFETY: promised by the caller.
+        let (bytes, steps) = unsafe {
+            (self.bytes.write(i * self.groups * GROUP, self.groups * GROUP), self.steps.write(i * self.groups, self.groups))
+        };
+        row(x, bytes, steps);
     }
 
     /// Group `g` of `row`: quads of bytes, scale and correction.
     #[inline(always)]
     pub(super) fn group(&self, row: usize, g: usize) -> (&[[u8; QUAD]], f32, i32) {
         let at = row * self.groups + g;
-        let (scale, correction) = self.steps[at];
-        (self.bytes[at * GROUP..][..GROUP].as_chunks().0, scale, correction)
+        // SAFETY: a product begins after its rows are set: `set` asks for that.
+        let (bytes, step) = unsafe { (self.bytes.read(at * GROUP, GROUP), self.steps.read(at, 1)[0]) };
+        (bytes.as_chunks().0, step.0, step.1)
     }
 
     /// `count` rows from `first` on: bytes `[count, groups, GROUP]`, and scales and corrections `[count, groups]`.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn rows(&self, first: usize, count: usize) -> (&[u8], &[(f32, i32)]) {
         let (at, len) = (first * self.groups, count * self.groups);
-        (&self.bytes[at * GROUP..][..len * GROUP], &self.steps[at..][..len])
+        // SAFETY: a product begins after its rows are set: `set` asks for that.
+        unsafe { (self.bytes.read(at * GROUP, len * GROUP), self.steps.read(at, len)) }
     }
 }

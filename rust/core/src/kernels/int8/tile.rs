@@ -52,7 +52,14 @@ impl Level {
 
     /// Products of one panel with `rows` rows from `first` on, without the scales of the outputs, each handed to `store`.
     #[inline(always)]
-    pub(super) fn rows(self, panel: &[u8], x: &Activations, first: usize, rows: usize, store: impl Fn(usize, &[f32; COLUMNS])) {
+    pub(super) fn rows(
+        self,
+        panel: &[u8],
+        x: &Activations,
+        first: usize,
+        rows: usize,
+        mut store: impl FnMut(usize, &mut [f32; COLUMNS]),
+    ) {
         let (mut row, end) = (first, first + rows);
         #[cfg(target_arch = "x86_64")]
         while self == Self::Amx && row + AMX_ROWS <= end {
@@ -60,17 +67,27 @@ impl Level {
             let count = INT8_ROWS.min(end - row);
             let (bytes, steps) = x.rows(row, count);
             // SAFETY: `best` (and the tests) found that this level is available.
-            let totals = unsafe { multiply_int8(panel, bytes, steps, count) };
-            totals.iter().enumerate().take(count).for_each(|(r, totals)| store(row + r, totals));
-            row += count;
+            let mut totals = unsafe { multiply_int8(panel, bytes, steps, count) };
+            for totals in totals.iter_mut().take(count) {
+                store(row, totals);
+                row += 1;
+            }
         }
-        while row + ROWS <= end {
-            let totals = self.tile::<ROWS>(panel, x, row);
-            totals.iter().enumerate().for_each(|(r, totals)| store(row + r, totals));
-            row += ROWS;
-        }
-        for row in row..end {
-            store(row, &self.tile::<1>(panel, x, row)[0]);
+        while row < end {
+            macro_rules! tiles {
+                ($($r:literal)*) => {
+                    match (end - row).min(ROWS) {
+                        $($r => {
+                            for totals in &mut self.tile::<$r>(panel, x, row) {
+                                store(row, totals);
+                                row += 1;
+                            }
+                        })*
+                        _ => break,
+                    }
+                };
+            }
+            tiles!(1 2 3 4 5 6);
         }
     }
 

@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor};
 
 use super::generate::Session;
 pub use super::prefix::T3Prefix;
+use super::step::{self, Steps};
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
@@ -21,7 +22,7 @@ use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
 /// Of the feed-forward layers.
-const ACTIVATION: Activation = Activation::GeluTanh;
+pub(super) const ACTIVATION: Activation = Activation::GeluTanh;
 
 /// The loaded decoder; immutable, cheap to clone, to be shared by threads.
 #[derive(Clone, Debug)]
@@ -31,18 +32,20 @@ pub struct T3Decoder {
 
 #[derive(Debug)]
 pub(super) struct Model {
-    config: config::T3,
+    pub(super) config: config::T3,
     embedding_size: usize,
     text_vocab: usize,
     device: Device,
     precision: Precision,
     speaker: Linear,
-    speech: Embedding,
+    pub(super) speech: Embedding,
     text: Embedding,
-    positions: Embedding,
-    blocks: Vec<Block>,
+    pub(super) positions: Embedding,
+    pub(super) blocks: Vec<Block>,
     norm: LayerNorm,
-    head: Projection,
+    pub(super) head: Projection,
+    /// On the CPU.
+    steps: Option<Steps>,
 }
 
 impl T3Decoder {
@@ -62,6 +65,10 @@ impl T3Decoder {
         backbone.unused("wte.weight", &[text_vocab, size], true)?;
         weights.unused("text_head.weight", &[text_vocab, size], true)?;
         let layers = backbone.under("h");
+        let blocks: Vec<Block> = (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?;
+        let norm = LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?;
+        let head = Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?;
+        let steps = if device.is_cpu() { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
         let model = Model {
             embedding_size,
             text_vocab,
@@ -71,9 +78,10 @@ impl T3Decoder {
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,
             text: Embedding::load(&weights.under("text_emb"), "text_ids", text_vocab, size)?,
             positions: Embedding::load(&backbone.under("wpe"), "positions", c.positions, size)?,
-            blocks: (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?,
-            norm: LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?,
-            head: Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?,
+            blocks,
+            norm,
+            head,
+            steps,
             config: c,
         };
         weights.expect_all_used(&[])?;
@@ -179,6 +187,36 @@ impl T3Decoder {
             caches: None,
         })
     }
+
+    /// Appends `tokens[i]` to `sessions[i]`, each at its own position, and returns the logits after it: the same to the bit as
+    /// [`Session::step`] of each alone. On the CPU the weights are read once for all.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another number of tokens than of sessions, a session of another decoder, and what a step of a
+    /// session alone refuses, with its row; no session has changed then.
+    pub fn step_many(&self, sessions: &mut [&mut T3Session], tokens: &[i64]) -> Result<Vec<Vec<f32>>> {
+        if sessions.len() != tokens.len() {
+            return Err(Error::Argument(format!(
+                "tokens: expected one for each of {} sessions, got {}",
+                sessions.len(),
+                tokens.len()
+            )));
+        }
+        for (row, (session, token)) in sessions.iter().zip(tokens).enumerate() {
+            if !Arc::ptr_eq(&self.model, &session.model) {
+                return Err(Error::Argument(format!("row {row}: expected a session of this decoder, got another decoder's")));
+            }
+            session.expect_room(*token).map_err(|e| match e {
+                Error::Argument(what) => Error::Argument(format!("row {row}: {what}")),
+                other => other,
+            })?;
+        }
+        match &self.model.steps {
+            Some(_) if sessions.is_empty() => Ok(Vec::new()),
+            Some(steps) if !is_on() => step::step(&self.model, steps, sessions, tokens),
+            _ => sessions.iter_mut().zip(tokens).map(|(session, token)| session.step_in_tensors(*token)).collect(),
+        }
+    }
 }
 
 fn expect_ids(name: &str, ids: &[i64], vocab: usize) -> Result<()> {
@@ -268,16 +306,42 @@ impl Session for T3Session {
     /// [`Error::Argument`] before [`Session::prefill`], for a token outside the table, or after the last step that the
     /// session has room for.
     fn step(&mut self, token: i64) -> Result<Vec<f32>> {
-        let model = &*self.model;
-        let Some(caches) = &mut self.caches else {
+        let model = self.model.clone();
+        self.expect_room(token)?;
+        match &model.steps {
+            Some(steps) if !is_on() => {
+                let mut rows = step::step(&model, steps, &mut [self], &[token])?;
+                rows.pop().ok_or_else(|| Error::argument("step: expected a row of logits"))
+            }
+            _ => self.step_in_tensors(token),
+        }
+    }
+}
+
+impl T3Session {
+    /// Can `token` be appended?
+    fn expect_room(&self, token: i64) -> Result<()> {
+        let Some(caches) = &self.caches else {
             return Err(Error::argument("step: expected a session after prefill, got one before it"));
         };
-        expect_ids("token", &[token], model.config.speech_vocab)?;
-        let at = caches.first().map_or(0, KvCache::len);
-        if at >= self.positions {
+        expect_ids("token", &[token], self.model.config.speech_vocab)?;
+        if caches.first().map_or(0, KvCache::len) >= self.positions {
             let room = self.positions - 1 - self.prefix.positions() - self.text.len();
             return Err(Error::argument(format!("step: expected at most max_tokens = {room} steps, got one more")));
         }
+        Ok(())
+    }
+
+    /// The caches of all blocks.
+    pub(super) fn caches_mut(&mut self) -> Result<&mut Vec<KvCache>> {
+        self.caches.as_mut().ok_or_else(|| Error::argument("step: expected a session after prefill, got one before it"))
+    }
+
+    /// A step on other devices, and where taps record it.
+    fn step_in_tensors(&mut self, token: i64) -> Result<Vec<f32>> {
+        let model = self.model.clone();
+        let caches = self.caches_mut()?;
+        let at = caches.first().map_or(0, KvCache::len);
         in_pool(|| {
             let mut x = (model.speech.forward(&[token])? + model.positions.range(at, 1)?)?; // [1, C]
             tap(|| "tfmr.h.0.in", &x)?;
@@ -329,14 +393,14 @@ impl Model {
 
 /// One transformer block; fields carry GPT-2's names.
 #[derive(Debug)]
-struct Block {
-    heads: usize,
-    ln_1: LayerNorm,
-    attn_c_attn: Projection,
-    attn_c_proj: Projection,
-    ln_2: LayerNorm,
-    mlp_c_fc: Projection,
-    mlp_c_proj: Projection,
+pub(super) struct Block {
+    pub(super) heads: usize,
+    pub(super) ln_1: LayerNorm,
+    pub(super) attn_c_attn: Projection,
+    pub(super) attn_c_proj: Projection,
+    pub(super) ln_2: LayerNorm,
+    pub(super) mlp_c_fc: Projection,
+    pub(super) mlp_c_proj: Projection,
 }
 
 impl Block {
@@ -371,7 +435,7 @@ impl Block {
     }
 
     /// Factor on the scores of a backbone of width `size`.
-    fn scale(&self, size: usize) -> f64 {
+    pub(super) fn scale(&self, size: usize) -> f64 {
         ((size / self.heads) as f64).sqrt().recip()
     }
 }
