@@ -7,9 +7,11 @@ resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that i
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from .resources import Resources
 from .speech import Speech
 from .stages.t3.sampler import SamplerParameters
 from .voice import Voice, describe
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000
 S3_RATE = 16_000
@@ -67,9 +71,23 @@ class Pipeline:
             return self._stages[key, implementation]
 
     def build(self, plan: Plan) -> None:
-        """Builds the stages that read the checkpoint."""
-        for key in READS_CHECKPOINT:
-            self.stage(key, plan[key])
+        """Builds the stages that read the checkpoint: the tokenizer, which one thread reads, beside the networks, which all do."""
+        tokenizer, *networks = READS_CHECKPOINT
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(backends.load, tokenizer, plan[tokenizer], self.resources)
+            for key in networks:
+                self.stage(key, plan[key])
+            self._stages[tokenizer, plan[tokenizer]] = reading.result()
+        self._tell_cache()
+
+    def _tell_cache(self) -> None:
+        """Logs what became of the packed weights (see ``docs/cache.md``)."""
+        for event in self.resources.core.packed() if "core" in vars(self.resources) else ():
+            what = "found in the cache" if event["found"] else "packed"
+            if event["trouble"] is None:
+                logger.info("%s: %s", event["network"], what)
+            else:
+                logger.warning("%s: %s, cache: %s", event["network"], what, event["trouble"])
 
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""

@@ -5,6 +5,7 @@ use candle_core::{D, Tensor};
 use super::weight::Weight;
 use super::{Fused, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
+use crate::packed::Note;
 use crate::{Result, Weights};
 
 /// `y = x Wᵀ + b` over the last axis.
@@ -12,28 +13,39 @@ use crate::{Result, Weights};
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    note: Option<Note>,
 }
 
 impl Linear {
     /// A layer from a weight `[out, in]` and a bias `[out]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
-        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias })
+        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias, note: None })
     }
 
     /// The same layer with its weight dealt for inputs of many rows; one row is faster without.
     pub fn for_many_rows(self) -> Result<Self> {
-        Ok(Self { weight: Weight::dealt(self.weight.tensor()?)?, bias: self.bias })
+        let Weight::Plain(weight) = self.weight else {
+            return Ok(self);
+        };
+        let weight = Weight::dealt(weight)?;
+        weight.keep(self.note.as_ref());
+        Ok(Self { weight, bias: self.bias, note: None })
     }
 
     /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        Self::new(weights.tensor("weight", &[output, input])?, Some(weights.tensor("bias", &[output])?))
+        let layer = Self::load_without_bias(weights, input, output)?;
+        Ok(Self { bias: Some(weights.tensor("bias", &[output])?), ..layer })
     }
 
     /// Reads `weight` alone.
     pub fn load_without_bias(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        Self::new(weights.tensor("weight", &[output, input])?, None)
+        let shape = [output, input];
+        if let Some(weight) = Weight::found(weights, "weight", output, input, &[("weight", &shape)])? {
+            return Ok(Self { weight, bias: None, note: None });
+        }
+        Ok(Self { note: weights.note("weight"), ..Self::new(weights.tensor("weight", &shape)?, None)? })
     }
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.

@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 
 use super::with_slice;
-use crate::Result;
 use crate::kernels::{Panels, matmul};
+use crate::packed::Note;
+use crate::{Result, Weights};
 
 /// In one of two forms, so that it never counts twice in memory.
 #[derive(Clone, Debug)]
@@ -25,6 +26,18 @@ impl Weight {
             return Ok(Self::Dealt(panels.into()));
         }
         Ok(Self::Plain(weight))
+    }
+
+    /// The weight `name` `[n, k]` dealt, where the cache has it; it was made from the tensors `sources`.
+    pub(super) fn found(weights: &Weights, name: &str, n: usize, k: usize, sources: &[(&str, &[usize])]) -> Result<Option<Self>> {
+        Ok(weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())))
+    }
+
+    /// Has the cache keep it, where `note` says so and it is dealt.
+    pub(super) fn keep(&self, note: Option<&Note>) {
+        if let (Self::Dealt(panels), Some(note)) = (self, note) {
+            note.keep::<Panels>(panels);
+        }
     }
 
     /// Outputs and inputs `(n, k)`.

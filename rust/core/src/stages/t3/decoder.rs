@@ -52,10 +52,12 @@ impl T3Decoder {
     /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
     /// [`Error::Argument`] for int8 on another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let config = checkpoint.config();
+        checkpoint.t3(device).through_cache("t3", precision.name(), |weights| Self::read(weights, checkpoint.config(), precision))
+    }
+
+    fn read(weights: &Weights, config: &config::Config, precision: Precision) -> Result<Self> {
         let c = config.t3.clone();
         let (size, text_vocab, embedding_size) = (c.hidden_size, config.text.vocab_size, config.voice_encoder.embedding_size);
-        let weights = checkpoint.t3(device);
         let backbone = weights.under("tfmr");
         // GPT-2's own token table and the head of the training loss.
         backbone.unused("wte.weight", &[text_vocab, size], true)?;
@@ -64,7 +66,7 @@ impl T3Decoder {
         let model = Model {
             embedding_size,
             text_vocab,
-            device: device.clone(),
+            device: weights.device().clone(),
             precision,
             speaker: Linear::load(&weights.under("cond_enc").under("spkr_enc"), embedding_size, size)?,
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,

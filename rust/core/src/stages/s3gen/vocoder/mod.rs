@@ -14,9 +14,10 @@ use self::f0::F0Predictor;
 use self::generator::Generator;
 use self::source::Source;
 use super::{check, check_finite, check_vector};
+use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
 use crate::tap::tap_values;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Result};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights};
 
 /// Stage key.
 const STAGE: &str = "s3gen.vocoder";
@@ -42,8 +43,11 @@ impl Vocoder {
     /// # Errors
     /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        let (mels, c) = (checkpoint.config().s3gen.mels, &checkpoint.config().s3gen.vocoder);
-        let all = checkpoint.s3gen(device);
+        checkpoint.s3gen(device).through_cache("vocoder", "f32", |all| Self::read(all, &checkpoint.config().s3gen))
+    }
+
+    fn read(all: &Weights, config: &S3Gen) -> Result<Self> {
+        let (mels, c, device) = (config.mels, &config.vocoder, all.device());
         let weights = all.under("mel2wav");
         let vocoder = Self {
             f0: F0Predictor::load(&weights.under("f0_predictor"), mels, c.f0_channels, device)?,
