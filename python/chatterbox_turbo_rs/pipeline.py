@@ -70,14 +70,21 @@ class Pipeline:
                 self._stages[key, implementation] = backends.load(key, implementation, self.resources)
             return self._stages[key, implementation]
 
-    def build(self, plan: Plan) -> None:
-        """Builds the stages that read the checkpoint: the tokenizer, which one thread reads, beside the networks, which all do."""
+    def build(self, plan: Plan, watermark: bool = False) -> None:
+        """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
+
+        All threads work on the networks; beside them one reads what only one can.
+        """
         tokenizer, *networks = READS_CHECKPOINT
         with ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(backends.load, tokenizer, plan[tokenizer], self.resources)
+            reading = {tokenizer: beside.submit(backends.load, tokenizer, plan[tokenizer], self.resources)}
+            if watermark and plan["watermark"] == "rust" and backends.missing("watermark", "rust") is None:
+                reading["watermark"] = beside.submit(backends.load, "watermark", "rust", self.resources)
             for key in networks:
                 self.stage(key, plan[key])
-            self._stages[tokenizer, plan[tokenizer]] = reading.result()
+        for key, stage in reading.items():
+            if key == tokenizer or stage.exception() is None:  # what is wrong with the watermark is said when it is asked for
+                self._stages[key, plan[key]] = stage.result()
         self._tell_cache()
 
     def _tell_cache(self) -> None:

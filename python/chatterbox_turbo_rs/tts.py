@@ -101,7 +101,7 @@ class ChatterboxTurbo:
             precision = "int8" if _on_cpu(device) else "f32"
         resources = Resources(directory, config, device, precision, options)
         pipeline = Pipeline(resources, hub.fingerprint(directory, config))
-        pipeline.build(plan)
+        pipeline.build(plan, watermark is not None)
         conds = directory / hub.BUILTIN_VOICE
         return cls(pipeline, backends, read_conds(conds) if conds.exists() else None, loudness, watermark)
 

@@ -109,10 +109,10 @@ impl S3Tokenizer {
             advance()?;
             x = block.transform(&x)?;
             tap(|| format!("tokenizer.encoder.blocks.{i}"), &x)?;
+            if let Some(packed) = &self.packed {
+                packed.release();
+            }
             advance()?;
-        }
-        if let Some(packed) = &self.packed {
-            packed.release();
         }
         let x = self.projection.forward(&x)?;
         tap(|| "tokenizer.quantizer._codebook.project_down", &x)?;
