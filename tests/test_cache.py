@@ -79,7 +79,7 @@ def test_found_weights_give_the_same_bits(tiny_checkpoint, cache, spoken, precis
     expected = sound(tiny_checkpoint, spoken, precision)
     first, packed = load(tiny_checkpoint, precision)
     again, found = load(tiny_checkpoint, precision)
-    if precision != "f32":
+    if precision == "auto" or "int8" in precision:
         assert "t3" in packed
     assert set(packed.values()) <= {"packed"} and found == dict.fromkeys(packed, "found")
     assert len(files(cache)) == len(packed)
