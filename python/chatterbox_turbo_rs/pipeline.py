@@ -73,10 +73,10 @@ class Pipeline:
     def build(self, plan: Plan, watermark: bool = False) -> None:
         """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
 
-        All threads work on the networks; beside them one reads what only one can.
+        All threads work on the networks; beside them the others are read by one thread each.
         """
         tokenizer, *networks = READS_CHECKPOINT
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(2) as beside:
             reading = {tokenizer: beside.submit(backends.load, tokenizer, plan[tokenizer], self.resources)}
             if watermark and plan["watermark"] == "rust" and backends.missing("watermark", "rust") is None:
                 reading["watermark"] = beside.submit(backends.load, "watermark", "rust", self.resources)
