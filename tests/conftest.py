@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 Maker = Callable[..., Path]
+
+# Packed weights of test models do not go to the cache of whoever runs the tests; what tests the cache names one of its own.
+os.environ["CHATTERBOX_CACHE"] = "off"
+os.environ.pop("CHATTERBOX_CACHE_GB", None)
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,21 @@ class _BuildInfo(TypedDict):
     cpu_levels: list[str]
     cpu_precision: str
 
+class _CacheEntry(TypedDict):
+    name: str
+    bytes: int
+    used: float
+
+class _Cache(TypedDict):
+    directory: os.PathLike[str]
+    limit: int
+    entries: list[_CacheEntry]
+
+class _Packed(TypedDict):
+    network: str
+    found: bool
+    trouble: str | None
+
 class _Digest(TypedDict, total=False):
     shape: Required[list[int]]
     sha256: str
@@ -42,6 +57,14 @@ def build_info() -> _BuildInfo:
     """What this build and this machine can do. ``cpu_level`` is the level in use: the best of ``cpu_levels`` (best first), or the
     one that ``CHATTERBOX_CPU`` names, ``cpu_precision`` what the precision ``"auto"`` is with it; DeviceError when it names none that the machine has.
     """
+
+def cache_info() -> _Cache | None:
+    """The cache of packed weights: its directory, its limit in bytes, its files (the last used first; seconds since 1970); None
+    where ``CHATTERBOX_CACHE`` switches it off. ArgumentError for a ``CHATTERBOX_CACHE_GB`` that is no number.
+    """
+
+def cache_clear() -> None:
+    """Empties the cache of packed weights; FileError for a file that cannot be removed."""
 
 def read_torch_archive(path: _Path) -> Any: ...
 def taps_begin() -> None:
@@ -60,7 +83,7 @@ def taps_end() -> list[tuple[str, _Floats]]:
 
 @final
 class Checkpoint:
-    """``record`` keeps digests of the tensors that networks loaded from it are given."""
+    """``record`` keeps digests of the tensors that networks loaded from it are given, all of them read from the checkpoint itself."""
     def __new__(cls, directory: _Path, config_json: str, *, record: bool = False) -> Checkpoint: ...
     @property
     def directory(self) -> os.PathLike[str]: ...
@@ -68,6 +91,8 @@ class Checkpoint:
         """Per full tensor name what ``parity.digests.digest`` gives for the values as used (float32, weight norm folded into
         ``<name>.weight``), or ``{"unused": True, "shape": …}``; ArgumentError without ``record``.
         """
+    def packed(self) -> list[_Packed]:
+        """Of the networks loaded so far: were their packed weights found in the cache, and what is wrong with it if anything."""
 
 def draws_uniforms(seed: int, stream: str, start: int, count: int) -> NDArray[np.float64]: ...
 def draws_normals(seed: int, stream: str, start_row: int, rows: int, cols: int) -> _Floats: ...

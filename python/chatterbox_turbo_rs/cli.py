@@ -1,4 +1,4 @@
-"""The command ``chatterbox-turbo``: demo, say, voice, parity, bench, info, download, watermark.
+"""The command ``chatterbox-turbo``: demo, say, voice, parity, bench, info, cache, download, watermark.
 
 Results go to stdout, progress and remarks to stderr. Bad input is one line and exit code 2, never a traceback.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import backends, benchmark, hub, say_texts
+from . import backends, benchmark, cache, hub, say_texts
 from .errors import ArgumentError, ChatterboxError, FileError, TruncationWarning
 from .parity import command as parity
 from .progress import Bar
@@ -110,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what is available here, and why not")
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_info)
+
+    cache.add(commands)
 
     download = commands.add_parser("download", help="fetch a model's files from the Hugging Face hub")
     download.add_argument("model", nargs="?", default="turbo", help="turbo, nano or a repository id")
@@ -330,6 +332,7 @@ def _info(options: argparse.Namespace, bar: Bar) -> int:
                 for kind in ("cuda", "metal")
             },
         },
+        "cache": cache.facts(),
         "plan": str(backends.resolve()),
         "stages": backends.available(),
     }
@@ -343,6 +346,7 @@ def _info(options: argparse.Namespace, bar: Bar) -> int:
     print(f"cpu level: {cpu}")
     for device, reason in facts["devices"].items():
         print(f"device {device}: {reason or 'available'}")
+    print(f"cache of packed weights: {cache.describe(facts['cache'])}")
     print(f"plan: {facts['plan']}")
     for key, sides in facts["stages"].items():
         print(f"  {key:26} " + "; ".join(f"{side}: {reason or 'yes'}" for side, reason in sides.items()))

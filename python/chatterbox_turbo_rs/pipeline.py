@@ -7,9 +7,11 @@ resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that i
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from .resources import Resources
 from .speech import Speech
 from .stages.t3.sampler import SamplerParameters
 from .voice import Voice, describe
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000
 S3_RATE = 16_000
@@ -66,10 +70,31 @@ class Pipeline:
                 self._stages[key, implementation] = backends.load(key, implementation, self.resources)
             return self._stages[key, implementation]
 
-    def build(self, plan: Plan) -> None:
-        """Builds the stages that read the checkpoint."""
-        for key in READS_CHECKPOINT:
-            self.stage(key, plan[key])
+    def build(self, plan: Plan, watermark: bool = False) -> None:
+        """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
+
+        All threads work on the networks; beside them the others are read by one thread each.
+        """
+        tokenizer, *networks = READS_CHECKPOINT
+        with ThreadPoolExecutor(2) as beside:
+            reading = {tokenizer: beside.submit(backends.load, tokenizer, plan[tokenizer], self.resources)}
+            if watermark and plan["watermark"] == "rust" and backends.missing("watermark", "rust") is None:
+                reading["watermark"] = beside.submit(backends.load, "watermark", "rust", self.resources)
+            for key in networks:
+                self.stage(key, plan[key])
+        for key, stage in reading.items():
+            if key == tokenizer or stage.exception() is None:  # what is wrong with the watermark is said when it is asked for
+                self._stages[key, plan[key]] = stage.result()
+        self._tell_cache()
+
+    def _tell_cache(self) -> None:
+        """Logs what became of the packed weights (see ``docs/cache.md``)."""
+        for event in self.resources.core.packed() if "core" in vars(self.resources) else ():
+            what = "found in the cache" if event["found"] else "packed"
+            if event["trouble"] is None:
+                logger.info("%s: %s", event["network"], what)
+            else:
+                logger.warning("%s: %s, cache: %s", event["network"], what, event["trouble"])
 
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""

@@ -107,7 +107,7 @@ class ChatterboxTurbo:
             precision = _core.build_info()["cpu_precision"] if _on_cpu(device) else "f32"
         resources = Resources(directory, config, device, precision, options)
         pipeline = Pipeline(resources, hub.fingerprint(directory, config))
-        pipeline.build(plan)
+        pipeline.build(plan, watermark is not None)
         conds = directory / hub.BUILTIN_VOICE
         return cls(pipeline, backends, read_conds(conds) if conds.exists() else None, loudness, watermark)
 

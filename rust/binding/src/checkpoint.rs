@@ -46,6 +46,17 @@ impl Checkpoint {
         Ok(dict)
     }
 
+    fn packed<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let event = |event: chatterbox_turbo::packed::Event| -> PyResult<_> {
+            let item = PyDict::new(py);
+            item.set_item("network", event.network)?;
+            item.set_item("found", event.found)?;
+            item.set_item("trouble", event.trouble)?;
+            Ok(item)
+        };
+        self.core.packed().into_iter().map(event).collect()
+    }
+
     #[getter]
     fn directory(&self) -> std::path::PathBuf {
         self.core.directory().to_path_buf()

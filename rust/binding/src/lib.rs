@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the Python-facing text stands in _core.pyi and in the stage contracts")]
 
 mod arrays;
+mod cache;
 mod checkpoint;
 mod door;
 mod hyperparameters;
@@ -38,6 +39,7 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
+    cache::register(module)?;
     checkpoint::register(module)?;
     taps::register(module)?;
     torch_archive::register(module)?;

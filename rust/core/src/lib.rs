@@ -15,6 +15,7 @@ pub mod kernels;
 mod matrix;
 pub mod nn;
 mod observer;
+pub mod packed;
 pub mod precision;
 pub mod stages;
 pub mod synthesizer;

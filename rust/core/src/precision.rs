@@ -31,6 +31,16 @@ pub enum Products {
     Bf16,
 }
 
+impl Products {
+    /// `"f32"` or `"bf16"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 impl Precision {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::F32, Self::Int8, Self::Bf16, Self::Int8Bf16];

@@ -25,6 +25,7 @@ use super::matmul::Rows;
 use super::panels::transpose;
 use super::pointer::SharedMut;
 use super::scratch;
+use crate::packed::{Array, Arrays, Pack, Stored};
 
 /// Outputs of a panel.
 pub(super) const COLUMNS: usize = 64;
@@ -47,7 +48,7 @@ pub fn fast() -> bool {
 /// A matrix of bfloat16 with `n` columns (outputs) and `k` rows (inputs).
 #[derive(Clone, Debug)]
 pub struct Bf16Matrix {
-    data: Vec<u16>,
+    data: Stored<u16>,
     n: usize,
     k: usize,
 }
@@ -103,7 +104,7 @@ impl Bf16Matrix {
         let size = k.next_multiple_of(DEPTH) * COLUMNS;
         let mut data = vec![0; n.div_ceil(COLUMNS) * size];
         data.par_chunks_exact_mut(size).enumerate().for_each(|(p, panel)| fill(p, panel));
-        Self { data, n, k }
+        Self { data: data.into(), n, k }
     }
 
     /// Columns and rows `(n, k)`: outputs and inputs of a weight.
@@ -144,6 +145,19 @@ impl Bf16Matrix {
             // SAFETY: promised by the caller; `best` is available.
             unsafe { unit.multiply(m, columns, self.k, a, a_stride, panel, out.add((p - start) * COLUMNS), out_stride) };
         }
+    }
+}
+
+impl Pack for Bf16Matrix {
+    const KIND: &'static str = "bf16";
+
+    fn arrays(&self) -> Vec<(&'static str, Array)> {
+        vec![("data", Array::from(&self.data))]
+    }
+
+    fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
+        let len = n.div_ceil(COLUMNS) * k.next_multiple_of(DEPTH) * COLUMNS;
+        Some(Self { data: arrays.get("data", len)?, n, k })
     }
 }
 

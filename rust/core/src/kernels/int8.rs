@@ -18,6 +18,7 @@ use tile::Level;
 
 use super::pointer::SharedMut;
 use super::simd::dispatch;
+use crate::packed::{Array, Arrays, Pack, Stored};
 
 /// Outputs of a panel.
 pub(crate) const COLUMNS: usize = 64;
@@ -42,8 +43,8 @@ const TASK: usize = 1 << 17;
 /// A weight matrix `[n, k]` of 8 bits with a scale for each of the n outputs.
 #[derive(Debug)]
 pub struct Int8Matrix {
-    bytes: Vec<u8>,
-    scales: Vec<f32>,
+    bytes: Stored<u8>,
+    scales: Stored<f32>,
     n: usize,
     k: usize,
 }
@@ -74,7 +75,7 @@ impl Int8Matrix {
             }
         };
         bytes.par_chunks_mut(groups * PAGE).zip(scales.par_chunks_mut(COLUMNS)).enumerate().for_each(fill);
-        Self { bytes, scales, n, k }
+        Self { bytes: bytes.into(), scales: scales.into(), n, k }
     }
 
     /// Number of outputs.
@@ -179,6 +180,20 @@ fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], ou
         (0..blocks * panels).for_each(job);
     } else {
         (0..blocks * panels).into_par_iter().with_min_len(each).for_each(job);
+    }
+}
+
+impl Pack for Int8Matrix {
+    const KIND: &'static str = "int8";
+
+    fn arrays(&self) -> Vec<(&'static str, Array)> {
+        vec![("bytes", Array::from(&self.bytes)), ("scales", Array::from(&self.scales))]
+    }
+
+    fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
+        let (panels, groups) = (n.div_ceil(COLUMNS), k.div_ceil(GROUP));
+        let (bytes, scales) = (arrays.get("bytes", panels * groups * PAGE)?, arrays.get("scales", panels * COLUMNS)?);
+        Some(Self { bytes, scales, n, k })
     }
 }
 

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::tiles::{DEPTH, WIDTH, available, multiply};
+use crate::packed::{Array, Arrays, Pack, Stored};
 
 /// Columns and steps of k that are dealt at a time.
 const BLOCK: usize = 16;
@@ -159,7 +160,7 @@ unsafe fn transpose_avx512(from: *const f32, stride: usize, lines: usize, steps:
 /// A matrix `[k, n]` in panels, the last filled up with zeros.
 #[derive(Clone, Debug)]
 pub struct Panels {
-    data: Vec<f32>,
+    data: Stored<f32>,
     n: usize,
     k: usize,
 }
@@ -188,7 +189,7 @@ impl Panels {
         });
         // SAFETY: every element of every panel has been written above.
         unsafe { data.set_len(len) };
-        Self { data, n, k }
+        Self { data: data.into(), n, k }
     }
 
     /// Columns and rows `(n, k)` of the matrix: outputs and inputs of a weight.
@@ -232,6 +233,18 @@ impl Panels {
                 }
             }
         }
+    }
+}
+
+impl Pack for Panels {
+    const KIND: &'static str = "panels";
+
+    fn arrays(&self) -> Vec<(&'static str, Array)> {
+        vec![("data", Array::from(&self.data))]
+    }
+
+    fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
+        Some(Self { data: arrays.get("data", n.div_ceil(WIDTH) * k * WIDTH)?, n, k }).filter(|_| available())
     }
 }
 

@@ -39,6 +39,11 @@ impl Conv1dOptions {
     }
 }
 
+fn geometry(input: usize, output: usize, kernel: usize, options: Conv1dOptions) -> Geometry {
+    let Conv1dOptions { stride, dilation, left, right } = options;
+    Geometry { input, output, kernel, stride, dilation, left, right }
+}
+
 /// A one-dimensional convolution.
 #[derive(Clone, Debug)]
 pub struct Conv1d {
@@ -68,8 +73,7 @@ impl Conv1d {
                 }
             }
         }
-        let Conv1dOptions { stride, dilation, left, right } = options;
-        let geometry = Geometry { input, output, kernel, stride, dilation, left, right };
+        let geometry = geometry(input, output, kernel, options);
         let weight = Tensor::from_vec(dealt, (output, kernel * input), device)?;
         Ok(Self { weight: Weight::dealt(weight, products)?, bias, geometry })
     }
@@ -83,9 +87,9 @@ impl Conv1d {
         options: Conv1dOptions,
         bias: bool,
     ) -> Result<Self> {
-        let values = weights.values("weight", &[output, input, kernel])?;
+        let shape = [output, input, kernel];
         let bias = if bias { Some(weights.tensor("bias", &[output])?) } else { None };
-        Self::new(&values, bias, input, output, kernel, options, weights.device(), weights.products())
+        Self::through_cache(weights, bias, shape, options, &[("weight", &shape)], || weights.values("weight", &shape))
     }
 
     /// Reads a weight-normed convolution (`parametrizations.weight.original0/1` and `bias`), folded.
@@ -96,9 +100,29 @@ impl Conv1d {
         kernel: usize,
         options: Conv1dOptions,
     ) -> Result<Self> {
-        let values = weight_norm(weights, &[output, input, kernel])?;
+        let shape = [output, input, kernel];
         let bias = Some(weights.tensor("bias", &[output])?);
-        Self::new(&values, bias, input, output, kernel, options, weights.device(), weights.products())
+        let [gain, direction] = ["parametrizations.weight.original0", "parametrizations.weight.original1"];
+        let sources: [(&str, &[usize]); 2] = [(gain, &[output, 1, 1]), (direction, &shape)];
+        Self::through_cache(weights, bias, shape, options, &sources, || weight_norm(weights, &shape))
+    }
+
+    /// With the packed weight of the cache, or from the values that `read` gives, `shape` being `[output, input, kernel]`.
+    fn through_cache(
+        weights: &Weights,
+        bias: Option<Tensor>,
+        shape: [usize; 3],
+        options: Conv1dOptions,
+        sources: &[(&str, &[usize])],
+        read: impl FnOnce() -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        let [output, input, kernel] = shape;
+        if let Some(weight) = Weight::found(weights, "weight", output, kernel * input, sources)? {
+            return Ok(Self { weight, bias, geometry: geometry(input, output, kernel, options) });
+        }
+        let layer = Self::new(&read()?, bias, input, output, kernel, options, weights.device(), weights.products())?;
+        layer.weight.keep(weights.note("weight").as_ref());
+        Ok(layer)
     }
 
     /// Its channels, taps, stride, dilation and padding.

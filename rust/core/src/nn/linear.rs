@@ -5,6 +5,7 @@ use candle_core::{D, Tensor};
 use super::weight::Weight;
 use super::{Fused, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
+use crate::packed::Note;
 use crate::precision::Products;
 use crate::{Result, Weights};
 
@@ -15,34 +16,40 @@ pub struct Linear {
     bias: Option<Tensor>,
     /// How [`Self::for_many_rows`] deals the weight.
     products: Products,
+    note: Option<Note>,
 }
 
 impl Linear {
     /// A layer from a weight `[out, in]` and a bias `[out]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
-        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias, products: Products::F32 })
+        Ok(Self { weight: Weight::Plain(weight.contiguous()?), bias, products: Products::F32, note: None })
     }
 
     /// The same layer with its weight dealt for inputs of many rows, in the format of the products of the [`Weights`] that it was
     /// loaded from; one row is faster without.
     pub fn for_many_rows(self) -> Result<Self> {
-        Ok(Self { weight: Weight::dealt(self.weight.tensor()?, self.products)?, ..self })
-    }
-
-    fn with_products(self, weights: &Weights) -> Self {
-        Self { products: weights.products(), ..self }
+        let Weight::Plain(weight) = self.weight else {
+            return Ok(self);
+        };
+        let weight = Weight::dealt(weight, self.products)?;
+        weight.keep(self.note.as_ref());
+        Ok(Self { weight, note: None, ..self })
     }
 
     /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        let layer = Self::new(weights.tensor("weight", &[output, input])?, Some(weights.tensor("bias", &[output])?))?;
-        Ok(layer.with_products(weights))
+        let layer = Self::load_without_bias(weights, input, output)?;
+        Ok(Self { bias: Some(weights.tensor("bias", &[output])?), ..layer })
     }
 
     /// Reads `weight` alone.
     pub fn load_without_bias(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        Ok(Self::new(weights.tensor("weight", &[output, input])?, None)?.with_products(weights))
+        let (shape, products) = ([output, input], weights.products());
+        if let Some(weight) = Weight::found(weights, "weight", output, input, &[("weight", &shape)])? {
+            return Ok(Self { weight, bias: None, products, note: None });
+        }
+        Ok(Self { note: weights.note("weight"), products, ..Self::new(weights.tensor("weight", &shape)?, None)? })
     }
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.

@@ -78,7 +78,16 @@ impl Projection {
                 weights.path()
             )));
         }
-        let matrix = Int8Matrix::new(&weights.values("weight", &shape)?, output, input, column, row);
+        let matrix = match weights.found("weight", output, input, &[("weight", &shape)])? {
+            Some(matrix) => matrix,
+            None => {
+                let matrix = Int8Matrix::new(&weights.values("weight", &shape)?, output, input, column, row);
+                if let Some(note) = weights.note("weight") {
+                    note.keep(&matrix);
+                }
+                matrix
+            }
+        };
         Ok(Self::Int8(matrix, weights.tensor("bias", &[output])?))
     }
 

@@ -5,8 +5,9 @@ use candle_core::{Device, Tensor};
 use super::with_slice;
 use crate::kernels::bf16::Bf16Matrix;
 use crate::kernels::{Panels, matmul};
+use crate::packed::Note;
 use crate::precision::Products;
-use crate::{Error, Result};
+use crate::{Error, Result, Weights};
 
 /// In one form alone, so that it never counts twice in memory.
 #[derive(Clone, Debug)]
@@ -35,6 +36,23 @@ impl Weight {
             return Ok(Self::Dealt(panels.into()));
         }
         Ok(Self::Plain(weight))
+    }
+
+    /// The weight `name` `[n, k]` dealt, where the cache has it; it was made from the tensors `sources`.
+    pub(super) fn found(weights: &Weights, name: &str, n: usize, k: usize, sources: &[(&str, &[usize])]) -> Result<Option<Self>> {
+        Ok(match weights.products() {
+            Products::F32 => weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())),
+            Products::Bf16 => weights.found::<Bf16Matrix>(name, n, k, sources)?.map(|matrix| Self::Bf16(matrix.into())),
+        })
+    }
+
+    /// Has the cache keep it, where `note` says so and it is dealt.
+    pub(super) fn keep(&self, note: Option<&Note>) {
+        match (self, note) {
+            (Self::Dealt(panels), Some(note)) => note.keep::<Panels>(panels),
+            (Self::Bf16(matrix), Some(note)) => note.keep::<Bf16Matrix>(matrix),
+            _ => {}
+        }
     }
 
     /// Outputs and inputs `(n, k)`.

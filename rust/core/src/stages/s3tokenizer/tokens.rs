@@ -5,12 +5,15 @@
 //! each rounded to one of three levels, digits of a base-3 number. Source: `s3tokenizer/model_v2.py` of s3tokenizer 0.3.0, as
 //! `src/chatterbox/models/s3tokenizer/s3tokenizer.py` at 5de7a54 uses it (CosyVoice 2, arXiv:2412.10117).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{
     Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
 };
+use crate::packed::PackedFile;
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
@@ -32,6 +35,8 @@ pub struct S3Tokenizer {
     projection: Linear,
     mels: usize,
     device: Device,
+    /// Half a gigabyte that only the preparation of a voice reads: it does not stay in memory.
+    packed: Option<Arc<PackedFile>>,
 }
 
 impl S3Tokenizer {
@@ -40,7 +45,12 @@ impl S3Tokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
-        let (c, all) = (&checkpoint.config().s3tokenizer, checkpoint.s3gen(device));
+        let c = &checkpoint.config().s3tokenizer;
+        checkpoint.s3gen(device).through_cache("s3tokenizer", "f32", |all| Self::read(all, c))
+    }
+
+    fn read(all: &Weights, c: &config::S3Tokenizer) -> Result<Self> {
+        let device = all.device();
         let weights = all.under("tokenizer");
         let size = c.hidden_size;
         let encoder = weights.under("encoder");
@@ -55,8 +65,9 @@ impl S3Tokenizer {
         weights.unused("_mel_filters", &[c.mels, 201], false)?;
         weights.unused("window", &[400], false)?;
         all.expect_all_used(&["tokenizer."])?;
+        let packed = all.packed_file().inspect(|file| file.release());
         let rotary = Rotary::new(c.rope_theta, size / c.heads, MAX_FRAMES.div_ceil(4), device)?;
-        Ok(Self { stem, rotary, blocks, projection, mels: c.mels, device: device.clone() })
+        Ok(Self { stem, rotary, blocks, projection, mels: c.mels, device: device.clone(), packed })
     }
 
     /// Token ids `[ceil(frames / 4)]` of a log-mel spectrogram `[frames, 128]`.
@@ -100,6 +111,9 @@ impl S3Tokenizer {
             advance()?;
             x = block.transform(&x)?;
             tap(|| format!("tokenizer.encoder.blocks.{i}"), &x)?;
+            if let Some(packed) = &self.packed {
+                packed.release();
+            }
             advance()?;
         }
         let x = self.projection.forward(&x)?;

@@ -56,10 +56,13 @@ impl T3Decoder {
     /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
     /// [`Error::Argument`] for int8 on another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let config = checkpoint.config();
+        let format = if precision.int8() { "int8" } else { "f32" };
+        checkpoint.t3(device).through_cache("t3", format, |weights| Self::read(weights, checkpoint.config(), precision))
+    }
+
+    fn read(weights: &Weights, config: &config::Config, precision: Precision) -> Result<Self> {
         let c = config.t3.clone();
         let (size, text_vocab, embedding_size) = (c.hidden_size, config.text.vocab_size, config.voice_encoder.embedding_size);
-        let weights = checkpoint.t3(device);
         let backbone = weights.under("tfmr");
         // GPT-2's own token table and the head of the training loss.
         backbone.unused("wte.weight", &[text_vocab, size], true)?;
@@ -68,11 +71,11 @@ impl T3Decoder {
         let blocks: Vec<Block> = (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?;
         let norm = LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?;
         let head = Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?;
-        let steps = if device.is_cpu() { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
+        let steps = if weights.device().is_cpu() { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
         let model = Model {
             embedding_size,
             text_vocab,
-            device: device.clone(),
+            device: weights.device().clone(),
             precision,
             speaker: Linear::load(&weights.under("cond_enc").under("spkr_enc"), embedding_size, size)?,
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,

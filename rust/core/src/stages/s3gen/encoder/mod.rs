@@ -9,6 +9,7 @@ mod layer;
 use candle_core::Tensor;
 
 use self::layer::{Layer, positions};
+use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise};
 use crate::tap::tap;
@@ -69,8 +70,13 @@ impl FlowEncoder {
     /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
     /// another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let (config, c) = (&checkpoint.config().s3gen, &checkpoint.config().s3gen.encoder);
-        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
+        let products = precision.s3gen(device)?;
+        let weights = checkpoint.s3gen(device).with_products(products);
+        weights.through_cache("encoder", products.name(), |all| Self::read(all, &checkpoint.config().s3gen))
+    }
+
+    fn read(all: &Weights, config: &S3Gen) -> Result<Self> {
+        let c = &config.encoder;
         let flow = all.under("flow");
         let weights = flow.under("encoder");
         let width = c.hidden_size;
@@ -107,7 +113,7 @@ impl FlowEncoder {
             norm: LayerNorm::load(&weights.under("after_norm"), width, c.norm_eps)?,
             project: Linear::load(&flow.under("encoder_proj"), width, config.mels)?.for_many_rows()?,
             width,
-            device: device.clone(),
+            device: all.device().clone(),
         };
         all.expect_all_used(&["flow.input_embedding.", "flow.encoder.", "flow.encoder_proj."])?;
         Ok(encoder)

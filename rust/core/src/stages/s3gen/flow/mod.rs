@@ -13,7 +13,7 @@ use super::{check, check_vector};
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::Linear;
 use crate::tap::tap;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Tensor};
+use crate::{Checkpoint, Config, Device, Error, Matrix, Observer, Precision, Result, Tensor, Weights};
 
 /// Stage key.
 const STAGE: &str = "s3gen.flow";
@@ -36,9 +36,13 @@ impl Flow {
     /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
     /// another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let config = checkpoint.config();
+        let products = precision.s3gen(device)?;
+        let weights = checkpoint.s3gen(device).with_products(products);
+        weights.through_cache("flow", products.name(), |all| Self::read(all, checkpoint.config()))
+    }
+
+    fn read(all: &Weights, config: &Config) -> Result<Self> {
         let (mels, xvector) = (config.s3gen.mels, config.speaker_encoder.embedding_size);
-        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
         let weights = all.under("flow");
         let flow = Self {
             speaker: Linear::load(&weights.under("spk_embed_affine_layer"), xvector, mels)?,
@@ -46,7 +50,7 @@ impl Flow {
             mels,
             xvector,
             steps: config.s3gen.estimator.steps,
-            device: device.clone(),
+            device: all.device().clone(),
         };
         all.expect_all_used(&["flow.spk_embed_affine_layer.", "flow.decoder."])?;
         Ok(flow)

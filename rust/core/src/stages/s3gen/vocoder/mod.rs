@@ -14,10 +14,11 @@ use self::f0::F0Predictor;
 use self::generator::Generator;
 use self::source::Source;
 use super::{check, check_finite, check_vector};
+use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
 use crate::precision::Products;
 use crate::tap::tap_values;
-use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result};
+use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Weights};
 
 /// Stage key.
 const STAGE: &str = "s3gen.vocoder";
@@ -44,8 +45,13 @@ impl Vocoder {
     /// [`Error::Checkpoint`] when a tensor is missing, has another shape, or is not known; [`Error::Argument`] for bfloat16 on
     /// another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let (mels, c) = (checkpoint.config().s3gen.mels, &checkpoint.config().s3gen.vocoder);
-        let all = checkpoint.s3gen(device).with_products(precision.s3gen(device)?);
+        let products = precision.s3gen(device)?;
+        let weights = checkpoint.s3gen(device).with_products(products);
+        weights.through_cache("vocoder", products.name(), |all| Self::read(all, &checkpoint.config().s3gen))
+    }
+
+    fn read(all: &Weights, config: &S3Gen) -> Result<Self> {
+        let (mels, c, device) = (config.mels, &config.vocoder, all.device());
         let weights = all.under("mel2wav");
         // an error of the frequency grows into one of the excitation's phase, which has no bound
         let exact = weights.with_products(Products::F32);

@@ -1,0 +1,200 @@
+//! What a packed network was made from, to the bit: the content of its weight file, the configuration, the format, the CPU level.
+
+use std::fmt::Write as _;
+use std::fs::{File, Metadata};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::directory::{Cache, replace};
+use crate::Config;
+
+/// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
+const SOURCES: [&str; 11] = [
+    include_str!("container.rs"),
+    include_str!("mod.rs"),
+    include_str!("../kernels/int8.rs"),
+    include_str!("../kernels/panels.rs"),
+    include_str!("../nn/batch_norm.rs"),
+    include_str!("../nn/conv1d.rs"),
+    include_str!("../nn/linear.rs"),
+    include_str!("../nn/projection.rs"),
+    include_str!("../nn/weight.rs"),
+    include_str!("../nn/weight_norm.rs"),
+    include_str!("../checkpoint.rs"),
+];
+/// A file that changed less than this before its digest was taken may change again within the same tick of its clock.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Bytes of a weight file that one thread takes the digest of.
+const HASHED: usize = 16 << 20;
+
+/// SHA-256 in hexadecimal.
+pub(super) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    parts.into_iter().for_each(|part| hash.update(part));
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What stays the same for all networks of a checkpoint: version, code and hyper-parameters.
+pub(super) fn maker(config: &Config) -> String {
+    let code = sha256(SOURCES.map(str::as_bytes));
+    let config = sha256([format!("{config:?}").as_bytes()]);
+    format!("chatterbox-turbo {}, code {code}, configuration {config}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What is kept of a weight file whose digest was taken.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    path: String,
+    stamp: String,
+    digest: String,
+}
+
+/// A digest of the content of the file at `path` (SHA-256 of the SHA-256s of its pieces), which is open as `file` and mapped as
+/// `bytes`: taken now, or remembered where path, size, times and inode are those of the last time. `read` hears of every piece.
+///
+/// # Errors
+/// Where nothing can be written: then nothing could be kept either, and the time is saved.
+pub(crate) fn digest(
+    cache: &Cache,
+    path: &Path,
+    file: &File,
+    bytes: &[u8],
+    read: impl Fn(usize, usize) + Sync,
+) -> io::Result<String> {
+    let path = path.canonicalize()?;
+    let memo = cache.digest(&sha256([path.as_os_str().as_encoded_bytes()])[..32]);
+    let now = stamp(&file.metadata()?);
+    if let Some(known) = remembered(&memo).filter(|known| known.stamp == now && known.path == path.to_string_lossy()) {
+        return Ok(known.digest);
+    }
+    let mut taken = None;
+    let outcome = replace(&memo, |mut to| {
+        let pieces = bytes.par_chunks(HASHED).enumerate().map(|(i, piece)| {
+            let digest = sha256([piece]);
+            read(i * HASHED, piece.len());
+            digest
+        });
+        let digest = sha256(pieces.collect::<Vec<_>>().iter().map(String::as_bytes));
+        let metadata = file.metadata()?;
+        if stamp(&metadata) != now {
+            return Err(io::Error::other("the weight file is being written"));
+        }
+        taken = Some(digest.clone());
+        if SystemTime::now().duration_since(changed(&metadata)?).is_ok_and(|age| age > SETTLED) {
+            to.write_all(&serde_json::to_vec(&Known { path: path.to_string_lossy().into_owned(), stamp: now, digest })?)
+        } else {
+            Err(io::Error::other("the weight file has just been written"))
+        }
+    });
+    match (taken, outcome) {
+        (Some(digest), _) => Ok(digest), // one that is not remembered is taken again
+        (None, Err(e)) => Err(e),
+        (None, Ok(())) => Err(io::Error::other("no digest")),
+    }
+}
+
+fn remembered(memo: &Path) -> Option<Known> {
+    serde_json::from_slice(&std::fs::read(memo).ok()?).ok()
+}
+
+/// Is the weight file that this memo speaks of gone?
+pub(super) fn is_orphan(memo: &Path) -> bool {
+    remembered(memo).is_none_or(|known| !Path::new(&known.path).exists())
+}
+
+/// When the file was last changed, its times included.
+fn changed(metadata: &Metadata) -> io::Result<SystemTime> {
+    let modified = metadata.modified()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+        Ok(modified.max(UNIX_EPOCH + Duration::from_secs(seconds)))
+    }
+    #[cfg(not(unix))]
+    Ok(modified)
+}
+
+fn stamp(metadata: &Metadata) -> String {
+    let nanos =
+        |time: io::Result<SystemTime>| time.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
+    #[cfg(unix)]
+    let more = {
+        use std::os::unix::fs::MetadataExt;
+        format!("{}.{:09} {}", metadata.ctime(), metadata.ctime_nsec(), metadata.ino())
+    };
+    #[cfg(not(unix))]
+    let more = nanos(metadata.created());
+    format!("{} {} {more}", metadata.len(), nanos(metadata.modified()))
+}
+
+#[cfg(test)]
+mod tests {
+    use memmap2::Mmap;
+
+    use super::super::testing::{Outcome, directory};
+    use super::*;
+
+    fn of(cache: &Cache, path: &Path) -> Outcome<String> {
+        let file = File::open(path)?;
+        // SAFETY: nobody writes while it is mapped.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(digest(cache, path, &file, &map, |_, _| ())?)
+    }
+
+    fn write(path: &Path, text: &str) -> Outcome {
+        std::fs::write(path, text)?;
+        let then = SystemTime::now() - Duration::from_secs(3600);
+        File::options().append(true).open(path).and_then(|file| file.set_modified(then))?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_digest_is_remembered_until_the_file_changes() -> Outcome {
+        let place = directory("digest")?;
+        let (cache, path) = (Cache::new(place.join("cache"), 1 << 20), place.join("weights"));
+        write(&path, "one")?;
+        let memos = || std::fs::read_dir(place.join("cache/digests")).map_or(0, |files| files.count());
+        let first = of(&cache, &path)?;
+        assert_eq!(memos(), if cfg!(unix) { 0 } else { 1 }, "a file that may change within the same tick is not remembered");
+        std::thread::sleep(SETTLED + Duration::from_millis(1100));
+        assert_eq!((of(&cache, &path)?, memos()), (first.clone(), 1));
+        // what is remembered is what is told: the memo is believed
+        let memo = std::fs::read_dir(place.join("cache/digests"))?.flatten().next().ok_or("no memo")?.path();
+        let text = std::fs::read_to_string(&memo)?;
+        std::fs::write(&memo, text.replace(&first, "remembered"))?;
+        assert_eq!(of(&cache, &path)?, "remembered");
+        assert!(!is_orphan(&memo));
+        // the same size and the same time of modification
+        let before = path.metadata().and_then(|m| m.modified())?;
+        std::fs::write(&path, "two")?;
+        File::options().append(true).open(&path).and_then(|file| file.set_modified(before))?;
+        if cfg!(unix) {
+            assert_ne!(of(&cache, &path)?, "remembered");
+            assert_ne!(of(&cache, &path)?, first);
+        }
+        std::fs::write(&memo, "{")?;
+        assert_ne!(of(&cache, &path)?, first, "a damaged memo counts for nothing");
+        std::fs::remove_file(&path)?;
+        assert!(is_orphan(&memo));
+        Ok(())
+    }
+
+    #[test]
+    fn the_key_follows_the_configuration() -> Outcome {
+        let config = Config::builtin("turbo")?;
+        let mut other = config.clone();
+        other.speaker_encoder.norm_eps *= 2.0;
+        assert_eq!(maker(&config), maker(&config.clone()));
+        assert_ne!(maker(&config), maker(&other));
+        Ok(())
+    }
+}
