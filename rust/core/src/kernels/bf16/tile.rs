@@ -40,9 +40,9 @@ impl Unit {
         Self::Avx512.available() && crate::kernels::tiles::available()
     }
 
-    pub(super) fn available(self) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    fn available(self) -> bool {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
             Self::Plain => true,
         }
