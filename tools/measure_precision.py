@@ -111,10 +111,14 @@ def s3gen(checkpoint: Path, repeat: int) -> None:
     report("flow, mel of the same mu", found["flow"], mel)
     report("flow, mel of bf16's mu", both, mel)
     report("vocoder, samples of the same mel", found["vocoder"], samples)
-    # another mel has another frequency and so another phase: its samples cannot be compared, its spectrum can
-    heard = {"the same mel": found["vocoder"], "bf16's mel": rounded["vocoder"](both, phases, excitation)}
-    for name, other in heard.items():
-        gaps = decibels(other) - decibels(samples)
+    # another mel has another frequency, and so in time another phase: compared with the same excitation
+    source = exact["vocoder"].source(exact["vocoder"].f0(mel), phases, excitation)
+    plain = exact["vocoder"].samples_from_source(mel, source)
+    chained = rounded["vocoder"].samples_from_source(both, source)
+    report("vocoder, samples of bf16's mel and the same excitation", chained, plain)
+    print(f"f0 of bf16's mel: median error {np.median(np.abs(exact['vocoder'].f0(both) - exact['vocoder'].f0(mel))):.4f} Hz")
+    for name, a, b in (("the same mel", found["vocoder"], samples), ("bf16's mel and the same excitation", chained, plain)):
+        gaps = decibels(a) - decibels(b)
         print(f"vocoder, spectrum of {name}: rms {np.sqrt((gaps**2).mean()):.3f} dB, median {np.median(np.abs(gaps)):.3f} dB")
     for name, given in arguments.items():
         times: dict[str, list[float]] = {precision: [] for precision in stages}

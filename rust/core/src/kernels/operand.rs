@@ -1,5 +1,7 @@
 //! The two formats in which a convolution lays out its input: float32, or rounded to bfloat16.
 
+use std::cell::Cell;
+
 use super::bf16::{self, Bf16Matrix, round_piece};
 use super::matmul::{Rows, Weight, matmul_add};
 use super::scratch;
@@ -33,15 +35,6 @@ pub(super) trait Operand: Copy + Send + Sync {
     );
 }
 
-fn copy<'a>(rows: impl Iterator<Item = &'a [f32]>, to: &mut [f32]) {
-    let mut rest = to;
-    for row in rows {
-        let (head, tail) = rest.split_at_mut(row.len());
-        head.copy_from_slice(row);
-        rest = tail;
-    }
-}
-
 impl Operand for f32 {
     type Weight<'a> = Weight<'a>;
     const ZERO: Self = 0.0;
@@ -56,7 +49,12 @@ impl Operand for f32 {
         to: &mut [Self],
         before: Option<&impl Fn(&mut [f32]) -> Result<(), E>>,
     ) -> Result<(), E> {
-        copy(rows, to);
+        let mut rest = &mut *to;
+        for row in rows {
+            let (head, tail) = rest.split_at_mut(row.len());
+            head.copy_from_slice(row);
+            rest = tail;
+        }
         before.map_or(Ok(()), |before| before(to))
     }
 
@@ -70,6 +68,11 @@ impl Operand for f32 {
     ) {
         matmul_add(m, n, k, a, w, out, offset, stride);
     }
+}
+
+thread_local! {
+    /// Rows in float32 on their way to bfloat16.
+    static CHANGED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// The bits of a bfloat16.
@@ -96,10 +99,12 @@ impl Operand for u16 {
             }
             return Ok(());
         };
-        let mut changed = vec![0.0; to.len()];
-        copy(rows, &mut changed);
+        let mut changed = CHANGED.take();
+        changed.clear();
+        rows.for_each(|row| changed.extend_from_slice(row));
         before(&mut changed)?;
         round_piece(&changed, to);
+        CHANGED.set(changed);
         Ok(())
     }
 

@@ -50,11 +50,10 @@ impl Unit {
         Self::Avx512.available() && level().has_avx512()
     }
 
-    pub(super) fn available(self) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    fn available(self) -> bool {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Self::Amx => amx::available(),
-            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
             Self::Plain => true,
         }

@@ -54,14 +54,15 @@ impl ResBlock {
     pub(super) fn forward(&self, x: &Tensor, extra: Option<&Tensor>, step: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
         let mut x = x.clone();
         for (i, pair) in self.pairs.iter().enumerate() {
-            let [before, after] = [Some(Pointwise::Snake(&pair.snakes[0])), Some(Pointwise::Snake(&pair.snakes[1]))];
-            let y = pair.convolutions[0].forward_fused(&x, &Fused { before, after, ..Fused::default() })?;
+            let snakes = [0, 1].map(|i| Some(Pointwise::Snake(&pair.snakes[i])));
+            // both while an input is laid out, piece by piece: no pass over memory for themselves
+            let y = pair.convolutions[0].forward_fused(&x, &Fused { before: snakes[0], ..Fused::default() })?;
             step()?;
             let add: &[&Tensor] = match extra {
                 Some(extra) if i + 1 == self.pairs.len() => &[&x, extra],
                 _ => &[&x],
             };
-            x = pair.convolutions[1].forward_fused(&y, &Fused { add, ..Fused::default() })?;
+            x = pair.convolutions[1].forward_fused(&y, &Fused { before: snakes[1], add, ..Fused::default() })?;
             step()?;
         }
         Ok(x)
