@@ -60,7 +60,7 @@ impl Linear {
     pub(super) fn with_plain<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         self.weight.with(|weight| match weight {
             crate::kernels::matmul::Weight::Plain(values) => Ok(f(values)),
-            crate::kernels::matmul::Weight::Dealt(_) => Err(crate::Error::argument("a linear layer: expected a plain weight")),
+            _ => Err(crate::Error::argument("a linear layer: expected a plain weight")),
         })?
     }
 
