@@ -12,14 +12,14 @@ import pytest
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.parity import metrics, tolerances
 
-NAMES = ("avx512", "avx2", "neon", "baseline")
+NAMES = ("amx", "avx512", "avx2", "neon", "baseline")
 LEVELS = _core.build_info()["cpu_levels"]
 LACKING = next(name for name in NAMES if name not in LEVELS)
 
 SPEAK = """
 import numpy as np
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
-model = ChatterboxTurbo.from_pretrained("demo", watermark=None)
+model = ChatterboxTurbo.from_pretrained("demo", precision="int8", watermark=None)
 np.save({path!r}, model.generate("Hi.", seed=1, max_tokens=8).samples)
 print(_core.build_info()["cpu_level"])
 """
@@ -67,7 +67,7 @@ def test_every_level_speaks_alike(tmp_path):
 @pytest.mark.parametrize(
     ("level", "says"),
     [
-        ("fast", 'CHATTERBOX_CPU: expected auto, avx512, avx2, neon, baseline, got "fast"'),
+        ("fast", 'CHATTERBOX_CPU: expected auto, amx, avx512, avx2, neon, baseline, got "fast"'),
         (LACKING, f"CHATTERBOX_CPU: this machine has {', '.join(LEVELS)}, not {LACKING}"),
     ],
 )

@@ -1,9 +1,11 @@
-"""Measures T3 in int8 against float32 of the same build: error of the logits, speed in turn, load time, peak memory.
+"""Measures T3 in int8 and S3Gen in bf16 against float32 of the same build: error, speed in turn, T3's load time and peak memory.
 
-usage: measure_precision.py CHECKPOINT [--steps N] [--repeat N] [--threads N]
+usage: measure_precision.py CHECKPOINT [--only t3|s3gen] [--steps N] [--repeat N] [--threads N]
 
-The voice has 50 and 375 prompt tokens in turn, so that the decoder runs around positions 300 and 500. Tokens are forced: both
-precisions read the same 100 tokens, and every step's logits are compared. Prints the table of ``docs/precision.md``.
+T3: the voice has 50 and 375 prompt tokens in turn, so that the decoder runs around positions 300 and 500. Tokens are forced: both
+precisions read the same 100 tokens, and every step's logits are compared.
+S3Gen: 250 prompt tokens and 253 generated ones (10 s), so 503 tokens, 1006 frames in the flow and 506 in the vocoder; each stage
+gets the float32 result of the one before, and the flow in another row bf16's. Prints the tables of ``docs/precision.md``.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ TEMPERATURE = 0.8
 PREFILLS = {267: (215, 50), 437: (375, 60)}
 """Rows of a prefill: prompt tokens, text ids (and the speaker and the start token)."""
 POSITIONS = (300, 500)
+PROMPT, GENERATED = 250, 253
+"""Tokens of S3Gen."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--only", choices=("t3", "s3gen"), help="one of the two")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -39,9 +44,14 @@ def main() -> None:
     if options.load:
         print(json.dumps(load(options.checkpoint, options.load)[1:]))
         return
-    from bench_official import cpu
+    from chatterbox_turbo_rs.benchmark import describe
+    from chatterbox_turbo_rs.parity.run import machine
 
-    print(f"{options.threads} threads, {cpu()}")
+    print(f"{options.threads} threads, {describe(machine())}")
+    if options.only != "t3":
+        s3gen(options.checkpoint, options.repeat)
+    if options.only == "s3gen":
+        return
     for precision in PRECISIONS * 2:
         command = [sys.executable, __file__, str(options.checkpoint), "--load", precision, "--threads", str(options.threads)]
         seconds, megabytes = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -62,6 +72,73 @@ def load(checkpoint: Path, precision: str):
     decoder = backends.load("t3.decoder", "rust", resources)
     seconds = time.perf_counter() - started
     return decoder, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def s3gen(checkpoint: Path, repeat: int) -> None:
+    import numpy as np
+
+    from chatterbox_turbo_rs import _core, backends, config
+    from chatterbox_turbo_rs.resources import Resources
+
+    random = np.random.default_rng(3)
+    ids, frames = random.integers(0, 6561, PROMPT + GENERATED), 2 * (PROMPT + GENERATED)
+    xvector = random.standard_normal(192).astype(np.float32)
+    prompt = (random.standard_normal((2 * PROMPT, 80)) - 5).astype(np.float32)  # about the level of speech
+    noise = _core.draws_normals(1, "flow", 0, frames, 80)
+    phases = random.uniform(-np.pi, np.pi, 9).astype(np.float32)
+    excitation = _core.draws_normals(1, "noise", 0, 480 * 2 * GENERATED, 9)
+
+    stages = {}
+    for precision in ("f32", "bf16"):
+        resources = Resources(checkpoint, config.for_directory(checkpoint), "cpu", precision)
+        stages[precision] = {name: backends.load(f"s3gen.{name}", "rust", resources) for name in ("encoder", "flow", "vocoder")}
+    exact, rounded = stages["f32"], stages["bf16"]
+    mu = exact["encoder"](ids)
+    mel = exact["flow"](mu, xvector, prompt, noise)
+    arguments = {"encoder": (ids,), "flow": (mu, xvector, prompt, noise), "vocoder": (mel, phases, excitation)}
+    samples = exact["vocoder"](*arguments["vocoder"])
+    found = {name: rounded[name](*given) for name, given in arguments.items()}
+    both = rounded["flow"](found["encoder"], xvector, prompt, noise)
+
+    def report(name: str, found, exact) -> None:
+        found, exact = found.astype(np.float64), exact.astype(np.float64)
+        relative = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        print(
+            f"{name}: largest error {np.abs(found - exact).max():.4f} of {np.abs(exact).max():.3f}, relative rms {relative:.5f}"
+        )
+
+    report("encoder, mu", found["encoder"], mu)
+    report("flow, mel of the same mu", found["flow"], mel)
+    report("flow, mel of bf16's mu", both, mel)
+    report("vocoder, samples of the same mel", found["vocoder"], samples)
+    # another mel has another frequency and so another phase: its samples cannot be compared, its spectrum can
+    heard = {"the same mel": found["vocoder"], "bf16's mel": rounded["vocoder"](both, phases, excitation)}
+    for name, other in heard.items():
+        gaps = decibels(other) - decibels(samples)
+        print(f"vocoder, spectrum of {name}: rms {np.sqrt((gaps**2).mean()):.3f} dB, median {np.median(np.abs(gaps)):.3f} dB")
+    for name, given in arguments.items():
+        times: dict[str, list[float]] = {precision: [] for precision in stages}
+        cpu: dict[str, list[float]] = {precision: [] for precision in stages}
+        for _ in range(repeat):
+            for precision, loaded in stages.items():
+                started, busy = time.perf_counter(), time.process_time()
+                loaded[name](*given)
+                times[precision].append(time.perf_counter() - started)
+                cpu[precision].append(time.process_time() - busy)
+        ratios = [median(a / b for a, b in zip(of["bf16"], of["f32"])) for of in (times, cpu)]
+        figures = ", ".join(
+            f"{p} best {1e3 * min(t):.0f} median {1e3 * median(t):.0f} ms, busy {1e3 * min(cpu[p]):.0f} ms"
+            for p, t in times.items()
+        )
+        print(f"{name}: {figures}, bf16 / f32 {ratios[0]:.3f}, busy {ratios[1]:.3f}", flush=True)
+
+
+def decibels(samples):
+    """Of frames of 1024 samples, above -100 dB."""
+    import numpy as np
+
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), 1024)[::256]
+    return 20 * np.log10(np.abs(np.fft.rfft(frames * np.hanning(1024))) + 1e-5)
 
 
 def inputs(prompt: int, text: int):

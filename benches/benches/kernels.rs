@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use chatterbox_turbo::draws;
 use chatterbox_turbo::kernels::attention::{Attention, attention};
+use chatterbox_turbo::kernels::bf16::{self, Bf16Matrix};
+use chatterbox_turbo::kernels::cache::Cache;
 use chatterbox_turbo::kernels::conv_transpose1d::Phases;
 use chatterbox_turbo::kernels::conv1d::{Geometry, conv1d_add};
 use chatterbox_turbo::kernels::elementwise::{Function, apply, snake};
-use chatterbox_turbo::kernels::half_cache::HalfCache;
+use chatterbox_turbo::kernels::half_cache::HalfHead;
 use chatterbox_turbo::kernels::int8::{Int8Matrix, multiply_add};
 use chatterbox_turbo::kernels::lstm::lstm;
 use chatterbox_turbo::kernels::matmul::{Rows, Weight, matmul};
 use chatterbox_turbo::kernels::norm::{layer_norm, softmax};
 use chatterbox_turbo::kernels::{Panels, level_in_use};
+use chatterbox_turbo::precision::Products;
 use chatterbox_turbo_benches::{Bound, Peaks, Work, measure};
 use criterion::Criterion;
 
@@ -60,6 +63,10 @@ fn products(bench: &mut Bench) {
         bench.add(&format!("linear f32 {m}x{k} to {n}"), Work::product(Bound::F32, m, n, k), || {
             matmul(m, n, k, rows, weight, None, &mut out, 0, n);
         });
+        let weight = Bf16Matrix::of_weight(&w, n, k);
+        bench.add(&format!("linear bf16 {m}x{k} to {n}"), Work::product(Bound::Bf16, m, n, k), || {
+            matmul(m, n, k, rows, Weight::Bf16(&weight), None, &mut out, 0, n);
+        });
     }
     let (n, k) = (4096, 1024);
     let (matrix, w) = (Int8Matrix::new(&noise(n * k, 3), n, k, k, 1), noise(n * k, 3));
@@ -87,18 +94,24 @@ fn convolutions(bench: &mut Bench) {
         let (n, k) = (channels, channels * kernel);
         let (x, w, mut out) = (noise(t * channels, 5), noise(n * k, 6), vec![0.0; t * n]);
         let panels = Panels::of_weight(&w, n, k);
-        bench.add(&format!("conv1d f32 C{channels} T{t} k{kernel} d{dilation}"), Work::product(Bound::F32, t, n, k), || {
-            let weight = panels.as_ref().map_or(Weight::Plain(&w), Weight::Dealt);
-            let _ = black_box(conv1d_add(&x, t, weight, g, None::<NoChange>, &mut out));
-        });
+        let float = panels.as_ref().map_or(Weight::Plain(&w), Weight::Dealt);
+        let rounded = Bf16Matrix::of_weight(&w, n, k);
+        for (name, bound, weight) in [("f32", Bound::F32, float), ("bf16", Bound::Bf16, Weight::Bf16(&rounded))] {
+            bench.add(&format!("conv1d {name} C{channels} T{t} k{kernel} d{dilation}"), Work::product(bound, t, n, k), || {
+                let _ = black_box(conv1d_add(&x, t, weight, g, None::<NoChange>, &mut out));
+            });
+        }
     }
     let (input, output, kernel, stride, t) = (512, 256, 16, 8, 506);
-    let phases = Phases::new(&noise(input * output * kernel, 7), input, output, kernel, stride, (kernel - stride) / 2);
-    let (x, mut out) = (noise(t * input, 8), vec![0.0; phases.rows(t) * output]);
-    let work = Work::product(Bound::F32, phases.rows(t), output, input * kernel / stride);
-    bench.add("conv_transpose1d f32 512 to 256 k16 s8", work, || {
-        let _ = black_box(phases.apply_add(&x, t, |_: &mut [f32]| Ok::<(), ()>(()), &mut out));
-    });
+    let (x, w) = (noise(t * input, 8), noise(input * output * kernel, 7));
+    for (name, bound, products) in [("f32", Bound::F32, Products::F32), ("bf16", Bound::Bf16, Products::Bf16)] {
+        let phases = Phases::new(&w, input, output, kernel, stride, (kernel - stride) / 2, products);
+        let mut out = vec![0.0; phases.rows(t) * output];
+        let work = Work::product(bound, phases.rows(t), output, input * kernel / stride);
+        bench.add(&format!("conv_transpose1d {name} 512 to 256 k16 s8"), work, || {
+            let _ = black_box(phases.apply_add(&x, t, |_: &mut [f32]| Ok::<(), ()>(()), &mut out));
+        });
+    }
 }
 
 fn attentions(bench: &mut Bench) {
@@ -108,9 +121,14 @@ fn attentions(bench: &mut Bench) {
     bench.add("attention f32 T1006 8x64", Work::product(Bound::F32, t, 2 * t, heads * size), || {
         black_box(attention(all));
     });
+    let (q2, k2, v2) = (q.as_slice(), k.as_slice(), v.as_slice());
+    let all = bf16::attention::Attention { q: q2, k: k2, v: v2, heads, size, scale: 0.125, positions: None };
+    bench.add("attention bf16 T1006 8x64", Work::product(Bound::Bf16, t, 2 * t, heads * size), || {
+        black_box(bf16::attention::attention(all));
+    });
     let (s, heads) = (500, 16);
     let rows = |stream| noise(s * heads * size, stream);
-    let mut cache = HalfCache::new(s, heads, size);
+    let mut cache = Cache::<HalfHead>::new(s, heads, size);
     cache.append(&rows(12), &rows(13));
     let q = noise(heads * size, 14);
     bench.add("attention f16 cache 1 of 500 16x64", Work::bytes(2 * 2 * s * heads * size), || {

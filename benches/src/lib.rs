@@ -12,6 +12,8 @@ pub use peak::{Peaks, measure};
 pub enum Bound {
     /// Multiply-adds of float32.
     F32,
+    /// Multiply-adds of bfloat16.
+    Bf16,
     /// Multiply-adds of 8-bit integers.
     Int8,
     /// Bytes read and written.

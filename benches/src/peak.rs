@@ -24,6 +24,8 @@ pub struct Peaks {
     pub threads: usize,
     /// float32 operations at the CPU level in use.
     pub f32: f64,
+    /// bfloat16 operations of the vector instruction that the level has for them, if it has one. Intel's tiles do more.
+    pub bf16: Option<f64>,
     /// 8-bit operations of the instruction that the level has for them, if it has one.
     pub int8: Option<f64>,
     /// Bytes read.
@@ -31,10 +33,11 @@ pub struct Peaks {
 }
 
 impl Peaks {
-    /// The peak of `bound`; of int8, without an instruction for it, that of float32.
+    /// The peak of `bound`; without an instruction for its format, that of float32.
     pub fn of(&self, bound: Bound) -> f64 {
         match bound {
             Bound::F32 => self.f32,
+            Bound::Bf16 => self.bf16.unwrap_or(self.f32),
             Bound::Int8 => self.int8.unwrap_or(self.f32),
             Bound::Memory => self.memory,
         }
@@ -46,11 +49,12 @@ pub fn measure(threads: usize) -> Peaks {
     let level = level_in_use().unwrap_or(Level::Baseline);
     let lanes = fma_lanes(level);
     let f32 = best(threads, || fma(level)) * (ROUNDS * SUMS * lanes * 2) as f64;
-    let int8 = has_vnni(level).then(|| best(threads, vnni) * (ROUNDS * SUMS * 64 * 2) as f64);
+    let [bf16, int8] = [(has_bf16(level), bf16 as fn(), 32), (has_vnni(level), vnni, 64)]
+        .map(|(has, run, lanes)| has.then(|| best(threads, run) * (ROUNDS * SUMS * lanes * 2) as f64));
     let data = vec![1u64; BYTES / 8];
     let piece = data.len() / threads;
     let seconds = (0..REPEAT).map(|_| together(threads, |i| read(&data[i * piece..(i + 1) * piece]))).fold(f64::MAX, f64::min);
-    Peaks { threads, f32, int8, memory: (threads * piece * 8) as f64 / seconds }
+    Peaks { threads, f32, bf16, int8, memory: (threads * piece * 8) as f64 / seconds }
 }
 
 /// Calls per second of `work` on all threads.
@@ -90,7 +94,7 @@ fn read(data: &[u64]) {
 
 fn fma_lanes(level: Level) -> usize {
     match level {
-        Level::Avx512 => 16,
+        level if level.has_avx512() => 16,
         Level::Avx2 => 8,
         _ => 4,
     }
@@ -100,7 +104,7 @@ fn fma(level: Level) {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level in use is one that the CPU has.
-        Level::Avx512 => unsafe { x86::avx512() },
+        level if level.has_avx512() => unsafe { x86::avx512() },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx2 => unsafe { x86::avx2() },
@@ -122,9 +126,27 @@ fn plain() {
     black_box(sums);
 }
 
+fn has_bf16(level: Level) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level.has_avx512() && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = level;
+        false
+    }
+}
+
+fn bf16() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `has_bf16` was asked before.
+    unsafe {
+        x86::bf16();
+    }
+}
+
 fn has_vnni(level: Level) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return level == Level::Avx512 && is_x86_feature_detected!("avx512vnni");
+    return level.has_avx512() && is_x86_feature_detected!("avx512vnni");
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = level;
@@ -143,8 +165,8 @@ fn vnni() {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_set1_epi8,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+        _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     };
     use std::hint::black_box;
 
@@ -169,6 +191,20 @@ mod x86 {
         for _ in 0..ROUNDS {
             for sum in &mut sums {
                 *sum = _mm256_fmadd_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn bf16() {
+        // SAFETY: 64 bytes of any value.
+        let ones = || -> __m512bh { unsafe { std::mem::transmute(_mm512_set1_epi16(0x3f80)) } };
+        let (a, b) = (black_box(ones()), black_box(ones()));
+        let mut sums = [_mm512_setzero_ps(); SUMS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, a, b);
             }
         }
         black_box(sums);

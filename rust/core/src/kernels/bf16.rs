@@ -9,13 +9,14 @@
 
 pub mod attention;
 mod round;
+mod softmax;
 mod tile;
 
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use round::{round_all, round_pairs, value};
+use round::{round_all, round_pairs, rounder, value};
 use tile::Unit;
 
 pub(super) use round::round_piece;
@@ -62,6 +63,7 @@ impl Bf16Matrix {
         assert!(n > 0 && k > 0 && (n - 1) * stride + k <= w.len(), "bf16: weight size");
         Self::new(n, k, |p, panel| {
             // a pair of numbers has the size of a float32, and is dealt as one
+            let round = rounder();
             let (mut pairs, mut dealt) = ([0f32; STRIP * DEPTH / PAIR], [MaybeUninit::uninit(); DEPTH / PAIR * COLUMNS]);
             for (c, to) in (0..k).step_by(DEPTH).zip(panel.chunks_exact_mut(DEPTH * COLUMNS)) {
                 let steps = DEPTH.min(k - c);
@@ -74,7 +76,7 @@ impl Bf16Matrix {
                     // SAFETY: the same bytes; u16 needs no more alignment than f32, and takes any value.
                     let numbers = unsafe { std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast::<u16>(), STRIP * DEPTH) };
                     for (line, to) in numbers.chunks_exact_mut(DEPTH).enumerate().take(lines) {
-                        round_piece(&w[(first + line) * stride + c..][..steps], &mut to[..steps]);
+                        round(&w[(first + line) * stride + c..][..steps], &mut to[..steps]);
                     }
                     transpose(&pairs, DEPTH / PAIR, lines, DEPTH / PAIR, &mut dealt[strip..]);
                 }
@@ -121,11 +123,11 @@ impl Bf16Matrix {
         self.n.div_ceil(COLUMNS)
     }
 
-    /// Adds `a[m, k] · self` to the columns of `panels` in `out`, on this thread.
+    /// Adds `a[m, k] · self` to `out`, whose first column is the first of `panels`, on this thread.
     ///
     /// # Safety
-    /// Rows of k numbers at `a + i * a_stride`, with [`SLACK`] more behind the last, and of n numbers at `out + i * out_stride` must
-    /// be valid for `i < m`, and nothing else may touch those columns of `out` meanwhile.
+    /// Rows of k numbers at `a + i * a_stride`, with [`SLACK`] more behind the last, and of as many numbers as these panels
+    /// have columns at `out + i * out_stride` must be valid for `i < m`, and nothing else may touch those of `out` meanwhile.
     pub(super) unsafe fn multiply(
         &self,
         panels: std::ops::Range<usize>,
@@ -136,10 +138,11 @@ impl Bf16Matrix {
         out_stride: usize,
     ) {
         let (unit, size) = (Unit::best(), self.k.next_multiple_of(DEPTH) * COLUMNS);
+        let start = panels.start;
         for p in panels {
             let (panel, columns) = (&self.data[p * size..][..size], COLUMNS.min(self.n - p * COLUMNS));
             // SAFETY: promised by the caller; `best` is available.
-            unsafe { unit.multiply(m, columns, self.k, a, a_stride, panel, out.add(p * COLUMNS), out_stride) };
+            unsafe { unit.multiply(m, columns, self.k, a, a_stride, panel, out.add((p - start) * COLUMNS), out_stride) };
         }
     }
 }
@@ -159,8 +162,12 @@ pub(super) fn multiply_add(w: &Bf16Matrix, m: usize, a: Rows<'_, u16>, out: &mut
     (0..blocks * groups).into_par_iter().for_each(|job| {
         let (first, group) = (job / groups * BLOCK, job % groups * size);
         let rows = BLOCK.min(m - first);
-        let panels = group.min(w.count())..(group + size).min(w.count());
-        let to = shared.at(first * out_stride, (rows - 1) * out_stride + n);
+        let panels = group..(group + size).min(w.count());
+        if panels.is_empty() {
+            return;
+        }
+        let columns = (panels.end * COLUMNS).min(n) - panels.start * COLUMNS;
+        let to = shared.at(first * out_stride + panels.start * COLUMNS, (rows - 1) * out_stride + columns);
         // SAFETY: all rows lie inside (asserted above); this task alone writes these rows of these panels.
         unsafe { w.multiply(panels, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride) };
     });

@@ -8,7 +8,7 @@ pub(crate) fn dots(a: &[f32], w: &[f32], k: usize, out: &mut [f32], stride: usiz
     let (m, n) = (a.len() / k, w.len() / k);
     assert!(a.len() == m * k && w.len() == n * k && n <= stride && out.len() >= m * stride, "dots: sizes");
     #[cfg(target_arch = "x86_64")]
-    if super::tiles::available() && k.is_multiple_of(4 * avx512::LANES) {
+    if super::level::level().has_avx512() && k.is_multiple_of(4 * avx512::LANES) {
         // SAFETY: the CPU has AVX-512; the sizes were checked.
         return unsafe { avx512::all(a, w, k, out, stride) };
     }

@@ -56,10 +56,11 @@ pub(crate) unsafe fn gemm(
             }};
         }
         let level = level();
-        if let (Level::Avx512, Some(simd)) = (level, <V4 as MixedSimd<f32, f32, f32, f32>>::try_new()) {
+        if let (true, Some(simd)) = (level.has_avx512(), <V4 as MixedSimd<f32, f32, f32, f32>>::try_new()) {
             return run!(avx512f, simd, 16);
         }
-        if let (Level::Avx512 | Level::Avx2, Some(simd)) = (level, <V3 as MixedSimd<f32, f32, f32, f32>>::try_new()) {
+        if let (true, Some(simd)) = (level.has_avx512() || level == Level::Avx2, <V3 as MixedSimd<f32, f32, f32, f32>>::try_new())
+        {
             return run!(fma, simd, 8);
         }
         run!(scalar, Scalar, 1)

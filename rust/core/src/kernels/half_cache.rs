@@ -174,7 +174,7 @@ impl Head for HalfHead {
 
     fn score(&self, q: &[f32], scale: f32, scores: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if super::tiles::available() && q.len().is_multiple_of(4) {
+        if super::level::level().has_avx512() && q.len().is_multiple_of(4) {
             // SAFETY: the CPU has AVX-512.
             return unsafe { avx512::score(q, &self.keys, scale, scores) };
         }
@@ -183,7 +183,7 @@ impl Head for HalfHead {
 
     fn mix(&self, weights: &[f32], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if let (true, Ok(out)) = (super::tiles::available(), out.try_into()) {
+        if let (true, Ok(out)) = (super::level::level().has_avx512(), out.try_into()) {
             // SAFETY: the CPU has AVX-512.
             return unsafe { avx512::mix(weights, &self.values, out) };
         }
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_instruction_for_float16_gives_the_same_bits() {
-        if !super::super::tiles::available() {
+        if !crate::kernels::level::level().has_avx512() {
             return;
         }
         let noise = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by % 211) as f32 - 105.0) / 70.1).collect() };

@@ -34,8 +34,6 @@ const STEPS: f32 = 127.0;
 const SMALLEST: f32 = 1e-30;
 /// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
 const MAGIC: f32 = 12_582_912.0;
-/// Rows of a register tile.
-const ROWS: usize = 6;
 /// Rows of a task.
 const BLOCK: usize = 96;
 /// Bytes of weights that are worth a task.
@@ -108,24 +106,11 @@ impl Int8Matrix {
         let panel = &self.bytes[p * size..][..size];
         let columns = COLUMNS.min(self.n - p * COLUMNS);
         let scales = &self.scales[p * COLUMNS..][..columns];
-        let mut row = first;
-        while row < first + rows {
-            macro_rules! tiles {
-                ($($r:literal)*) => {
-                    match (first + rows - row).min(ROWS) {
-                        $($r => {
-                            for totals in &mut level.tile::<$r>(panel, x, row) {
-                                scaled(&mut totals[..columns], scales);
-                                store(row, &mut totals[..columns]);
-                                row += 1;
-                            }
-                        })*
-                        _ => break,
-                    }
-                };
-            }
-            tiles!(1 2 3 4 5 6);
-        }
+        level.rows(panel, x, first, rows, |row, totals| {
+            let mut products = *totals;
+            scaled(&mut products[..columns], scales);
+            store(row, &mut products[..columns]);
+        });
     }
 
     /// The weights as they are multiplied, float32 `[n, k]`.
@@ -208,7 +193,7 @@ mod tests {
 
     fn levels() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
-        return [Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
+        return [Level::Amx, Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
         #[cfg(not(target_arch = "x86_64"))]
         vec![Level::Plain]
     }

@@ -13,6 +13,8 @@ pub const ENVIRONMENT: &str = "CHATTERBOX_CPU";
 /// A set of vector instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
+    /// x86-64: AVX-512 as below, VNNI, and AMX for bf16 and 8 bits.
+    Amx,
     /// x86-64: AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64: AVX2 and FMA.
@@ -25,11 +27,12 @@ pub enum Level {
 
 impl Level {
     /// All levels.
-    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Baseline];
+    pub const ALL: [Self; 5] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Neon, Self::Baseline];
 
-    /// Its name: `avx512`, `avx2`, `neon` or `baseline`.
+    /// Its name: `amx`, `avx512`, `avx2`, `neon` or `baseline`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
@@ -37,9 +40,16 @@ impl Level {
         }
     }
 
+    /// Does it include AVX-512?
+    pub const fn has_avx512(self) -> bool {
+        matches!(self, Self::Amx | Self::Avx512)
+    }
+
     /// Does this machine have it?
     pub fn available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512.available() && is_x86_feature_detected!("avx512vnni") && super::amx::available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 is_x86_feature_detected!("avx512f")
@@ -50,7 +60,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => false,
+            Self::Amx | Self::Avx512 | Self::Avx2 => false,
             Self::Neon => cfg!(target_arch = "aarch64"),
             Self::Baseline => !cfg!(target_arch = "aarch64"),
         }
@@ -164,7 +174,7 @@ mod tests {
                 ),
             }
         }
-        let message = "CHATTERBOX_CPU: expected auto, avx512, avx2, neon, baseline, got \"AVX\"";
+        let message = "CHATTERBOX_CPU: expected auto, amx, avx512, avx2, neon, baseline, got \"AVX\"";
         assert_eq!(choose(Some("AVX")), Err(message.into()));
     }
 

@@ -4,6 +4,8 @@
 //! piece, so that results are the same to the bit on one thread and on many.
 
 pub mod affine;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod bf16;
 pub mod cache;

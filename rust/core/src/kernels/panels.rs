@@ -104,7 +104,7 @@ pub(super) fn transpose(from: &[f32], stride: usize, lines: usize, steps: usize,
     assert!(lines == 0 || (lines - 1) * stride + steps <= from.len(), "panels: read");
     assert!(steps > 0 && (steps - 1) * WIDTH + BLOCK <= to.len(), "panels: write");
     #[cfg(target_arch = "x86_64")]
-    if available() {
+    if super::level::level().has_avx512() {
         // SAFETY: the CPU has AVX-512; the sizes have just been checked.
         return unsafe { transpose_avx512(from.as_ptr(), stride, lines, steps, to.as_mut_ptr().cast()) };
     }
@@ -241,31 +241,37 @@ mod tests {
 
     #[test]
     fn products_agree_with_float64() {
-        if !available() {
-            return; // the products then go through the other path, which `matmul` tests
+        crate::kernels::level::testing::at_every_level(|| {
+            if !available() {
+                return; // the products then go through the other path, which `matmul` tests
+            }
+            for (m, n, k) in [(1, 1, 1), (5, 18, 64), (6, 64, 512), (7, 80, 513), (13, 129, 40), (100, 200, 1100)] {
+                for (column, row) in [(k, 1), (1, n)] {
+                    check(m, n, k, column, row);
+                }
+            }
+        });
+    }
+
+    fn check(m: usize, n: usize, k: usize, column: usize, row: usize) {
+        let (stride, out_stride) = (k + 2, n + 5);
+        let a: Vec<f32> = (0..m * stride).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
+        let plain = Plain::new(&b, n, k, column, row);
+        let panels = Panels::new(plain);
+        let (mut out, mut twin) = (vec![0.5; m * out_stride], vec![0.5; m * out_stride]);
+        // SAFETY: checked for the CPU; all rows lie inside `a` and `out`.
+        unsafe {
+            panels.multiply(0..panels.count(), m, a.as_ptr(), stride, out.as_mut_ptr(), out_stride);
+            plain.multiply(0..plain.panels(), m, a.as_ptr(), stride, twin.as_mut_ptr(), out_stride);
         }
-        for (m, n, k) in [(1, 1, 1), (5, 18, 64), (6, 64, 512), (7, 80, 513), (13, 129, 40), (100, 200, 1100)] {
-            let (stride, out_stride) = (k + 2, n + 5);
-            let a: Vec<f32> = (0..m * stride).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
-            let b: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
-            for (column, row) in [(k, 1), (1, n)] {
-                let plain = Plain::new(&b, n, k, column, row);
-                let panels = Panels::new(plain);
-                let (mut out, mut twin) = (vec![0.5; m * out_stride], vec![0.5; m * out_stride]);
-                // SAFETY: checked for the CPU; all rows lie inside `a` and `out`.
-                unsafe {
-                    panels.multiply(0..panels.count(), m, a.as_ptr(), stride, out.as_mut_ptr(), out_stride);
-                    plain.multiply(0..plain.panels(), m, a.as_ptr(), stride, twin.as_mut_ptr(), out_stride);
-                }
-                assert_eq!(out, twin, "{m} {n} {k}: dealt before and dealt piece by piece");
-                for i in 0..m {
-                    for j in 0..out_stride {
-                        let product = |c: usize| f64::from(a[i * stride + c]) * f64::from(b[j * column + c * row]);
-                        let truth = 0.5 + if j < n { (0..k).map(product).sum::<f64>() } else { 0.0 };
-                        let found = f64::from(out[i * out_stride + j]);
-                        assert!((found - truth).abs() < 1e-6 * k as f64, "{m} {n} {k} at {i},{j}: {found} {truth}");
-                    }
-                }
+        assert_eq!(out, twin, "{m} {n} {k}: dealt before and dealt piece by piece");
+        for i in 0..m {
+            for j in 0..out_stride {
+                let product = |c: usize| f64::from(a[i * stride + c]) * f64::from(b[j * column + c * row]);
+                let truth = 0.5 + if j < n { (0..k).map(product).sum::<f64>() } else { 0.0 };
+                let found = f64::from(out[i * out_stride + j]);
+                assert!((found - truth).abs() < 1e-6 * k as f64, "{m} {n} {k} at {i},{j}: {found} {truth}");
             }
         }
     }

@@ -24,7 +24,7 @@ macro_rules! dispatch {
                 }
                 match $crate::kernels::level::level() {
                     // SAFETY: `level` found these features on this CPU.
-                    $crate::kernels::level::Level::Avx512 => unsafe { avx512($($arg),*) },
+                    level if level.has_avx512() => unsafe { avx512($($arg),*) },
                     // SAFETY: `level` found these features on this CPU.
                     $crate::kernels::level::Level::Avx2 => unsafe { avx2($($arg),*) },
                     _ => generic::<false>($($arg),*),

@@ -1,7 +1,10 @@
-//! Blocked float32 product for AVX-512: `out[m, n] += a[m, k] · b[k, n]` in tiles of 6 × 64 held in registers.
+//! Blocked float32 product: `out[m, n] += a[m, k] · b[k, n]` in tiles held in registers, 6 × 64 with AVX-512, 6 × 16 with AVX2.
 //!
 //! `a` is read where it lies (rows may overlap), `b` comes in panels of 64 columns (see `panels`). A sum runs over k in the same
 //! order however the work is split.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
@@ -13,12 +16,20 @@ use std::arch::x86_64::{
 pub(super) const WIDTH: usize = 64;
 /// Rows of a tile.
 const ROWS: usize = 6;
+/// Rows from which on dealing pays with AVX2.
+const MANY_ROWS: usize = 192;
 /// Steps of k between two visits of the output: a panel of that depth stays in the second-level cache.
 pub(super) const DEPTH: usize = 256;
 
 /// Can this CPU run the tiles?
 pub(super) fn available() -> bool {
-    super::level::level() == super::level::Level::Avx512
+    let level = super::level::level();
+    level.has_avx512() || level == super::level::Level::Avx2
+}
+
+/// Are plain weights worth dealing into panels on the way, for a product of `m` rows? With AVX2 that takes longer.
+pub(super) fn worth_dealing(m: usize) -> bool {
+    available() && (m >= MANY_ROWS || super::level::level().has_avx512())
 }
 
 /// Adds `a[m, depth] · b[depth, columns]` to `out`, on this thread; `b` is `depth` steps of a panel, of which `columns` ≤ 64 count.
@@ -37,6 +48,11 @@ pub(super) unsafe fn multiply(
     out_stride: usize,
 ) {
     assert!(b.len() >= depth * WIDTH && columns <= WIDTH, "tiles: panel");
+    #[cfg(target_arch = "x86_64")]
+    if !super::level::level().has_avx512() {
+        // SAFETY: promised by the caller; without AVX-512, tiles are available where there is AVX2.
+        return unsafe { avx2::multiply(m, columns, depth, a, a_stride, b.as_ptr(), out, out_stride) };
+    }
     for i in (0..m).step_by(ROWS) {
         // SAFETY: promised by the caller; the panel holds `depth` rows of 64 columns.
         unsafe {

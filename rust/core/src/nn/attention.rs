@@ -55,7 +55,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: Attention<'_>) -> 
 pub fn bf16_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f64) -> Result<Tensor> {
     let size = q.dim(1)? / heads;
     let out = with_slice(q, |q| {
-        with_slice(k, |k| with_slice(v, |v| bf16::attention(bf16::Attention { q, k, v, heads, size, scale: scale as f32 })))
+        with_slice(k, |k| {
+            with_slice(v, |v| bf16::attention(bf16::Attention { q, k, v, heads, size, scale: scale as f32, positions: None }))
+        })
     })???;
     Ok(Tensor::from_vec(out, q.shape(), q.device())?)
 }

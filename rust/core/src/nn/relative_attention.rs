@@ -4,7 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::{softmax, with_slice};
 use crate::Result;
+use crate::kernels::bf16::attention as bf16;
 use crate::kernels::relative_attention as kernel;
+use crate::precision::Products;
 
 /// The inputs; rows of `heads` heads one after another.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,8 @@ pub struct RelativeAttention<'a> {
     pub heads: usize,
     /// Factor on the scores.
     pub scale: f64,
+    /// Of the kernel's products; elsewhere than on the CPU they are float32.
+    pub products: Products,
 }
 
 /// `softmax(scale (q_i · k_j + r_i · p_(i − j))) v`, `[T, C]`.
@@ -35,8 +39,14 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Result<Tensor> {
         with_slice(a.r, |r| {
             with_slice(a.k, |k| {
                 with_slice(a.v, |v| {
-                    with_slice(a.p, |p| {
-                        kernel::relative_attention(kernel::RelativeAttention { q, r, k, v, p, heads, size, scale })
+                    with_slice(a.p, |p| match a.products {
+                        Products::F32 => {
+                            kernel::relative_attention(kernel::RelativeAttention { q, r, k, v, p, heads, size, scale })
+                        }
+                        Products::Bf16 => {
+                            let positions = Some(bf16::Positions { r, p });
+                            bf16::attention(bf16::Attention { q, k, v, heads, size, scale, positions })
+                        }
                     })
                 })
             })
@@ -71,9 +81,11 @@ mod tests {
         for t in [1, 2, 70, 131] {
             let new = |n: usize| Tensor::randn(0f32, 1.0, (n, 24), &Device::Cpu);
             let (q, r, k, v, p) = (new(t)?, new(t)?, new(t)?, new(t)?, new(2 * t - 1)?);
-            let inputs = RelativeAttention { q: &q, r: &r, k: &k, v: &v, p: &p, heads: 3, scale: 0.35 };
-            let (x, y) = (relative_attention(inputs)?, plain(inputs)?);
-            assert!((x - y)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-5, "{t} rows");
+            for (products, limit) in [(Products::F32, 1e-5), (Products::Bf16, 0.1)] {
+                let inputs = RelativeAttention { q: &q, r: &r, k: &k, v: &v, p: &p, heads: 3, scale: 0.35, products };
+                let (x, y) = (relative_attention(inputs)?, plain(inputs)?);
+                assert!((x - y)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < limit, "{t} rows, {products:?}");
+            }
         }
         Ok(())
     }

@@ -1,20 +1,19 @@
-//! Multi-head attention whose two products are in bfloat16: blocks of queries against all keys, softmax in float32 between them.
+//! Multi-head attention whose products are in bfloat16: blocks of queries against all keys, softmax in float32 between them.
+//! With relative positions (Transformer-XL, arXiv:1901.02860) the scores have a second product, as in
+//! [`crate::kernels::relative_attention`].
 
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::round::{round, round_all, value};
-use super::{Bf16Matrix, DEPTH, SLACK};
-use crate::kernels::maths;
-use crate::kernels::norm::maximum;
+use super::round::round_all;
+use super::softmax::exponentials;
+use super::{Bf16Matrix, COLUMNS, DEPTH, SLACK};
 use crate::kernels::pointer::SharedMut;
 use crate::kernels::scratch;
-use crate::kernels::simd::dispatch;
 
 /// Queries a task handles, a multiple of the rows of a register tile.
 const BLOCK: usize = 48;
-const LANES: usize = 16;
 
 /// What to attend over; `heads` heads of `size` channels, rows of `heads * size` numbers.
 #[derive(Clone, Copy, Debug)]
@@ -29,73 +28,91 @@ pub struct Attention<'a> {
     pub heads: usize,
     /// Channels of a head.
     pub size: usize,
-    /// Factor on q·k, above 0.
+    /// Factor on the scores, above 0.
     pub scale: f32,
+    /// Relative positions, for as many keys as queries.
+    pub positions: Option<Positions<'a>>,
+}
+
+/// Adds `r_i · p_(i − j)` to the score of query i and key j.
+#[derive(Clone, Copy, Debug)]
+pub struct Positions<'a> {
+    /// Queries for the positions, `[t, heads * size]`.
+    pub r: &'a [f32],
+    /// Positions t − 1 down to −(t − 1), `[2t - 1, heads * size]`.
+    pub p: &'a [f32],
+}
+
+#[derive(Default)]
+struct Memory {
+    scores: Vec<f32>,
+    band: Vec<f32>,
+    weights: Vec<u16>,
 }
 
 thread_local! {
-    /// A task's scores and its weights: kept, because every page of a fresh allocation costs a fault.
-    static MEMORY: RefCell<(Vec<f32>, Vec<u16>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// A task's memory, kept, because every page of a fresh allocation costs a fault.
+    static MEMORY: RefCell<Memory> = RefCell::new(Memory::default());
 }
 
-dispatch!(
-    /// `weights = e^(scale (scores − max))`, rounded to bfloat16, and their sum after rounding.
-    fn exponentials(scores: &[f32], scale: f32, weights: &mut [u16]) -> f32;
-    fma => {
-        let shift = scale * maximum(scores);
-        let mut sums = [0f32; LANES];
-        let (blocks, rest) = scores.as_chunks::<LANES>();
-        let (to, to_rest) = weights.as_chunks_mut::<LANES>();
-        for (scores, to) in blocks.iter().zip(to) {
-            for l in 0..LANES {
-                to[l] = round(maths::exp(fma, fma(scores[l], scale, -shift)));
-                sums[l] += value(to[l]);
-            }
-        }
-        for ((score, to), sum) in rest.iter().zip(to_rest).zip(&mut sums) {
-            *to = round(maths::exp(fma, fma(*score, scale, -shift)));
-            *sum += value(*to);
-        }
-        sums.iter().sum()
-    }
-);
+/// One head's factors, dealt once for all its queries.
+struct Head {
+    keys: Bf16Matrix,
+    values: Bf16Matrix,
+    positions: Option<Bf16Matrix>,
+}
 
-/// `softmax(scale q kᵀ) v`, `[t, heads * size]`.
+/// `softmax(scale (q kᵀ + positions)) v`, `[t, heads * size]`.
 pub fn attention(a: Attention<'_>) -> Vec<f32> {
-    let Attention { q, k, v, heads, size, scale } = a;
+    let Attention { q, k, v, heads, size, scale, positions } = a;
     let width = heads * size;
     let (t, s) = (q.len() / width, k.len() / width);
     assert!(s > 0 && q.len() == t * width && k.len() == s * width && v.len() == k.len(), "attention: sizes");
-    let dealt: Vec<_> = (0..heads)
-        .into_par_iter()
-        .map(|h| {
-            let (k, v) = (&k[h * size..], &v[h * size..]);
-            (Bf16Matrix::of_rows(k, s, size, width), Bf16Matrix::of_columns(v, size, s, width))
-        })
-        .collect();
+    assert!(positions.is_none_or(|x| s == t && x.r.len() == q.len() && x.p.len() == (2 * t - 1) * width), "attention: positions");
+    let deal = |h: usize| Head {
+        keys: Bf16Matrix::of_rows(&k[h * size..], s, size, width),
+        values: Bf16Matrix::of_columns(&v[h * size..], size, s, width),
+        positions: positions.map(|x| Bf16Matrix::of_rows(&x.p[h * size..], 2 * t - 1, size, width)),
+    };
+    let dealt: Vec<Head> = (0..heads).into_par_iter().map(deal).collect();
     let mut out = vec![0.0; t * width];
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
     let stride = s.next_multiple_of(DEPTH);
-    scratch::with_halves(q.len() + SLACK, |queries| {
+    let inputs = 1 + usize::from(positions.is_some());
+    scratch::with_halves(inputs * q.len() + SLACK, |queries| {
         round_all(q, &mut queries[..q.len()]);
-        queries[q.len()..].fill(0);
+        if let Some(positions) = positions {
+            round_all(positions.r, &mut queries[q.len()..2 * q.len()]);
+        }
+        queries[inputs * q.len()..].fill(0);
         (0..heads * blocks).into_par_iter().for_each(|job| {
             let (head, first) = (job / blocks, job % blocks * BLOCK);
             let rows = BLOCK.min(t - first);
-            let (keys, values) = &dealt[head];
-            let column = head * size;
-            let to = shared.at(first * width + column, (rows - 1) * width + size);
-            MEMORY.with_borrow_mut(|(scores, weights)| {
-                scores.clear();
-                scores.resize(rows * s, 0.0);
+            let Head { keys, values, positions } = &dealt[head];
+            let from = first * width + head * size;
+            let to = shared.at(from, (rows - 1) * width + size);
+            MEMORY.with_borrow_mut(|Memory { scores, band, weights }| {
+                zeros(scores, rows * s);
+                // SAFETY: the rows of this block lie inside the queries, with SLACK numbers behind them, those of the scores inside.
+                unsafe { keys.multiply(0..keys.count(), rows, queries[from..].as_ptr(), width, scores.as_mut_ptr(), s) };
+                if let Some(positions) = positions {
+                    // the block's last query meets key 0 at position row t - first - rows, its first meets key t - 1 at 2t - 2 - first
+                    let (low, end) = (t - first - rows, 2 * t - 1 - first);
+                    let panels = low / COLUMNS..end.div_ceil(COLUMNS);
+                    let wide = panels.len() * COLUMNS;
+                    zeros(band, rows * wide);
+                    // SAFETY: as above; the band has the columns of these panels.
+                    unsafe {
+                        positions.multiply(panels, rows, queries[q.len() + from..].as_ptr(), width, band.as_mut_ptr(), wide)
+                    };
+                    for (i, (row, band)) in scores.chunks_exact_mut(s).zip(band.chunks_exact(wide)).enumerate() {
+                        let shifted = &band[low % COLUMNS + rows - 1 - i..][..s];
+                        row.iter_mut().zip(shifted).for_each(|(score, p)| *score += p);
+                    }
+                }
                 weights.resize((BLOCK * stride + SLACK).max(weights.len()), 0);
                 let mut sums = [0.0; BLOCK];
-                // SAFETY: the rows of this block lie inside the queries, with SLACK numbers behind them; so do those of the scores.
-                unsafe {
-                    let from = queries.as_ptr().add(first * width + column);
-                    keys.multiply(0..keys.count(), rows, from, width, scores.as_mut_ptr(), s);
-                }
                 for ((scores, weights), sum) in scores.chunks_exact(s).zip(weights.chunks_exact_mut(stride)).zip(&mut sums) {
                     *sum = exponentials(scores, scale, &mut weights[..s]);
                     weights[s..].fill(0);
@@ -114,6 +131,11 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         });
     });
     out
+}
+
+fn zeros(memory: &mut Vec<f32>, len: usize) {
+    memory.clear();
+    memory.resize(len, 0.0);
 }
 
 #[cfg(test)]
@@ -137,7 +159,10 @@ mod tests {
         let mut out = vec![0.0; t * width];
         for (i, h) in (0..t).flat_map(|i| (0..a.heads).map(move |h| (i, h))) {
             let at = |x: &[f32], i: usize, c: usize| f64::from(x[i * width + h * a.size + c]);
-            let score = |j: usize| (0..a.size).map(|c| at(a.q, i, c) * at(a.k, j, c)).sum::<f64>() * f64::from(a.scale);
+            let score = |j: usize| {
+                let position = |c: usize| a.positions.map_or(0.0, |x| at(x.r, i, c) * at(x.p, t - 1 + j - i, c));
+                (0..a.size).map(|c| at(a.q, i, c) * at(a.k, j, c) + position(c)).sum::<f64>() * f64::from(a.scale)
+            };
             let weights: Vec<f64> = (0..s).map(|j| score(j).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for c in 0..a.size {
@@ -153,9 +178,18 @@ mod tests {
             for (t, s, heads, size) in [(1, 1, 1, 4), (5, 37, 3, 8), (48, 64, 2, 64), (130, 130, 2, 7), (70, 201, 1, 64)] {
                 let width = heads * size;
                 let (q, k, v) = (noise(t * width, 1), noise(s * width, 2), noise(s * width, 3));
-                let a = Attention { q: &q, k: &k, v: &v, heads, size, scale: 1.0 / (size as f32).sqrt() };
+                let a = Attention { q: &q, k: &k, v: &v, heads, size, scale: 1.0 / (size as f32).sqrt(), positions: None };
                 let found = error(&attention(a), &definition(a));
                 assert!(found < 8e-3, "{t} {s} {heads} {size}: {found}");
+            }
+            for (t, heads, size) in [(1, 1, 4), (2, 2, 8), (48, 1, 8), (49, 2, 4), (150, 2, 16)] {
+                let width = heads * size;
+                let [q, r, k, v] = [1, 2, 3, 4].map(|stream| noise(t * width, stream));
+                let p = noise((2 * t - 1) * width, 5);
+                let positions = Some(Positions { r: &r, p: &p });
+                let a = Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.7 / (size as f32).sqrt(), positions };
+                let found = error(&attention(a), &definition(a));
+                assert!(found < 1e-2, "{t} {heads} {size} with positions: {found}");
             }
         });
     }
@@ -167,7 +201,7 @@ mod tests {
         let width = heads * size;
         let v: Vec<f32> = (0..s * width).map(|i| (i % 13) as f32).collect();
         let (q, k) = (vec![0.0; t * width], noise(s * width, 4));
-        let a = Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.25 };
+        let a = Attention { q: &q, k: &k, v: &v, heads, size, scale: 0.25, positions: None };
         let (found, truth) = (attention(a), definition(a));
         assert!(found.iter().zip(&truth).all(|(f, t)| (f64::from(*f) - t).abs() < 1e-5));
     }
@@ -179,7 +213,7 @@ mod tests {
         let (mut q, k, v) = (noise(t * width, 5), noise(t * width, 6), noise(t * width, 7));
         let run = |q: &[f32], threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
-            Some(pool.install(|| attention(Attention { q, k: &k, v: &v, heads, size, scale: 0.2 })))
+            Some(pool.install(|| attention(Attention { q, k: &k, v: &v, heads, size, scale: 0.2, positions: None })))
         };
         let one = run(&q, 1);
         assert!(one.is_some() && one == run(&q, 2) && one == run(&q, 5));

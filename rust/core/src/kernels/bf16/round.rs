@@ -1,5 +1,10 @@
 //! float32 to bfloat16 and back.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m512, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mask_storeu_epi16, _mm512_maskz_loadu_ps, _mm512_storeu_si512,
+};
+
 use rayon::prelude::*;
 
 use crate::kernels::simd::dispatch;
@@ -21,13 +26,60 @@ pub(super) fn value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
+/// Rounds `from` to bfloat16; both have the same length. Numbers below the normal ones may become zero.
+pub(in crate::kernels) fn round_piece(from: &[f32], to: &mut [u16]) {
+    rounder()(from, to);
+}
+
+/// The function behind [`round_piece`], for many calls.
+pub(super) fn rounder() -> fn(&[f32], &mut [u16]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::tile::Unit::vectors() {
+        return |from, to| {
+            assert_eq!(from.len(), to.len(), "bf16: lengths");
+            // SAFETY: the CPU has the features; the lengths have just been checked.
+            unsafe { round_avx512(from, to) }
+        };
+    }
+    round_plain
+}
+
 dispatch!(
-    /// Rounds `from` to bfloat16; both have the same length.
-    pub(in crate::kernels) fn round_piece(from: &[f32], to: &mut [u16]);
+    fn round_plain(from: &[f32], to: &mut [u16]);
     fma => {
         to.iter_mut().zip(from).for_each(|(to, v)| *to = round(*v));
     }
 );
+
+/// # Safety
+/// The CPU must have these features, and both slices the same length.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn round_avx512(from: &[f32], to: &mut [u16]) {
+    const STEP: usize = 32;
+    let bits = |a: __m512, b: __m512| -> __m512i {
+        // SAFETY: both are 64 bytes of any value.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(b, a)) }
+    };
+    let (whole, rest) = (from.len() / STEP * STEP, from.len() % STEP);
+    let (source, target) = (from.as_ptr(), to.as_mut_ptr());
+    for at in (0..whole).step_by(STEP) {
+        // SAFETY: `at` counts whole steps.
+        unsafe {
+            let (a, b) = (_mm512_loadu_ps(source.add(at)), _mm512_loadu_ps(source.add(at + STEP / 2)));
+            _mm512_storeu_si512(target.add(at).cast(), bits(a, b));
+        }
+    }
+    if rest > 0 {
+        let mask = (1u32 << rest) - 1;
+        // SAFETY: masked lanes are neither read nor written; the second pointer may lie behind the slice.
+        unsafe {
+            let a = _mm512_maskz_loadu_ps(mask as u16, source.add(whole));
+            let b = _mm512_maskz_loadu_ps((mask >> (STEP / 2)) as u16, source.add(whole).wrapping_add(STEP / 2));
+            _mm512_mask_storeu_epi16(target.add(whole).cast(), mask, bits(a, b));
+        }
+    }
+}
 
 dispatch!(
     /// `to[j] = (even[j], odd[j])`, both of `from.len()` numbers; without `odd`, zeros.
@@ -65,8 +117,17 @@ mod tests {
             let mut found = vec![0; all.len()];
             round_all(&all, &mut found);
             for (v, bits) in all.iter().zip(found) {
-                let truth = half::bf16::from_f32(*v);
-                assert!(truth.to_bits() == bits || v.is_nan() && value(bits).is_nan(), "{v:e}: {bits:x} {truth}");
+                let (truth, value) = (half::bf16::from_f32(*v), value(bits));
+                let fits = truth.to_bits() == bits || v.is_nan() && value.is_nan() || v.is_subnormal() && value == 0.0;
+                assert!(fits, "{v:e}: {bits:x} {truth}");
+            }
+            for len in 0..100 {
+                let mut found = vec![7; 101];
+                round_piece(&all[..len], &mut found[..len]);
+                assert!(found[len..].iter().all(|v| *v == 7), "wrote behind {len}");
+                let truth = |v: &f32| half::bf16::from_f32(*v).to_bits();
+                let same = |(v, bits): (&f32, &u16)| truth(v) == *bits || !v.is_normal();
+                assert!(all.iter().zip(&found[..len]).all(same), "{len}");
             }
         });
     }

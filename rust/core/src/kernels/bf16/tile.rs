@@ -9,6 +9,11 @@ use std::arch::x86_64::{
 use super::round::value;
 use super::{COLUMNS, PAIR};
 use crate::kernels::simd::dispatch;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::{
+    amx,
+    level::{Level, level},
+};
 
 /// Rows of a register tile.
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +22,9 @@ const ROWS: usize = 6;
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernels) enum Unit {
+    /// Intel's tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// AVX-512 with `vdpbf16ps`.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -28,14 +36,24 @@ impl Unit {
     /// The best of this CPU, within the level that the kernels run at.
     pub(in crate::kernels) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Self::Avx512.available() && crate::kernels::tiles::available() {
-            return Self::Avx512;
+        match level() {
+            Level::Amx => return Self::Amx,
+            _ if Self::vectors() => return Self::Avx512,
+            _ => {}
         }
         Self::Plain
     }
 
+    /// Are there vectors of bfloat16, within the level that the kernels run at?
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn vectors() -> bool {
+        Self::Avx512.available() && level().has_avx512()
+    }
+
     pub(super) fn available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
             Self::Plain => true,
@@ -60,6 +78,9 @@ impl Unit {
     ) {
         assert!(panel.len() >= k.next_multiple_of(PAIR) * COLUMNS && columns <= COLUMNS, "bf16: panel");
         match self {
+            // SAFETY: promised by the caller.
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => unsafe { amx::bf16::multiply(m, columns, k, a, a_stride, panel, out, out_stride) },
             // SAFETY: promised by the caller.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512(m, columns, k, a, a_stride, panel, out, out_stride) },

@@ -96,4 +96,12 @@ impl Activations {
         let (bytes, step) = unsafe { (self.bytes.read(at * GROUP, GROUP), self.steps.read(at, 1)[0]) };
         (bytes.as_chunks().0, step.0, step.1)
     }
+
+    /// `count` rows from `first` on: bytes `[count, groups, GROUP]`, and scales and corrections `[count, groups]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn rows(&self, first: usize, count: usize) -> (&[u8], &[(f32, i32)]) {
+        let (at, len) = (first * self.groups, count * self.groups);
+        // SAFETY: as in `group`.
+        unsafe { (self.bytes.read(at * GROUP, len * GROUP), self.steps.read(at, len)) }
+    }
 }

@@ -1,11 +1,19 @@
-//! One panel of weights times a few rows, once for every CPU level.
+//! One panel of weights times rows of activations, once for every CPU level.
 
 use super::activations::Activations;
 use super::{COLUMNS, GROUP, OFFSET, PAGE, QUAD};
 
+/// Rows of a register tile.
+const ROWS: usize = 6;
+/// Fewer rows than these wait for their weights anyway.
+#[cfg(target_arch = "x86_64")]
+const AMX_ROWS: usize = 4;
+
 /// How a tile is computed; all give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Vnni,
     #[cfg(target_arch = "x86_64")]
@@ -19,6 +27,9 @@ impl Level {
         #[cfg(target_arch = "x86_64")]
         {
             let level = crate::kernels::level::level();
+            if level == crate::kernels::level::Level::Amx {
+                return Self::Amx;
+            }
             if level == crate::kernels::level::Level::Avx512 && Self::Vnni.available() {
                 return Self::Vnni;
             }
@@ -32,19 +43,57 @@ impl Level {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn available(self) -> bool {
         match self {
+            Self::Amx => crate::kernels::level::Level::Amx.available(),
             Self::Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
             Self::Avx2 => is_x86_feature_detected!("avx2"),
             Self::Plain => true,
         }
     }
 
-    /// Products of one panel with `R` rows from `first` on, without the scales of the outputs.
+    /// Products of one panel with `rows` rows from `first` on, without the scales of the outputs, each handed to `store`.
     #[inline(always)]
-    pub(super) fn tile<const R: usize>(self, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+    pub(super) fn rows(
+        self,
+        panel: &[u8],
+        x: &Activations,
+        first: usize,
+        rows: usize,
+        mut store: impl FnMut(usize, &[f32; COLUMNS]),
+    ) {
+        let (mut row, end) = (first, first + rows);
+        #[cfg(target_arch = "x86_64")]
+        while self == Self::Amx && row + AMX_ROWS <= end {
+            use crate::kernels::amx::{INT8_ROWS, multiply_int8};
+            let count = INT8_ROWS.min(end - row);
+            let (bytes, steps) = x.rows(row, count);
+            // SAFETY: `best` (and the tests) found that this level is available.
+            let totals = unsafe { multiply_int8(panel, bytes, steps, count) };
+            totals.iter().enumerate().take(count).for_each(|(r, totals)| store(row + r, totals));
+            row += count;
+        }
+        while row < end {
+            macro_rules! tiles {
+                ($($r:literal)*) => {
+                    match (end - row).min(ROWS) {
+                        $($r => {
+                            let totals = self.tile::<$r>(panel, x, row);
+                            totals.iter().enumerate().for_each(|(r, totals)| store(row + r, totals));
+                            row += $r;
+                        })*
+                        _ => break,
+                    }
+                };
+            }
+            tiles!(1 2 3 4 5 6);
+        }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize>(self, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
         match self {
             // SAFETY: `best` (and the tests) found the features on this CPU.
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni => unsafe { vnni(panel, x, first) },
+            Self::Amx | Self::Vnni => unsafe { vnni(panel, x, first) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2(panel, x, first) },

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use crate::config::FlowEncoder as Config;
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, add, relative_attention};
+use crate::precision::Products;
 use crate::{Device, Result, Weights};
 
 /// Of the feed-forward layers.
@@ -30,6 +31,7 @@ pub(super) struct Layer {
     feed_forward: [Linear; 2],
     heads: usize,
     scale: f64,
+    products: Products,
 }
 
 impl Layer {
@@ -55,6 +57,7 @@ impl Layer {
             ],
             heads: c.heads,
             scale: 1.0 / (size as f64).sqrt(),
+            products: weights.products(),
         })
     }
 
@@ -70,6 +73,7 @@ impl Layer {
             p: &self.position.forward(positions)?,
             heads: self.heads,
             scale: self.scale,
+            products: self.products,
         })?;
         let x = self.out.forward_fused(&attended, &Fused { add: &[x], ..Fused::default() })?;
         let silu = Some(Pointwise::Function(ACTIVATION));

@@ -13,6 +13,7 @@ use super::spectrum::Spectrum;
 use crate::config::Vocoder as Config;
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, ConvTranspose1d, Fused, Pointwise, weight_norm};
+use crate::precision::Products;
 use crate::tap::{tap, tap_difference};
 use crate::{Device, Matrix, Observer, Result, Weights};
 
@@ -52,6 +53,8 @@ impl Generator {
             values.iter_mut().for_each(|v| *v /= blocks as f32);
             values
         };
+        // the way in of the excitation and the way out, whose result is exponentiated: little work, and a third of the error
+        let exact = weights.with_products(Products::F32);
         let mut levels = Vec::new();
         for (i, (&rate, &kernel)) in c.upsample_rates.iter().zip(&c.upsample_kernels).enumerate() {
             let (input, output) = (c.base_channels >> i, c.base_channels >> (i + 1));
@@ -65,7 +68,7 @@ impl Generator {
             let source_block = weights.under("source_resblocks").under(i);
             levels.push(Level {
                 up: ConvTranspose1d::new(values, bias, input, output, kernel, rate, (kernel - rate) / 2, up.products())?,
-                source_down: Conv1d::load(&weights.under("source_downs").under(i), spectrum.parts(), output, taps, down, true)?,
+                source_down: Conv1d::load(&exact.under("source_downs").under(i), spectrum.parts(), output, taps, down, true)?,
                 source_block: ResBlock::load(&source_block, output, c.source_resblock_kernels[i], &c.resblock_dilations)?,
                 blocks: (0..blocks)
                     .map(|j| {
@@ -75,7 +78,7 @@ impl Generator {
                     .collect::<Result<_>>()?,
             });
         }
-        let (channels, parts, post) = (c.base_channels >> levels.len(), spectrum.parts(), weights.under("conv_post"));
+        let (channels, parts, post) = (c.base_channels >> levels.len(), spectrum.parts(), exact.under("conv_post"));
         let values = mean(weight_norm(&post, &[parts, channels, KERNEL])?);
         let bias = Some(post.tensor("bias", &[parts])?);
         let padded = Conv1dOptions::padded(KERNEL / 2);
