@@ -35,6 +35,7 @@ def test_the_json_says_what_was_measured_and_where(result):
     assert result["package"] and "max_tokens" in result["lengths"]
     assert [(run["threads"], run["seconds"]) for run in result["runs"]] == [(1, 0.2), (1, 0.4), (2, 0.2), (2, 0.4)]
     for run in result["runs"]:
+        assert "batch" not in run
         assert set(run["plan"]) == set(backends.TABLE)
         assert list(run["stages"]) == GENERATING
         assert "s3tokenizer.tokens" in run["voice"]["stages"] and "t3" not in run["voice"]["stages"]
@@ -133,6 +134,27 @@ def test_the_table_says_so_where_memory_is_unknown(result):
     assert all(line.split()[-1] == "–" for line in lines if "memory" in line or ", added" in line)
 
 
+def test_texts_together_beside_one_alone(capsys):
+    arguments = ["--seconds", "0.2,0.4", "--threads", "2", "--repeat", "2", "--batch", "3", "--json", "-"]
+    code, out, _ = bench(capsys, *arguments)
+    assert code == 0
+    result = json.loads(out)
+    text = benchmark.table(result)
+    for run in result["runs"]:
+        batch = run["batch"]
+        assert batch["texts"] == 3 and batch["audio_seconds"] == pytest.approx(3 * run["audio_seconds"])
+        assert list(batch["stages"]) == GENERATING
+        for turn in range(3):
+            taken = batch["end_to_end"]["runs"][turn]
+            assert batch["real_time_factor"]["runs"][turn] == pytest.approx(taken / batch["audio_seconds"])
+            assert 0.5 * taken < sum(stage["runs"][turn] for stage in batch["stages"].values()) < taken
+            factors = [batch[name]["runs"][turn] for name in ("real_time_factor", "one_by_one")]
+            assert batch["ratio"]["runs"][turn] == pytest.approx(factors[0] / factors[1])
+        assert list(run["peak_bytes"])[-1] == "batch"
+        assert f"{batch['ratio']['median']:.3f}" in text and f"{batch['end_to_end']['first']:.3f}" in text
+    assert "\n3 texts together, end to end" in text and "\n  batch, added" in text
+
+
 def test_json_on_standard_output_and_a_named_side(capsys):
     arguments = ["--seconds", "0.2", "--threads", "1", "--repeat", "1", "--backends", "rust,text=python", "--json", "-"]
     code, out, err = bench(capsys, *arguments, "--clip", ROOT / "tests" / "data" / "clips" / "short.flac")
@@ -153,6 +175,8 @@ def test_json_on_standard_output_and_a_named_side(capsys):
         (["--threads", "0"], ["--threads", "'0'"]),
         (["--repeat", "0"], ["--repeat", "'0'"]),
         (["--repeat", "1,2"], ["--repeat", "one number", "'1,2'"]),
+        (["--batch", "0"], ["--batch", "from 1 to 1024", "'0'"]),
+        (["--batch", "1,2"], ["--batch", "one number", "'1,2'"]),
         (["--json", "no/such/folder/x.json"], ["--json", "no directory"]),
         (["--json", "."], ["--json", "is a directory"]),
         (["--clip", "absent.wav"], ["absent.wav", "no such file"]),

@@ -22,6 +22,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     (tmp_path / "reference.wav").symlink_to(CLIP)
+    (tmp_path / "lines.txt").write_text("Good morning.\nHow are you?\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -34,10 +35,12 @@ def test_python_runs(folder):
         code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=40)")
         if backends.missing("t3.decoder", "python") or backends.missing("watermark", "python"):
             code = code.replace('"python,s3gen.vocoder=rust"', '"text=python,s3gen.vocoder=rust"')  # without PyTorch
+        code = code.replace("seeds=7)", "seeds=7, max_tokens=40)")
         code = code.replace('"Hello.", backends', '"Hello.", max_tokens=40, backends')
         exec(compile(code, "README.md", "exec"), names)
     assert (folder / "hello.wav").stat().st_size > 10_000
     assert (folder / "somebody.safetensors").exists()
+    assert all((folder / f"line-{number}.wav").stat().st_size > 10_000 for number in range(3))
 
 
 def test_commands_run(folder, capsys):
@@ -50,6 +53,7 @@ def test_commands_run(folder, capsys):
         assert cli.main(arguments) == 0, line
     assert "real-time factor" in capsys.readouterr().out
     assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()
+    assert (folder / "speech" / "002.wav").exists()
 
 
 def test_targets_named_in_the_documents_exist():

@@ -5,12 +5,14 @@ holding up the work; what it raises stops the work and is raised here. The GIL i
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Required
+
+from .errors import ChatterboxError
 
 _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
@@ -111,6 +113,16 @@ class SpeakerEncoder:
 
 def s3gen_prompt_mel(samples: _Floats, callback: _Callback = None) -> _Floats: ...
 
+class _Request(TypedDict):
+    prefix: T3Prefix
+    text_ids: _Ids
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    max_tokens: int
+    seed: int
+
 @final
 class T3Decoder:
     """``precision`` is one of ``"f32"``, ``"int8"``, ``"bf16"`` and ``"int8+bf16"``; with int8, large weights have 8 bits (CPU)."""
@@ -135,6 +147,21 @@ class T3Decoder:
         uniforms: NDArray[np.float64] | None = None,
         callback: _Callback = None,
     ) -> _Ids: ...
+    def generate_many(
+        self,
+        requests: Iterable[_Request],
+        finished: Callable[[int, _Ids | ChatterboxError, float], Any],
+        *,
+        rows: int,
+        callback: _Callback = None,
+    ) -> None:
+        """``generate`` of every request, at most ``rows`` together, a finished one's place taken by the next at once: the same tokens.
+
+        ``finished(index, tokens or error, seconds)`` is called with each as soon as it is finished; what it raises stops the
+        work and is raised here. ``seconds`` is its share: its own prefill, and of every step an equal part for each row in it.
+        ``callback`` is called with ``("t3", tokens so far, limits of all together)``, a finished request counting as its limit.
+        """
+
     def keep_speech(self, tokens: _Ids) -> _Ids: ...
 
 @final

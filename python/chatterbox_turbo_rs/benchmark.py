@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     bench.add_argument("--threads", default="1,2", metavar="LIST", help="numbers of threads (default: 1,2)")
     bench.add_argument("--backends", metavar="SPEC", help="which side runs each stage, such as auto,t3=rust,text=python")
     bench.add_argument("--repeat", default="3", metavar="N", help="runs after the first (default: 3)")
+    bench.add_argument("--batch", default="1", metavar="N", help="also speak N texts together (default: 1, no batch)")
     bench.add_argument("--precision", default="auto", help="as for say (default: auto)")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda or metal")
     bench.add_argument("--clip", type=Path, help="a reference clip of more than 5 s (default: the packaged one)")
@@ -43,17 +44,19 @@ def run(options: argparse.Namespace, bar: Any) -> int:
     """Measures and prints; returns 0."""
     from . import _core, measure
     from .parity.run import machine
+    from .tts import MOST_ROWS
 
     seconds = numbers("--seconds", options.seconds, float, measure.SHORTEST, measure.LONGEST)
     threads = numbers("--threads", options.threads, int, 1, MOST_THREADS)
     (repeat,) = numbers("--repeat", options.repeat, int, 1, MOST_REPEATS, count=1)
+    (batch,) = numbers("--batch", options.batch, int, 1, MOST_ROWS, count=1)
     writable("--json", options.json)
     if options.clip is not None and not options.clip.is_file():
         raise FileError(f"{options.clip}: no such file")
     backends.resolve(options.backends)
     _, config = hub.locate(options.model, progress=sys.stderr.isatty())
     job = {name: getattr(options, name) for name in ("model", "device", "precision", "backends")}
-    job |= {"repeat": repeat, "clip": str(options.clip) if options.clip else None}
+    job |= {"repeat": repeat, "batch": batch, "clip": str(options.clip) if options.clip else None}
     runs = []
     for count in threads:
         for length in seconds:
@@ -188,8 +191,23 @@ def _block(count: int, runs: Sequence[Mapping[str, Any]], mixed: bool) -> list[s
     lines.append(row("T3 tokens a second", lambda run: three(run["tokens_per_second"], "8.1f")))
     lines.append(row("T3 prefill (measured apart), ms", lambda run: three(run["t3_prefill"], "8.1f", 1e3)))
     lines.append(row("T3 later tokens, ms each", lambda run: three(run["t3_step"], "8.2f", 1e3)))
-    lines.append(row("peak memory, MB", lambda run: one((p := run["peak_bytes"]["later"]) and p / 1e6, "8.0f")))
+    if "batch" in runs[0]:
+        lines += _together(runs, row, three)
+    last = list(runs[0]["peak_bytes"])[-1]
+    lines.append(row("peak memory, MB", lambda run: one((p := run["peak_bytes"][last]) and p / 1e6, "8.0f")))
     lines.append(row("  before loading", lambda run: one((p := run["peak_bytes"]["start"]) and p / 1e6, "8.0f")))
     names = {"load": "loading", "voice": "voice", "first": "first utterance", "later": "later utterances"}
+    names |= {"batch": "batch"} if last == "batch" else {}
     lines += [row(f"  {name}, added", grown(phase)) for phase, name in names.items()]
     return [line.rstrip() for line in lines]
+
+
+def _together(runs: Sequence[Mapping[str, Any]], row: Callable[..., str], three: Callable[..., str]) -> list[str]:
+    """The rows of a batch."""
+    size = runs[0]["batch"]["texts"]
+    lines = [row(f"{size} texts together, end to end", lambda run: three(run["batch"]["end_to_end"]))]
+    lines += [row(f"  {key}", lambda run, key=key: three(run["batch"]["stages"][key])) for key in runs[0]["batch"]["stages"]]
+    lines.append(row("  real-time factor", lambda run: three(run["batch"]["real_time_factor"])))
+    lines.append(row("  of one alone, in turn", lambda run: three(run["batch"]["one_by_one"])))
+    lines.append(row("  together / alone", lambda run: three(run["batch"]["ratio"])))
+    return lines

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import backends, benchmark, hub
-from .errors import ArgumentError, ChatterboxError, FileError, TextError, TruncationWarning
+from . import backends, benchmark, hub, say_texts
+from .errors import ArgumentError, ChatterboxError, FileError, TruncationWarning
 from .parity import command as parity
 from .progress import Bar
 from .speech import format_of
@@ -75,9 +75,13 @@ def parser() -> argparse.ArgumentParser:
     _generation(demo)
     demo.set_defaults(run=_demo, max_tokens=150)  # the demo model has not learnt to stop
 
-    say = commands.add_parser("say", help="speak a text into a file")
-    say.add_argument("text", help="the text, or - to read it from standard input")
-    say.add_argument("-o", "--output", type=Path, default=Path("speech.wav"))
+    say = commands.add_parser("say", help="speak a text into a file, or every line of a file into one of its own")
+    say.add_argument("text", nargs="?", help="the text, or - to read it from standard input")
+    say.add_argument("-o", "--output", type=Path, help="file (default: speech.wav); with --texts the directory (default: speech)")
+    say.add_argument("--texts", type=Path, metavar="FILE", help="a text on each line (-: standard input); line 7 becomes 007.wav")
+    say.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="with --texts: so many are decoded together (default: 16)"
+    )
     say.add_argument("--voice", type=Path, help="a reference clip of more than 5 s, or a voice file (default: the model's own)")
     _model(say)
     _generation(say)
@@ -150,12 +154,7 @@ def _text(text: str) -> str:
     """The text, or standard input (UTF-8) for ``-``."""
     if text != "-":
         return text
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"standard input: expected UTF-8, found byte 0x{error.object[error.start]:02x} at {error.start}"
-        ) from None
+    return say_texts.decoded("standard input", sys.stdin.buffer.read())
 
 
 def _writable(path: Path) -> None:
@@ -172,21 +171,16 @@ def _none(value: str) -> str | None:
     return None if value == "none" else value
 
 
+def _speaking(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``generate`` that the options stand for."""
+    names = ("voice", "seed", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
+    given = {name: getattr(options, name) for name in names}
+    return given | {"loudness": _none(options.loudness), "watermark": _none(options.watermark)}
+
+
 def _speak(options: argparse.Namespace, bar: Bar, tts: Any, loaded: float, remark: str | None = None) -> int:
     started = time.perf_counter()
-    speech = tts.generate(
-        options.text,
-        voice=options.voice,
-        seed=options.seed,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        repetition_penalty=options.repetition_penalty,
-        max_tokens=options.max_tokens,
-        loudness=_none(options.loudness),
-        watermark=_none(options.watermark),
-        progress=bar,
-    )
+    speech = tts.generate(options.text, progress=bar, **_speaking(options))
     taken = time.perf_counter() - started
     bar.close()
     speech.save(options.output)
@@ -248,6 +242,11 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _say(options: argparse.Namespace, bar: Bar) -> int:
+    if (options.text is None) == (options.texts is None):
+        raise ArgumentError(f"say: expected a text or --texts FILE, got {'none of them' if options.text is None else 'both'}")
+    if options.texts is not None:
+        return say_texts.run(options, bar, lambda: _load(options), _speaking(options))
+    options.output = options.output or Path("speech.wav")
     _prepare(options)
     started = time.perf_counter()
     tts = _load(options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ChatterboxError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -53,6 +56,14 @@ class FileError(ChatterboxError, OSError):
 
 class CancelledError(ChatterboxError):
     """The caller stopped the work."""
+
+
+class BatchError(ChatterboxError):
+    """Some texts of a batch failed. ``results`` has the speech of the others, and the errors in the places of these."""
+
+    def __init__(self, message: str, results: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.results = list(results)
 
 
 class InternalError(ChatterboxError, RuntimeError):

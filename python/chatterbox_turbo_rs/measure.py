@@ -90,7 +90,8 @@ class Stopwatch:
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures ``job``: model, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None).
+    """Measures ``job``: model, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None),
+    and batch: texts that are also spoken together when it is above 1.
 
     Gives ``{"stopped": tokens}`` alone when the model stopped before the length was reached.
     """
@@ -127,6 +128,10 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     prefill = _prefills(tts, voice, speech.text, count, repeat)
     t3 = [sum(times[key] for key in times if key == "t3" or key.startswith("t3.")) for times in stages]
     steps = [(total - started) / (count - 1) for total, started in zip(t3, prefill)]
+    batch: dict[str, Any] = {}
+    if job.get("batch", 1) > 1:
+        batch["batch"] = _batches(tts, voice, text, count, job["seed"], job["batch"], repeat)
+        memory["batch"] = peak_bytes()
     return {
         "seconds": job["seconds"],
         "tokens": count,
@@ -143,6 +148,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         "end_to_end": summary(seconds),
         "real_time_factor": summary([value / speech.seconds for value in seconds]),
         "peak_bytes": memory,
+        **batch,
     }
 
 
@@ -155,6 +161,34 @@ def _prefills(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, repeat:
         decoder.start(voice.speaker_embedding, voice.t3_prompt_tokens, ids, count - 1).prefill()
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def _batches(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, seed: int, size: int, repeat: range) -> dict[str, Any]:
+    """``size`` texts spoken together, in turn with one alone; factors are seconds for a second of sound.
+
+    The texts differ in their seeds, so that one or the other may stop before the length: it counts with what it has spoken.
+    """
+    seconds, stages, together, alone = [], [], [], []
+    for _ in repeat:
+        started = time.perf_counter()
+        one = tts.generate(text, voice=voice, seed=seed, max_tokens=count - 1)
+        alone.append((time.perf_counter() - started) / one.seconds)
+        started = time.perf_counter()
+        many: list[Any] = tts.generate_many([text] * size, voice, seed, batch=size, max_tokens=count - 1)
+        seconds.append(time.perf_counter() - started)
+        sound = sum(speech.seconds for speech in many)
+        together.append(seconds[-1] / sound)
+        stages.append({key: sum(speech.timings[key] for speech in many) for key in many[0].timings})
+    ratios = [both / single for both, single in zip(together, alone)]
+    return {
+        "texts": size,
+        "audio_seconds": sound,
+        "end_to_end": summary(seconds),
+        "stages": _by_stage(stages),
+        "real_time_factor": summary(together),
+        "one_by_one": summary(alone),
+        "ratio": summary(ratios),
+    }
 
 
 def _by_stage(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

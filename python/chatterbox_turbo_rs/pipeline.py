@@ -109,8 +109,11 @@ class Pipeline:
         run = Run(self, plan, callback)
         normalized = run("text.normalize", text)
         text_ids = run("text.tokenize", normalized)
+        raw = self.tokens(run, voice, text_ids, parameters, seed, max_tokens)
+        return self.sound(run, voice, normalized, raw, seed, watermark)
 
-        raw = self._tokens(run, voice, text_ids, parameters, seed, max_tokens)
+    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, seed: int, watermark: str | None) -> Speech:
+        """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
@@ -123,9 +126,9 @@ class Pipeline:
         samples = run("s3gen.vocoder", mel, phases, noise)
         if watermark is not None:
             samples = run("watermark", samples)
-        return Speech(samples, SAMPLE_RATE, seed, plan, run.timings, tokens, watermark is not None, normalized)
+        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, watermark is not None, normalized)
 
-    def _tokens(
+    def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
     ) -> np.ndarray:
         """The raw tokens of the loop: inside Rust when both T3 stages are, which gives the same tokens.

@@ -36,7 +36,7 @@ def format_of(path: str | Path) -> str:
 class Speech:
     """``samples`` float32 [n] at ``sample_rate`` Hz, and how they came about.
 
-    ``seed`` and ``plan`` reproduce them; ``timings`` are seconds a stage; ``tokens`` int64 [N] are the speech tokens that
+    ``seed`` and ``plan`` reproduce them; ``timings`` are seconds a stage (of ``generate_many``, see there); ``tokens`` int64 [N] are the speech tokens that
     were vocoded (with the closing silence); ``text`` is the normalised text.
     """
 

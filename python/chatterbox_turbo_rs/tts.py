@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import numbers
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from . import _core, backends, hub
+from .arguments import number, one_of, one_voice, seed_of, seeds_of, texts_of, voices_of, whole
 from .backends import Plan, Spec
 from .conditionals import read_conds
-from .errors import ArgumentError, DeviceError, VoiceError
+from .errors import ArgumentError, BatchError, ChatterboxError, DeviceError, VoiceError
+from .many import AnyVoice, Batch, Result, Speaking, Taker
 from .pipeline import Pipeline, callback
 from .resources import Resources
 from .speech import Speech
@@ -25,6 +25,10 @@ WATERMARK = ("perth", None)
 PRECISIONS = ("auto", "f32", "int8", "bf16", "int8+bf16")
 MAX_TOKENS = 1000
 """Upstream's limit of T3's loop (the first token comes on top)."""
+ROWS = 16
+"""Texts that T3 decodes together unless the caller says otherwise."""
+MOST_ROWS = 1024
+ERRORS = ("raise", "return")
 
 
 class ChatterboxTurbo:
@@ -167,29 +171,69 @@ class ChatterboxTurbo:
         """
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")
-        watermark = self._watermark if watermark is ... else watermark
-        one_of("watermark", watermark, WATERMARK)
-        parameters = SamplerParameters(
-            _float("temperature", temperature), top_k, _float("top_p", top_p), _float("repetition_penalty", repetition_penalty)
-        )
-        whole("max_tokens", max_tokens, 1, MAX_TOKENS)
-        loudness = self._loudness if loudness is ... else loudness
-        one_of("loudness", loudness, LOUDNESS)
-        seed = int.from_bytes(os.urandom(8), "little") if seed is None else whole("seed", seed, 0, 2**64 - 1)
-        plan = resolve(backends, self._spec)
-        if watermark is not None:
-            self._pipeline.stage("watermark", plan["watermark"])  # refuse before the work, not after it
+        speaking = self._speaking(temperature, top_p, top_k, repetition_penalty, max_tokens, loudness, watermark, backends)
+        seed = seed_of(seed)
         call = callback(progress, cancel)
-        if isinstance(voice, (str, Path)):
-            voice = self._open_voice(Path(voice), loudness, backends, call)
-        elif voice is None:
-            voice = self.builtin_voice
-        if voice is None:
-            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); pass voice=tts.voice('clip.wav')")
-        if not isinstance(voice, Voice):
-            raise ArgumentError(f"voice: expected a Voice, a path or None, got {type(voice).__name__}")
-        logger.info("plan %s, seed %d", plan, seed)
-        return self._pipeline.generate(text, voice, plan, parameters, seed, int(max_tokens), watermark, call)
+        voice = self._voice_of(voice, speaking, call)
+        logger.info("plan %s, seed %d", speaking.plan, seed)
+        return self._pipeline.generate(
+            text, voice, speaking.plan, speaking.parameters, seed, speaking.max_tokens, speaking.watermark, call
+        )
+
+    def generate_many(
+        self,
+        texts: Iterable[str],
+        voices: AnyVoice | Iterable[AnyVoice] = None,
+        seeds: int | Iterable[int] | None = None,
+        *,
+        batch: int = ROWS,
+        errors: str = "raise",
+        finished: Taker | None = None,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        top_k: int = 1000,
+        repetition_penalty: float = 1.2,
+        max_tokens: int = MAX_TOKENS,
+        loudness: Any = ...,
+        watermark: Any = ...,
+        backends: Spec = None,
+        progress: Any = None,
+        cancel: Any = None,
+    ) -> list[Result]:
+        """Speaks many ``texts``, up to ``batch`` of them (1 to 1024) decoded together; a list in their order.
+
+        Each speech has the samples of ``generate(text, voice=…, seed=…)``. ``voices`` is one voice for all (what ``generate``
+        takes) or one for each text; ``seeds`` likewise: text ``i`` has seed ``seeds + i``, or ``seeds[i]``, or a random one.
+        The other arguments are those of ``generate`` and hold for all texts.
+
+        A text that fails does not stop the others. When these are done, ``errors="raise"`` raises ``BatchError``, whose
+        ``results`` are the list with the error in that text's place; ``errors="return"`` returns that list.
+        ``finished(i, speech or error)`` is called as soon as text ``i`` is done, in the order in which they are.
+
+        ``progress`` reports stages as ``generate`` does: ``"t3"`` counts the tokens of all texts of the sum of their limits (a
+        finished text counts as its limit), the others are those of the text that is at it, ``"texts"`` counts finished texts.
+        ``timings["t3"]`` is a text's share: its own prefill, and of every common step an equal part for each text in it.
+
+        T3 decodes together where both its stages are Rust's; in another plan one text follows the other. Raises at once,
+        before any work: ``ArgumentError``, ``BackendError``, ``WatermarkError``, and what is wrong with a voice that all share;
+        later ``BatchError`` and ``CancelledError``.
+        """
+        wanted = texts_of(texts)
+        chosen, drawn = voices_of(voices, len(wanted)), seeds_of(seeds, len(wanted))
+        whole("batch", batch, 1, MOST_ROWS)
+        one_of("errors", errors, ERRORS)
+        if finished is not None and not callable(finished):
+            raise ArgumentError(f"finished: expected a callable (index, speech or error), got {type(finished).__name__}")
+        speaking = self._speaking(temperature, top_p, top_k, repetition_penalty, max_tokens, loudness, watermark, backends)
+        work = Batch(self._pipeline, speaking, int(batch), callback(progress, cancel), finished)
+        opened = work.open(chosen, lambda voice, call: self._voice_of(voice, speaking, call), shared=one_voice(voices))
+        logger.info("plan %s, %d texts", speaking.plan, len(wanted))
+        results = work.speak(wanted, opened, drawn)
+        failed = [(index, result) for index, result in enumerate(results) if isinstance(result, ChatterboxError)]
+        if failed and errors == "raise":
+            index, first = failed[0]
+            raise BatchError(f"{len(failed)} of {len(results)} texts failed; texts[{index}]: {first}", results) from first
+        return results
 
     def detect_watermark(self, samples: Any, sample_rate: int = 24_000, *, backends: Spec = None) -> float:
         """Perth's confidence, 0 to 1, that float32 ``samples`` [n] carry the watermark."""
@@ -197,10 +241,44 @@ class ChatterboxTurbo:
         plan = resolve(backends, self._spec)
         return float(self._pipeline.stage("watermark", plan["watermark"]).detect(samples, sample_rate))
 
-    def _open_voice(self, path: Path, loudness: Any, spec: Spec, call: Any) -> Voice:
-        if path.suffix in (".safetensors", ".pt", ".pth"):
-            return Voice.load(path)
-        return self._pipeline.voice(path, resolve(spec, self._spec), loudness, call)
+    def _speaking(
+        self,
+        temperature: Any,
+        top_p: Any,
+        top_k: Any,
+        repetition_penalty: Any,
+        max_tokens: Any,
+        loudness: Any,
+        watermark: Any,
+        spec: Spec,
+    ) -> Speaking:
+        """What ``generate`` and ``generate_many`` take alike, checked."""
+        watermark = self._watermark if watermark is ... else watermark
+        one_of("watermark", watermark, WATERMARK)
+        penalty = number("repetition_penalty", repetition_penalty)
+        parameters = SamplerParameters(number("temperature", temperature), top_k, number("top_p", top_p), penalty)
+        max_tokens = whole("max_tokens", max_tokens, 1, MAX_TOKENS)
+        loudness = self._loudness if loudness is ... else loudness
+        one_of("loudness", loudness, LOUDNESS)
+        plan = resolve(spec, self._spec)
+        if watermark is not None:
+            self._pipeline.stage("watermark", plan["watermark"])  # refuse before the work, not after it
+        return Speaking(plan, parameters, max_tokens, watermark, loudness)
+
+    def _voice_of(self, voice: Any, speaking: Speaking, call: Any) -> Voice:
+        """The voice, read or prepared where it is a path, the checkpoint's own for None."""
+        if isinstance(voice, (str, Path)):
+            path = Path(voice)
+            if path.suffix in (".safetensors", ".pt", ".pth"):
+                return Voice.load(path)
+            return self._pipeline.voice(path, speaking.plan, speaking.loudness, call)
+        if voice is None:
+            voice = self.builtin_voice
+        if voice is None:
+            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); pass voice=tts.voice('clip.wav')")
+        if not isinstance(voice, Voice):
+            raise ArgumentError(f"voice: expected a Voice, a path or None, got {type(voice).__name__}")
+        return voice
 
 
 def _on_cpu(device: str) -> bool:
@@ -210,25 +288,3 @@ def _on_cpu(device: str) -> bool:
 def resolve(*specs: Spec) -> Plan:
     """The plan of these switches, the strongest first."""
     return backends.resolve(*specs)
-
-
-def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raises ``ArgumentError`` unless ``value`` is allowed."""
-    if not (value is None or isinstance(value, str)) or value not in allowed:
-        raise ArgumentError(f"{name}: expected {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def whole(name: str, value: Any, low: int, high: int) -> int:
-    """``value`` as int; raises ``ArgumentError`` unless it is a whole number from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise ArgumentError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
-    return int(value)
-
-
-def _float(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentError(f"{name}: expected a number, got {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ArgumentError(f"{name}: expected a number, got one beyond every float") from None

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Prefix as CorePrefix, T3Session as CoreSession};
 use chatterbox_turbo::stages::t3::generate::{self, Session, keep_speech};
+use chatterbox_turbo::stages::t3::many::{Finished, Request, generate_many};
 use chatterbox_turbo::stages::t3::sampler::SamplerParameters;
 use chatterbox_turbo::{Error, Precision, Result, draws};
 use numpy::PyArray1;
@@ -122,10 +123,58 @@ impl T3Decoder {
         Ok(to_vector(py, tokens))
     }
 
+    /// Calls `finished(index, tokens or error, seconds)` for every request as soon as it is finished.
+    #[pyo3(signature = (requests, finished, *, rows, callback=None))]
+    fn generate_many(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        finished: Py<PyAny>,
+        rows: usize,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let requests = requests.try_iter()?.map(|item| request(&item?)).collect::<PyResult<Vec<_>>>()?;
+        let raised = run(py, callback, |observer| {
+            let mut raised = None;
+            let outcome = generate_many(&self.core, &requests, rows, observer, |done| {
+                Python::attach(|py| give(py, &finished, done)).map_err(|e| {
+                    raised = Some(e);
+                    Error::Cancelled
+                })
+            });
+            if raised.is_some() { Ok(raised) } else { outcome.map(|()| None) }
+        })?;
+        raised.map_or(Ok(()), Err)
+    }
+
     fn keep_speech<'py>(&self, py: Python<'py>, tokens: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let tokens = ids("tokens", tokens)?;
         Ok(to_vector(py, keep_speech(&tokens, &self.s3gen)))
     }
+}
+
+/// A request from the mapping `_Request` of `_core.pyi`.
+fn request(item: &Bound<'_, PyAny>) -> PyResult<Request<CorePrefix>> {
+    Ok(Request {
+        prefix: item.get_item("prefix")?.cast::<T3Prefix>()?.get().core.clone(),
+        text_ids: ids("text_ids", &item.get_item("text_ids")?)?,
+        parameters: SamplerParameters {
+            temperature: item.get_item("temperature")?.extract()?,
+            top_k: item.get_item("top_k")?.extract()?,
+            top_p: item.get_item("top_p")?.extract()?,
+            repetition_penalty: item.get_item("repetition_penalty")?.extract()?,
+        },
+        seed: whole("seed", &item.get_item("seed")?)?,
+        max_tokens: whole("max_tokens", &item.get_item("max_tokens")?)?,
+    })
+}
+
+fn give(py: Python<'_>, finished: &Py<PyAny>, done: Finished) -> PyResult<()> {
+    let outcome = match done.tokens {
+        Ok(tokens) => to_vector(py, tokens).into_any(),
+        Err(e) => map(e).into_value(py).into_bound(py).into_any(),
+    };
+    finished.call1(py, (done.index, outcome, done.seconds)).map(|_| ())
 }
 
 /// Where the loop's uniforms come from.

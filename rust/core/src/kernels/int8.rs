@@ -107,9 +107,8 @@ impl Int8Matrix {
         let columns = COLUMNS.min(self.n - p * COLUMNS);
         let scales = &self.scales[p * COLUMNS..][..columns];
         level.rows(panel, x, first, rows, |row, totals| {
-            let mut products = *totals;
-            scaled(&mut products[..columns], scales);
-            store(row, &mut products[..columns]);
+            scaled(&mut totals[..columns], scales);
+            store(row, &mut totals[..columns]);
         });
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def create(resources: Resources) -> Decoder:
 
 
 class Decoder:
-    """The contract's ``Decoder``; ``generate`` runs the whole token loop in Rust, ``keep_speech`` the filter after it."""
+    """The contract's ``Decoder``; ``generate`` and ``generate_many`` run the whole token loop in Rust, ``keep_speech`` the filter."""
 
     def __init__(self, resources: Resources) -> None:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
@@ -39,7 +40,11 @@ class Decoder:
     ) -> np.ndarray:
         """``token_loop.generate`` with the Rust sampler. ``source``: ``seed`` (draws are its stream ``t3``) or ``uniforms`` float64
         [n], and ``callback``; ``prefix``: that of the first two, which begin no other utterance without it."""
-        p = parameters
-        source |= {"temperature": p.temperature, "top_p": p.top_p, "repetition_penalty": p.repetition_penalty}
-        source |= {"top_k": min(max(p.top_k, 0), 1 << 31), "max_tokens": max_tokens}
-        return self._core.generate(prefix or self.prefix(speaker_embedding, prompt_tokens), text_ids, **source)
+        prefix = prefix or self.prefix(speaker_embedding, prompt_tokens)
+        return self._core.generate(prefix, text_ids, **parameters.for_core(), max_tokens=max_tokens, **source)
+
+    def generate_many(self, requests: Iterable[tuple], parameters: SamplerParameters, max_tokens: int, **options: Any) -> None:
+        """``generate`` of every (prefix, text_ids, seed); ``options`` are those of ``_core``."""
+        shared = {**parameters.for_core(), "max_tokens": max_tokens}
+        mappings: list[Any] = [{**shared, **dict(zip(("prefix", "text_ids", "seed"), request))} for request in requests]
+        self._core.generate_many(mappings, **options)

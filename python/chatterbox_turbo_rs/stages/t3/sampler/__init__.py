@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
+from typing import Any
 
 from ....errors import ArgumentError
 
@@ -47,6 +48,12 @@ class SamplerParameters:
         # As float32, in which the penalty is applied.
         fits = _number(self.repetition_penalty) and 2.0**-149 <= self.repetition_penalty < 2.0**128 - 2.0**103
         self._expect("repetition_penalty", "a finite number above 0", fits)
+
+    def for_core(self) -> dict[str, Any]:
+        """What the Rust core takes as keyword arguments."""
+        top_k = min(max(int(self.top_k), 0), 1 << 31)
+        penalty = self.repetition_penalty
+        return {"temperature": self.temperature, "top_k": top_k, "top_p": self.top_p, "repetition_penalty": penalty}
 
     def _expect(self, name: str, expected: str, met: bool) -> None:
         if not met:

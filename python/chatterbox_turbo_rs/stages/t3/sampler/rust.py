@@ -16,12 +16,4 @@ def create(resources: Resources) -> Callable[..., int | None]:
 
 
 def sample(logits: np.ndarray, history: np.ndarray, parameters: SamplerParameters, uniform: float) -> int | None:
-    return _core.t3_sampler(
-        logits,
-        history,
-        temperature=parameters.temperature,
-        top_k=min(max(parameters.top_k, 0), 1 << 31),
-        top_p=parameters.top_p,
-        repetition_penalty=parameters.repetition_penalty,
-        uniform=uniform,
-    )
+    return _core.t3_sampler(logits, history, **parameters.for_core(), uniform=uniform)

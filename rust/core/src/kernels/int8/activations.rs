@@ -101,7 +101,7 @@ impl Activations {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn rows(&self, first: usize, count: usize) -> (&[u8], &[(f32, i32)]) {
         let (at, len) = (first * self.groups, count * self.groups);
-        // SAFETY: as in `group`.
+        // SAFETY: a product begins after its rows are set: `set` asks for that.
         unsafe { (self.bytes.read(at * GROUP, len * GROUP), self.steps.read(at, len)) }
     }
 }

@@ -58,7 +58,7 @@ impl Level {
         x: &Activations,
         first: usize,
         rows: usize,
-        mut store: impl FnMut(usize, &[f32; COLUMNS]),
+        mut store: impl FnMut(usize, &mut [f32; COLUMNS]),
     ) {
         let (mut row, end) = (first, first + rows);
         #[cfg(target_arch = "x86_64")]
@@ -67,18 +67,21 @@ impl Level {
             let count = INT8_ROWS.min(end - row);
             let (bytes, steps) = x.rows(row, count);
             // SAFETY: `best` (and the tests) found that this level is available.
-            let totals = unsafe { multiply_int8(panel, bytes, steps, count) };
-            totals.iter().enumerate().take(count).for_each(|(r, totals)| store(row + r, totals));
-            row += count;
+            let mut totals = unsafe { multiply_int8(panel, bytes, steps, count) };
+            for totals in totals.iter_mut().take(count) {
+                store(row, totals);
+                row += 1;
+            }
         }
         while row < end {
             macro_rules! tiles {
                 ($($r:literal)*) => {
                     match (end - row).min(ROWS) {
                         $($r => {
-                            let totals = self.tile::<$r>(panel, x, row);
-                            totals.iter().enumerate().for_each(|(r, totals)| store(row + r, totals));
-                            row += $r;
+                            for totals in &mut self.tile::<$r>(panel, x, row) {
+                                store(row, totals);
+                                row += 1;
+                            }
                         })*
                         _ => break,
                     }

@@ -23,7 +23,7 @@ pub trait Session {
 }
 
 /// Generates the speech tokens of one utterance with `decoder`; see [`T3Decoder::start`] for the inputs and
-/// [`run`] for the rules.
+/// [`Utterance`] for the rules.
 ///
 /// # Errors
 /// Those of [`T3Decoder::start`], of the sampler, of `uniforms` and of `observer`.
@@ -41,12 +41,7 @@ pub fn generate(
     run(&mut session, decoder.config(), parameters, uniforms, max_tokens, observer)
 }
 
-/// The loop's rules, over any session. `uniforms(step)` is the number in [0, 1) that step draws with.
-///
-/// - The first token comes from the prefill, with the start token alone as history; it is never compared with the stop
-///   token. Then at most `max_tokens` steps follow, each with all generated tokens as history: 1 + `max_tokens` tokens.
-/// - A step that samples the stop token ends the loop, as does a row of −∞ alone (which adds no token).
-/// - A stop token at the end is taken off, also when it is the first token and the only one.
+/// The loop over any session, with the rules of [`Utterance`]; `uniforms(step)` is the number in [0, 1) that step draws with.
 ///
 /// Reports `("t3", tokens so far, 1 + max_tokens)` after every token.
 ///
@@ -56,28 +51,98 @@ pub fn run(
     session: &mut impl Session,
     config: &config::T3,
     parameters: &SamplerParameters,
-    mut uniforms: impl FnMut(usize) -> Result<f64>,
+    uniforms: impl FnMut(usize) -> Result<f64>,
     max_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Vec<i64>> {
-    let (start, stop) = (i64::from(config.start_token), i64::from(config.stop_token));
-    let mut sampler = Sampler::new(*parameters)?;
-    let mut tokens = Vec::new();
-    let logits = session.prefill(observer)?;
-    let mut next = sampler.sample(&logits, &[start], uniforms(0)?)?;
-    while let Some(token) = next {
-        tokens.push(token);
-        observer.progress("t3", tokens.len(), max_tokens.saturating_add(1))?;
-        if tokens.len() > max_tokens || (tokens.len() > 1 && token == stop) {
+    let mut utterance = Utterance::new(config, parameters, uniforms, max_tokens)?;
+    let mut logits = session.prefill(observer)?;
+    while let Some(token) = utterance.sample(&logits)? {
+        observer.progress("t3", utterance.len(), utterance.most())?;
+        if utterance.is_over() {
             break;
         }
-        let logits = session.step(token)?;
-        next = sampler.sample(&logits, &tokens, uniforms(tokens.len())?)?;
+        logits = session.step(token)?;
     }
-    if tokens.last() == Some(&stop) {
-        tokens.pop();
+    Ok(utterance.finish())
+}
+
+/// The loop's rules for one utterance, whoever computes its logits: alone ([`run`]) or beside others
+/// ([`many`](super::many::generate_many)).
+///
+/// - The first token comes from the prefill, with the start token alone as history; it is never compared with the stop
+///   token. Then at most `max_tokens` steps follow, each with all generated tokens as history: 1 + `max_tokens` tokens.
+/// - A step that samples the stop token ends the loop, as does a row of −∞ alone (which adds no token).
+/// - A stop token at the end is taken off, also when it is the first token and the only one.
+#[derive(Clone, Debug)]
+pub struct Utterance<U> {
+    sampler: Sampler,
+    uniforms: U,
+    start: i64,
+    stop: i64,
+    max_tokens: usize,
+    tokens: Vec<i64>,
+    over: bool,
+}
+
+impl<U: FnMut(usize) -> Result<f64>> Utterance<U> {
+    /// Before the first token. `uniforms(step)` is the number in [0, 1) that step draws with.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a sampling parameter out of range.
+    pub fn new(config: &config::T3, parameters: &SamplerParameters, uniforms: U, max_tokens: usize) -> Result<Self> {
+        Ok(Self {
+            sampler: Sampler::new(*parameters)?,
+            uniforms,
+            start: i64::from(config.start_token),
+            stop: i64::from(config.stop_token),
+            max_tokens,
+            tokens: Vec::new(),
+            over: false,
+        })
     }
-    Ok(tokens)
+
+    /// The next token, from the `logits` `[speech_vocab]` after all tokens so far; `None` when every one is −∞. It is to be fed
+    /// to the session unless the utterance [is over](Self::is_over).
+    ///
+    /// # Errors
+    /// Those of the sampler and of `uniforms`.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<Option<i64>> {
+        let first = [self.start];
+        let history = if self.tokens.is_empty() { &first[..] } else { &self.tokens };
+        let next = self.sampler.sample(logits, history, (self.uniforms)(self.tokens.len())?)?;
+        self.tokens.extend(next);
+        self.over = next.is_none() || self.tokens.len() > self.max_tokens || (self.tokens.len() > 1 && next == Some(self.stop));
+        Ok(next)
+    }
+
+    /// Tokens so far.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// No token yet?
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The most tokens that there can be.
+    pub fn most(&self) -> usize {
+        self.max_tokens.saturating_add(1)
+    }
+
+    /// Is the last token there?
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The tokens as upstream returns them.
+    pub fn finish(mut self) -> Vec<i64> {
+        if self.tokens.last() == Some(&self.stop) {
+            self.tokens.pop();
+        }
+        self.tokens
+    }
 }
 
 /// What S3Gen is given: the tokens that it knows (start and stop are left out), then [`SILENCE_TOKENS`] silences.

@@ -2,6 +2,7 @@
 
 pub mod decoder;
 pub mod generate;
+pub mod many;
 mod prefix;
 pub mod sampler;
 mod step;
