@@ -81,6 +81,62 @@ dispatch!(
     }
 );
 
+/// The same sums in the same order, with the instruction that reads float16.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    use super::LANES;
+
+    /// Sixteen numbers.
+    #[target_feature(enable = "avx512f")]
+    fn read(from: &[u16; LANES]) -> __m512 {
+        // SAFETY: 32 bytes are read.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(from.as_ptr().cast()) })
+    }
+
+    /// As [`super::score`], for a multiple of four channels.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn score(q: &[f32], keys: &[u16], scale: f32, scores: &mut [f32]) {
+        let (q, scale) = (q.as_chunks::<4>().0, _mm512_set1_ps(scale));
+        for (block, out) in keys.chunks_exact(4 * q.len() * LANES).zip(scores.as_chunks_mut::<LANES>().0) {
+            let mut sums = [_mm512_setzero_ps(); 4];
+            for (q, keys) in q.iter().zip(block.as_chunks::<LANES>().0.as_chunks::<4>().0) {
+                for i in 0..4 {
+                    sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(q[i]), read(&keys[i]), sums[i]);
+                }
+            }
+            let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+            // SAFETY: `out` has 16 numbers.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_mul_ps(sum, scale)) };
+        }
+    }
+
+    /// As [`super::mix`], for 64 channels.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn mix(weights: &[f32], values: &[u16], out: &mut [f32; 4 * LANES]) {
+        let mut sums = [_mm512_setzero_ps(); 4];
+        let parts = out.as_chunks_mut::<LANES>().0;
+        for (sum, part) in sums.iter_mut().zip(parts.iter()) {
+            // SAFETY: a part has 16 numbers.
+            *sum = unsafe { _mm512_loadu_ps(part.as_ptr()) };
+        }
+        for (weight, row) in weights.iter().zip(values.as_chunks::<LANES>().0.as_chunks::<4>().0) {
+            let weight = _mm512_set1_ps(*weight);
+            for i in 0..4 {
+                sums[i] = _mm512_fmadd_ps(weight, read(&row[i]), sums[i]);
+            }
+        }
+        for (sum, part) in sums.iter().zip(parts) {
+            // SAFETY: a part has 16 numbers.
+            unsafe { _mm512_storeu_ps(part.as_mut_ptr(), *sum) };
+        }
+    }
+}
+
 /// `x` in float16, numbers beyond the largest cut to it.
 fn round(x: &[f32]) -> [f16; PIECE] {
     let (mut cut, mut to) = ([0f32; PIECE], [f16::ZERO; PIECE]);
@@ -117,10 +173,20 @@ impl Head for HalfHead {
     }
 
     fn score(&self, q: &[f32], scale: f32, scores: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if super::level::level().has_avx512() && q.len().is_multiple_of(4) {
+            // SAFETY: the CPU has AVX-512.
+            return unsafe { avx512::score(q, &self.keys, scale, scores) };
+        }
         score(q, &self.keys, scale, scores);
     }
 
     fn mix(&self, weights: &[f32], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let (true, Ok(out)) = (super::level::level().has_avx512(), out.try_into()) {
+            // SAFETY: the CPU has AVX-512.
+            return unsafe { avx512::mix(weights, &self.values, out) };
+        }
         mix(weights, &self.values, out);
     }
 
@@ -133,6 +199,37 @@ impl Head for HalfHead {
 mod tests {
     use super::super::cache::Cache;
     use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_instruction_for_float16_gives_the_same_bits() {
+        if !crate::kernels::level::level().has_avx512() {
+            return;
+        }
+        let noise = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by % 211) as f32 - 105.0) / 70.1).collect() };
+        let mut head = HalfHead::new(41, 64);
+        let (keys, values) = (noise(41 * 64, 31), noise(41 * 64, 57));
+        for at in 0..41 {
+            head.write(at, &keys[at * 64..][..64], &values[at * 64..][..64]);
+        }
+        head.values[7] = 3; // a subnormal number
+        let (q, weights, start) = (noise(64, 13), noise(41, 17), noise(64, 19));
+        for q in [&q[..], &q[..36]] {
+            let (mut found, mut expected) = ([0.0; 48], [0.0; 48]);
+            score(q, &head.keys, 0.3, &mut expected);
+            // SAFETY: the CPU has AVX-512.
+            unsafe { avx512::score(q, &head.keys, 0.3, &mut found) };
+            assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits));
+        }
+        for n in [1, 4, 6, 41] {
+            let mut expected: [f32; 64] = std::array::from_fn(|i| start[i]);
+            let mut found = expected;
+            mix(&weights[..n], &head.values, &mut expected);
+            // SAFETY: the CPU has AVX-512.
+            unsafe { avx512::mix(&weights[..n], &head.values, &mut found) };
+            assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{n}");
+        }
+    }
 
     #[test]
     fn large_values_stay_finite() {

@@ -50,6 +50,12 @@ pub(super) fn dot_lanes(fma: impl Fma, a: &[f32], b: &[f32]) -> f32 {
         v = add(v, &a[3 * LANES..], &b[3 * LANES..]);
     }
     let all: [f32; LANES] = std::array::from_fn(|l| (s[l] + t[l]) + (u[l] + v[l]));
+    across(all)
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+pub(super) fn across(all: [f32; LANES]) -> f32 {
     let half: [f32; LANES / 2] = std::array::from_fn(|l| all[l] + all[l + LANES / 2]);
     let quarter: [f32; LANES / 4] = std::array::from_fn(|l| half[l] + half[l + LANES / 4]);
     (quarter[0] + quarter[2]) + (quarter[1] + quarter[3])
@@ -60,18 +66,6 @@ dispatch!(
     pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32;
     fma => {
         dot_lanes(fma, a, b)
-    }
-);
-
-dispatch!(
-    /// `out[i][j] = Σ a row i · w row j`, rows of `k`: each sum as [`dot`] computes it, each row of `w` read once.
-    pub(crate) fn dots(a: &[f32], w: &[f32], k: usize, out: &mut [[f32; 64]]);
-    fma => {
-        for (j, w) in w.chunks_exact(k).enumerate() {
-            for (a, out) in a.chunks_exact(k).zip(out.iter_mut()) {
-                out[j] = dot_lanes(fma, a, w);
-            }
-        }
     }
 );
 

@@ -13,6 +13,7 @@ pub mod conv1d;
 pub mod conv2d;
 pub mod conv_transpose1d;
 pub mod depthwise;
+pub(crate) mod dots;
 pub mod elementwise;
 pub mod float_cache;
 pub(crate) mod gemm;

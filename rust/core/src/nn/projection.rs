@@ -3,13 +3,13 @@
 use candle_core::{D, Tensor};
 
 use super::{Fused, Linear, with_slice};
+use crate::kernels::dots::dots;
 use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};
-use crate::kernels::matmul::dots;
 use crate::kernels::pointer::Cells;
 use crate::{Error, Precision, Result, Weights};
 
-/// Outputs of a piece: an int8 panel's.
-const PIECE: usize = COLUMNS;
+/// Outputs of a float32 piece; an int8 piece is a panel.
+const OUTPUTS: usize = 16;
 /// Rows of float32 products that are computed together.
 const TOGETHER: usize = 16;
 
@@ -128,12 +128,16 @@ impl Projection {
         matches!(self, Self::Int8(..))
     }
 
-    /// Pieces of [`Self::piece`].
-    pub(crate) fn pieces(&self) -> usize {
-        self.output().div_ceil(PIECE)
+    fn piece_outputs(&self) -> usize {
+        if self.is_int8() { COLUMNS } else { OUTPUTS }
     }
 
-    /// Products, without the bias, of outputs `PIECE * p ..` with the first `m` rows of `input` on this thread:
+    /// Pieces of [`Self::piece`].
+    pub(crate) fn pieces(&self) -> usize {
+        self.output().div_ceil(self.piece_outputs())
+    }
+
+    /// Products, without the bias, of outputs of piece `p` with the first `m` rows of `input` on this thread:
     /// `store(row, first output, products)`. The same bits as [`Self::forward`] of one row; the weights are read once.
     ///
     /// # Safety
@@ -145,22 +149,23 @@ impl Projection {
         m: usize,
         mut store: impl FnMut(usize, usize, &mut [f32]),
     ) -> Result<()> {
-        let first = p * PIECE;
+        let first = p * self.piece_outputs();
         match self {
             Self::Int8(matrix, _) => {
                 matrix.panel(p, &input.bytes, m, |row, products| store(row, first, products));
                 Ok(())
             }
             Self::F32(linear) => linear.with_plain(|w| {
-                let (k, n) = (linear.input(), PIECE.min(linear.output() - first));
+                let (k, n) = (linear.input(), OUTPUTS.min(linear.output() - first));
                 let w = &w[first * k..][..n * k];
                 for start in (0..m).step_by(TOGETHER) {
                     let rows = TOGETHER.min(m - start);
                     // SAFETY: promised by the caller.
                     let a = unsafe { input.values.read(start * k, rows * k) };
-                    let mut products = [[0f32; PIECE]; TOGETHER];
-                    dots(a, w, k, &mut products);
-                    products.iter_mut().take(rows).enumerate().for_each(|(r, row)| store(start + r, first, &mut row[..n]));
+                    let mut products = [0f32; OUTPUTS * TOGETHER];
+                    dots(a, w, k, &mut products, OUTPUTS);
+                    let products = products.chunks_exact_mut(OUTPUTS).take(rows).enumerate();
+                    products.for_each(|(r, row)| store(start + r, first, &mut row[..n]));
                 }
             }),
         }

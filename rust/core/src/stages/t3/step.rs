@@ -197,7 +197,8 @@ impl Step<'_> {
                     into(packed, 3 * size, row, first, products);
                 }),
                 (Some(block), _, 2) => {
-                    let (row, h, width) = (piece / block.heads, piece % block.heads, size / block.heads);
+                    // sessions of one voice read the same positions of a head, one after the other
+                    let (row, h, width) = (piece % m, piece / m, size / block.heads);
                     let part = |i: usize| packed.read((3 * row + i) * size + h * width, width);
                     let out = mixed.values.write(row * size + h * width, width);
                     let cache = &caches[row * model.blocks.len() + layer];
