@@ -16,8 +16,6 @@ use std::arch::x86_64::{
 pub(super) const WIDTH: usize = 64;
 /// Rows of a tile.
 const ROWS: usize = 6;
-/// Rows from which on dealing pays with AVX2.
-const MANY_ROWS: usize = 192;
 /// Steps of k between two visits of the output: a panel of that depth stays in the second-level cache.
 pub(super) const DEPTH: usize = 256;
 
@@ -27,9 +25,9 @@ pub(super) fn available() -> bool {
     level.has_avx512() || level == super::level::Level::Avx2
 }
 
-/// Are plain weights worth dealing into panels on the way, for a product of `m` rows? With AVX2 that takes longer.
-pub(super) fn worth_dealing(m: usize) -> bool {
-    available() && (m >= MANY_ROWS || super::level::level().has_avx512())
+/// Are plain weights worth dealing into panels on the way? With AVX2 that takes what the tiles save.
+pub(super) fn worth_dealing() -> bool {
+    super::level::level().has_avx512()
 }
 
 /// Adds `a[m, depth] · b[depth, columns]` to `out`, on this thread; `b` is `depth` steps of a panel, of which `columns` ≤ 64 count.
