@@ -210,8 +210,8 @@ impl Panels {
     /// Adds `a[m, k] · panels` to the columns of `panels` in `out`, on this thread.
     ///
     /// # Safety
-    /// [`any_available`](super::tiles::any_available) must hold. Rows of k numbers at `a + i * a_stride` and of n numbers at `out + i * out_stride` must be valid for
-    /// `i < m`, and nothing else may touch those columns of `out` meanwhile.
+    /// [`any_available`](super::tiles::any_available) must hold. Rows of k numbers at `a + i * a_stride` and of n numbers at
+    /// `out + i * out_stride` must be valid for `i < m`, and nothing else may touch those columns of `out` meanwhile.
     pub(super) unsafe fn multiply(
         &self,
         panels: std::ops::Range<usize>,
