@@ -1,7 +1,7 @@
 //! Keys and values of attention heads in panels.
 
 use super::panels::{Panels, Plain};
-use super::tiles::available;
+use super::tiles::any_available;
 
 /// Keys and values of every head, dealt once for all its queries.
 pub(super) struct Heads {
@@ -13,7 +13,7 @@ impl Heads {
     /// Deals `k` and `v` `[s, heads * size]`; `None` where the tiles cannot run.
     pub(super) fn new(k: &[f32], v: &[f32], heads: usize, size: usize) -> Option<Self> {
         let (width, s) = (heads * size, k.len() / (heads * size));
-        if !available() || s == 0 {
+        if !any_available() || s == 0 {
             return None;
         }
         let keys = (0..heads).map(|h| Panels::new(Plain::new(&k[h * size..], s, size, width, 1))).collect();

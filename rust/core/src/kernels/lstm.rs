@@ -31,7 +31,7 @@ pub fn lstm(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32]) -
     let tasks = batch.div_ceil(SEQUENCES).next_multiple_of(2);
     let share = batch.div_ceil(tasks.max(1)).max(1);
     // Dealt once for all steps: columns of the plain layout are a page apart and evict each other.
-    let weight = if tiles::available() {
+    let weight = if tiles::any_available() {
         Recurrent::Panels(Panels::new(Plain::new(recurrent, 4 * hidden, hidden, 1, 4 * hidden)))
     } else {
         Recurrent::Plain(recurrent)

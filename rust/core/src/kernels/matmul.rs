@@ -157,7 +157,7 @@ pub fn matmul_add(
     if m <= FEW_ROWS {
         return few_rows(m, n, k, a, w, &mut out[out_offset..], out_stride);
     }
-    if super::tiles::worth_dealing(m) && m * n * k >= TILES_FROM {
+    if super::tiles::available() && m * n * k >= TILES_FROM {
         return tiled(m, n, a, Source::Plain(Plain::new(w, n, k, k, 1)), &mut out[out_offset..], out_stride);
     }
     let parallelism = if m * n * k < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(0) };

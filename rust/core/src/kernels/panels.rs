@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::tiles::{DEPTH, WIDTH, available, multiply};
+use super::tiles::{DEPTH, WIDTH, any_available, multiply};
 use crate::packed::{Array, Arrays, Pack, Stored};
 
 /// Columns and steps of k that are dealt at a time.
@@ -105,7 +105,7 @@ pub(super) fn transpose(from: &[f32], stride: usize, lines: usize, steps: usize,
     assert!(lines == 0 || (lines - 1) * stride + steps <= from.len(), "panels: read");
     assert!(steps > 0 && (steps - 1) * WIDTH + BLOCK <= to.len(), "panels: write");
     #[cfg(target_arch = "x86_64")]
-    if super::level::level().has_avx512() {
+    if super::tiles::available() {
         // SAFETY: the CPU has AVX-512; the sizes have just been checked.
         return unsafe { transpose_avx512(from.as_ptr(), stride, lines, steps, to.as_mut_ptr().cast()) };
     }
@@ -168,7 +168,7 @@ pub struct Panels {
 impl Panels {
     /// A weight `[n, k]`, or `None` where products do not read it from panels: on other CPUs, and below 16 outputs.
     pub fn of_weight(weight: &[f32], n: usize, k: usize) -> Option<Self> {
-        (available() && n >= BLOCK && k > 0).then(|| Self::new(Plain::new(weight, n, k, k, 1)))
+        (any_available() && n >= BLOCK && k > 0).then(|| Self::new(Plain::new(weight, n, k, k, 1)))
     }
 
     /// Deals a whole matrix.
@@ -211,8 +211,8 @@ impl Panels {
     /// Adds `a[m, k] · panels` to the columns of `panels` in `out`, on this thread.
     ///
     /// # Safety
-    /// [`available`] must hold. Rows of k numbers at `a + i * a_stride` and of n numbers at `out + i * out_stride` must be valid for
-    /// `i < m`, and nothing else may touch those columns of `out` meanwhile.
+    /// [`any_available`](super::tiles::any_available) must hold. Rows of k numbers at `a + i * a_stride` and of n numbers at
+    /// `out + i * out_stride` must be valid for `i < m`, and nothing else may touch those columns of `out` meanwhile.
     pub(super) unsafe fn multiply(
         &self,
         panels: std::ops::Range<usize>,
@@ -244,7 +244,7 @@ impl Pack for Panels {
     }
 
     fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
-        Some(Self { data: arrays.get("data", n.div_ceil(WIDTH) * k * WIDTH)?, n, k }).filter(|_| available())
+        Some(Self { data: arrays.get("data", n.div_ceil(WIDTH) * k * WIDTH)?, n, k }).filter(|_| any_available())
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn products_agree_with_float64() {
         crate::kernels::level::testing::at_every_level(|| {
-            if !available() {
+            if !any_available() {
                 return; // the products then go through the other path, which `matmul` tests
             }
             for (m, n, k) in [(1, 1, 1), (5, 18, 64), (6, 64, 512), (7, 80, 513), (13, 129, 40), (100, 200, 1100)] {
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_weight_is_dealt_where_products_read_it_so() {
-        assert_eq!(Panels::of_weight(&[0.5; 64], 16, 4).map(|p| p.dims()), available().then_some((16, 4)));
+        assert_eq!(Panels::of_weight(&[0.5; 64], 16, 4).map(|p| p.dims()), any_available().then_some((16, 4)));
         assert!(Panels::of_weight(&[0.5; 60], 15, 4).is_none());
     }
 }

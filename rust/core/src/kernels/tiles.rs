@@ -16,26 +16,23 @@ use std::arch::x86_64::{
 pub(super) const WIDTH: usize = 64;
 /// Rows of a tile.
 const ROWS: usize = 6;
-/// Rows from which on dealing pays with AVX2.
-const MANY_ROWS: usize = 192;
 /// Steps of k between two visits of the output: a panel of that depth stays in the second-level cache.
 pub(super) const DEPTH: usize = 256;
 
-/// Can this CPU run the tiles?
+/// Has this CPU the tiles of AVX-512? Then it also deals panels fast enough to do so on the way.
 pub(super) fn available() -> bool {
-    let level = super::level::level();
-    level.has_avx512() || level == super::level::Level::Avx2
+    super::level::level().has_avx512()
 }
 
-/// Are plain weights worth dealing into panels on the way, for a product of `m` rows? With AVX2 that takes longer.
-pub(super) fn worth_dealing(m: usize) -> bool {
-    available() && (m >= MANY_ROWS || super::level::level().has_avx512())
+/// Has it tiles, of AVX-512 or AVX2?
+pub(super) fn any_available() -> bool {
+    available() || super::level::level() == super::level::Level::Avx2
 }
 
 /// Adds `a[m, depth] · b[depth, columns]` to `out`, on this thread; `b` is `depth` steps of a panel, of which `columns` ≤ 64 count.
 ///
 /// # Safety
-/// [`available`] must hold. Rows of `depth` numbers at `a + i * a_stride` and of `columns` numbers at `out + i * out_stride` must be
+/// [`any_available`] must hold. Rows of `depth` numbers at `a + i * a_stride` and of `columns` numbers at `out + i * out_stride` must be
 /// valid for `i < m`, and nothing else may touch those of `out` meanwhile.
 pub(super) unsafe fn multiply(
     m: usize,
@@ -49,7 +46,7 @@ pub(super) unsafe fn multiply(
 ) {
     assert!(b.len() >= depth * WIDTH && columns <= WIDTH, "tiles: panel");
     #[cfg(target_arch = "x86_64")]
-    if !super::level::level().has_avx512() {
+    if !available() {
         // SAFETY: promised by the caller; without AVX-512, tiles are available where there is AVX2.
         return unsafe { avx2::multiply(m, columns, depth, a, a_stride, b.as_ptr(), out, out_stride) };
     }
@@ -62,7 +59,7 @@ pub(super) unsafe fn multiply(
     }
 }
 
-/// Elsewhere there are no tiles: [`available`] says so.
+/// Elsewhere there are no tiles: [`any_available`] says so.
 #[cfg(not(target_arch = "x86_64"))]
 unsafe fn any_tile(_: usize, _: usize, _: usize, _: *const f32, _: usize, _: *const f32, _: *mut f32, _: usize) {}
 
