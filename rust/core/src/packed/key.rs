@@ -14,7 +14,7 @@ use super::directory::{Cache, replace};
 use crate::Config;
 
 /// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("container.rs"),
     include_str!("mod.rs"),
     include_str!("../kernels/int8.rs"),
@@ -26,6 +26,7 @@ const SOURCES: [&str; 11] = [
     include_str!("../nn/weight.rs"),
     include_str!("../nn/weight_norm.rs"),
     include_str!("../checkpoint.rs"),
+    include_str!("../checkpoint/tensors.rs"),
 ];
 /// A file that changed less than this before its digest was taken may change again within the same tick of its clock.
 const SETTLED: Duration = Duration::from_secs(2);
