@@ -135,7 +135,7 @@ class Recorder(Pipeline):
 
         return call
 
-    def _tokens(
+    def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
     ) -> np.ndarray:
         """The loop in Python, so that logits are seen; where both T3 stages are Rust, the loop inside Rust as well."""
