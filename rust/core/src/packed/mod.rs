@@ -5,7 +5,7 @@
 //! if its key is the same to the letter and all its checksums are right; else it is made anew. Where nothing can be written,
 //! networks are loaded as without a cache.
 //!
-//! A layer asks [`Weights::found`] for its packed weight and tells [`Weights::keep`] what it packed. A form that can be kept
+//! A layer asks [`Weights::found`] for its packed weight and notes what it packed ([`Note::keep`]). A form that can be kept
 //! implements [`Pack`]. Tensors that are used as they are stay in the checkpoint; so do all checks of names, shapes and dtypes. That
 //! values are finite was checked when they were packed.
 

@@ -17,7 +17,7 @@ use super::step::{self, Steps};
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection};
+use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection, add};
 use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
@@ -373,7 +373,7 @@ impl Model {
         let speaker = self.speaker.forward(&speaker)?; // [1, C]
         let prompt = self.speech.forward(prefix.prompt())?; // [P, C]
         let x = Tensor::cat(&[speaker, prompt], 0)?;
-        Ok((&x + self.positions.range(0, x.dim(0)?)?)?)
+        add(&x, &self.positions.range(0, x.dim(0)?)?)
     }
 
     /// `[text | start]` with positions from `first` on, `[T + 1, C]`.
@@ -381,7 +381,7 @@ impl Model {
         let text = self.text.forward(text)?; // [T, C]
         let start = self.speech.forward(&[i64::from(self.config.start_token)])?; // [1, C]
         let x = Tensor::cat(&[text, start], 0)?;
-        Ok((&x + self.positions.range(first, x.dim(0)?)?)?)
+        add(&x, &self.positions.range(first, x.dim(0)?)?)
     }
 
     /// `x` `[1, C]` → logits `[speech_vocab]`.
@@ -431,10 +431,10 @@ impl Block {
         }
         let (x, q) = (x.narrow(0, t - rows, rows)?, packed.narrow(0, t - rows, rows)?.narrow(1, 0, size)?);
         let mixed = cache.attend(&q, &k, &v, self.heads, self.scale(size))?;
-        let x = (x + self.attn_c_proj.forward(&mixed)?)?;
+        let x = add(&x, &self.attn_c_proj.forward(&mixed)?)?;
         let hidden = ACTIVATION.forward(&self.mlp_c_fc.forward(&self.ln_2.forward(&x)?)?)?; // [rows, ffn]
         let more = self.mlp_c_proj.forward(&hidden)?;
-        Ok((x + more)?)
+        add(&x, &more)
     }
 
     /// Factor on the scores of a backbone of width `size`.
