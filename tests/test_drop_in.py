@@ -105,6 +105,20 @@ def test_a_model_has_upstreams_attributes(model):
     assert list(vars(model.conds.t3)) == T3_KEYS and list(model.conds.gen) == GEN_KEYS
 
 
+def test_a_voice_is_kept_until_its_conditionals_change(model, monkeypatch):
+    seen = []
+    usual = model.engine.generate
+    monkeypatch.setattr(
+        model.engine, "generate", lambda text, voice, **options: seen.append(voice) or usual(text, voice=voice, **options)
+    )
+    model.generate("One.")
+    model.generate("Two.")
+    model.conds.t3.speaker_emb = np.asarray(model.conds.t3.speaker_emb) * np.float32(0.5)
+    model.generate("Three.")
+    assert seen[0] is seen[1] and seen[2] is not seen[1]
+    assert (seen[2].speaker_embedding == seen[1].speaker_embedding * np.float32(0.5)).all()
+
+
 def torch_is(monkeypatch, module: types.ModuleType | None) -> None:
     """Makes the drop-in see torch as installed and imported, or as neither."""
     util = types.SimpleNamespace(find_spec=lambda name: module)

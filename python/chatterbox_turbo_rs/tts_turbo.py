@@ -115,6 +115,7 @@ class ChatterboxTurboTTS:
         self.device = device
         self.conds = conds
         self.model_label = model_label
+        self._last: Voice | None = None
 
     @classmethod
     def from_local(cls, ckpt_dir: str | Path, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
@@ -160,6 +161,14 @@ class ChatterboxTurboTTS:
             logger.warning("Error in norm_loudness, skipping: %s", error)
             return wav
 
+    def _voice(self, conds: Conditionals) -> Voice:
+        """The voice of ``conds``: the last one where nothing has changed, since T3 keeps the prefix of a voice that it knows."""
+        voice, last = conds.voice(), self._last
+        if last is not None and voice.same_arrays(last):
+            return last
+        self._last = voice
+        return voice
+
     def prepare_conditionals(self, wav_fpath: Any, exaggeration: float = 0.5, norm_loudness: bool = True) -> None:
         """Prepares ``self.conds`` from a clip longer than 5 seconds (AssertionError otherwise, as upstream)."""
         path = os.fspath(wav_fpath) if isinstance(wav_fpath, os.PathLike) else wav_fpath
@@ -200,7 +209,7 @@ class ChatterboxTurboTTS:
         _check_as_upstream(temperature, top_k, top_p, repetition_penalty)
         speech = self.engine.generate(
             text,
-            voice=conds.voice(),
+            voice=self._voice(conds),
             seed=_seed(),
             temperature=temperature,
             top_p=top_p,

@@ -63,6 +63,10 @@ class Voice:
         seconds = len(self.s3gen_prompt_tokens) / 25
         return f"Voice({seconds:.1f} s prompt, {len(self.t3_prompt_tokens)} T3 tokens, {dict(self.metadata)})"
 
+    def same_arrays(self, other: Voice) -> bool:
+        """Does ``other`` hold the same numbers, whatever its metadata?"""
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _TENSORS)
+
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file with the metadata; whole or not at all. Raises ``FileError``."""
         from safetensors.numpy import save
