@@ -171,7 +171,7 @@ pub(super) fn multiply_add(w: &Bf16Matrix, m: usize, a: Rows<'_, u16>, out: &mut
     assert!(out_stride >= n && (m - 1) * out_stride + n <= out.len(), "bf16: output too short");
     let (shared, blocks) = (SharedMut::new(out), m.div_ceil(BLOCK));
     // few blocks: the panels are shared out too
-    let groups = (4 * super::threads()).div_ceil(blocks).min(w.count());
+    let groups = (16 * super::threads()).div_ceil(blocks).min(w.count());
     let size = w.count().div_ceil(groups);
     (0..blocks * groups).into_par_iter().for_each(|job| {
         let (first, group) = (job / groups * BLOCK, job % groups * size);

@@ -185,7 +185,7 @@ fn tiled(m: usize, n: usize, a: Rows<'_>, w: Source<'_>, out: &mut [f32], out_st
     let shared = SharedMut::new(out);
     let blocks = m.div_ceil(most);
     // few blocks: the panels are shared out too
-    let groups = (4 * super::threads()).div_ceil(blocks).min(count);
+    let groups = (16 * super::threads()).div_ceil(blocks).min(count);
     let size = count.div_ceil(groups);
     (0..blocks * groups).into_par_iter().for_each(|job| {
         let (first, group) = (job / groups * most, job % groups * size);
