@@ -55,7 +55,7 @@ fn noise(n: usize, stream: u64) -> Vec<f32> {
 }
 
 fn products(bench: &mut Bench) {
-    for (m, n, k) in [(1006, 1024, 256), (1006, 256, 1024), (506, 2048, 512), (417, 4096, 1024)] {
+    for (m, n, k) in [(1006, 1024, 256), (1006, 256, 1024), (506, 2048, 512), (250, 5120, 1280), (417, 4096, 1024)] {
         let (a, w, mut out) = (noise(m * k, 1), noise(n * k, 2), vec![0.0; m * n]);
         let panels = Panels::of_weight(&w, n, k);
         let weight = panels.as_ref().map_or(Weight::Plain(&w), Weight::Dealt);

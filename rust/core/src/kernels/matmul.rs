@@ -15,8 +15,9 @@ const FEW_ROWS: usize = 4;
 const PARALLEL_FROM: usize = 1 << 18;
 /// Products from this many multiply-adds on are worth dealing plain weights into panels.
 const TILES_FROM: usize = 1 << 15;
-/// Rows of a task of the tiled product, from dealt weights and from plain ones, whose pieces every task deals for itself.
-const TILE_ROWS: [usize; 2] = [96, 288];
+/// Most rows of a task of the tiled product, from dealt weights, whose pieces are then fetched from far away less often, and from
+/// plain ones, whose pieces every task deals for itself.
+const TILE_ROWS: [usize; 2] = [264, 288];
 const LANES: usize = 16;
 
 /// Σ a·b in 4 × 16 interleaved lanes.
