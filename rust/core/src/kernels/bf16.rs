@@ -8,6 +8,8 @@
 //! Layout: panels of [`COLUMNS`] outputs, each `[kp / 2, COLUMNS, 2]` with kp = k rounded up to [`DEPTH`]; zeros behind k and n.
 
 pub mod attention;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod round;
 mod softmax;
 mod tile;

@@ -4,6 +4,9 @@
 //! `[positions / LANES, size, LANES]`, so that the scores of [`LANES`] positions are one vector and nothing is added across lanes;
 //! the values as `[positions, size]`. Both are read strictly in order.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -178,6 +181,11 @@ impl Head for HalfHead {
             // SAFETY: the CPU has AVX-512.
             return unsafe { avx512::score(q, &self.keys, scale, scores) };
         }
+        #[cfg(target_arch = "aarch64")]
+        if q.len().is_multiple_of(4) {
+            // SAFETY: every AArch64 has NEON.
+            return unsafe { neon::score(q, &self.keys, scale, scores) };
+        }
         score(q, &self.keys, scale, scores);
     }
 
@@ -186,6 +194,11 @@ impl Head for HalfHead {
         if let (true, Ok(out)) = (super::level::level().has_avx512(), out.try_into()) {
             // SAFETY: the CPU has AVX-512.
             return unsafe { avx512::mix(weights, &self.values, out) };
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Ok(out) = <&mut [f32; neon::CHANNELS]>::try_from(&mut *out) {
+            // SAFETY: every AArch64 has NEON.
+            return unsafe { neon::mix(weights, &self.values, out) };
         }
         mix(weights, &self.values, out);
     }
@@ -200,10 +213,16 @@ mod tests {
     use super::super::cache::Cache;
     use super::*;
 
-    #[test]
     #[cfg(target_arch = "x86_64")]
+    use super::avx512 as fast;
+    #[cfg(target_arch = "aarch64")]
+    use super::neon as fast;
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn the_instruction_for_float16_gives_the_same_bits() {
-        if !crate::kernels::level::level().has_avx512() {
+        use crate::kernels::level::{Level, level};
+        if !level().has_avx512() && level() != Level::Neon {
             return;
         }
         let noise = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by % 211) as f32 - 105.0) / 70.1).collect() };
@@ -217,16 +236,16 @@ mod tests {
         for q in [&q[..], &q[..36]] {
             let (mut found, mut expected) = ([0.0; 48], [0.0; 48]);
             score(q, &head.keys, 0.3, &mut expected);
-            // SAFETY: the CPU has AVX-512.
-            unsafe { avx512::score(q, &head.keys, 0.3, &mut found) };
+            // SAFETY: the CPU has AVX-512 or NEON.
+            unsafe { fast::score(q, &head.keys, 0.3, &mut found) };
             assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits));
         }
         for n in [1, 4, 6, 41] {
             let mut expected: [f32; 64] = std::array::from_fn(|i| start[i]);
             let mut found = expected;
             mix(&weights[..n], &head.values, &mut expected);
-            // SAFETY: the CPU has AVX-512.
-            unsafe { avx512::mix(&weights[..n], &head.values, &mut found) };
+            // SAFETY: the CPU has AVX-512 or NEON.
+            unsafe { fast::mix(&weights[..n], &head.values, &mut found) };
             assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{n}");
         }
     }

@@ -9,6 +9,8 @@
 //! that `vpdpbusd` (unsigned times signed) asks for, because then its correction, 128 Σ a, is one number a row and group.
 
 mod activations;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod tile;
 
 use rayon::prelude::*;
@@ -208,7 +210,9 @@ mod tests {
     fn levels() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
         return [Level::Amx, Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        return [Level::Matrix, Level::Dot, Level::Neon, Level::Plain].into_iter().filter(|level| level.available()).collect();
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         vec![Level::Plain]
     }
 

@@ -24,6 +24,8 @@ mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod norm;
 mod operand;
 mod panels;

@@ -109,6 +109,11 @@ pub(super) fn transpose(from: &[f32], stride: usize, lines: usize, steps: usize,
         // SAFETY: the CPU has AVX-512; the sizes have just been checked.
         return unsafe { transpose_avx512(from.as_ptr(), stride, lines, steps, to.as_mut_ptr().cast()) };
     }
+    #[cfg(target_arch = "aarch64")]
+    if lines == BLOCK && steps == BLOCK {
+        // SAFETY: the sizes have just been checked.
+        return unsafe { super::tiles::neon::transpose(from.as_ptr(), stride, to.as_mut_ptr().cast()) };
+    }
     for i in 0..steps {
         for c in 0..BLOCK {
             to[i * WIDTH + c].write(if c < lines { from[c * stride + i] } else { 0.0 });

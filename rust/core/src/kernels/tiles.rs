@@ -1,10 +1,13 @@
-//! Blocked float32 product: `out[m, n] += a[m, k] · b[k, n]` in tiles held in registers, 6 × 64 with AVX-512, 6 × 16 with AVX2.
+//! Blocked float32 product: `out[m, n] += a[m, k] · b[k, n]` in tiles held in registers, 6 × 64 with AVX-512, 6 × 16 with AVX2 and
+//! with NEON.
 //!
 //! `a` is read where it lies (rows may overlap), `b` comes in panels of 64 columns (see `panels`). A sum runs over k in the same
 //! order however the work is split.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
@@ -24,9 +27,10 @@ pub(super) fn available() -> bool {
     super::level::level().has_avx512()
 }
 
-/// Has it tiles, of AVX-512 or AVX2?
+/// Has it tiles, of AVX-512, AVX2 or NEON?
 pub(super) fn any_available() -> bool {
-    available() || super::level::level() == super::level::Level::Avx2
+    use super::level::Level;
+    available() || matches!(super::level::level(), Level::Avx2 | Level::Neon)
 }
 
 /// Adds `a[m, depth] · b[depth, columns]` to `out`, on this thread; `b` is `depth` steps of a panel, of which `columns` ≤ 64 count.
@@ -50,6 +54,12 @@ pub(super) unsafe fn multiply(
         // SAFETY: promised by the caller; without AVX-512, tiles are available where there is AVX2.
         return unsafe { avx2::multiply(m, columns, depth, a, a_stride, b.as_ptr(), out, out_stride) };
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: promised by the caller; the panel holds `depth` rows of 64 columns.
+    unsafe {
+        neon::multiply(m, columns, depth, a, a_stride, b.as_ptr(), out, out_stride);
+    }
+    #[cfg(not(target_arch = "aarch64"))]
     for i in (0..m).step_by(ROWS) {
         // SAFETY: promised by the caller; the panel holds `depth` rows of 64 columns.
         unsafe {
@@ -60,7 +70,7 @@ pub(super) unsafe fn multiply(
 }
 
 /// Elsewhere there are no tiles: [`any_available`] says so.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn any_tile(_: usize, _: usize, _: usize, _: *const f32, _: usize, _: *const f32, _: *mut f32, _: usize) {}
 
 /// # Safety

@@ -41,6 +41,15 @@ pub(super) fn rounder() -> fn(&[f32], &mut [u16]) {
             unsafe { round_avx512(from, to) }
         };
     }
+    #[cfg(target_arch = "aarch64")]
+    if super::tile::Unit::Neon.available() {
+        return |from, to| {
+            assert_eq!(from.len(), to.len(), "bf16: lengths");
+            // SAFETY: the CPU has the instructions.
+            let whole = unsafe { super::neon::round(from, to) };
+            round_plain(&from[whole..], &mut to[whole..]);
+        };
+    }
     round_plain
 }
 

@@ -6,6 +6,8 @@ use std::arch::x86_64::{
     _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
 };
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::round::value;
 use super::{COLUMNS, PAIR};
 use crate::kernels::simd::dispatch;
@@ -28,6 +30,9 @@ pub(in crate::kernels) enum Unit {
     /// AVX-512 with `vdpbf16ps`.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON with `bfmmla`.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// float32 arithmetic on the widened numbers, compiled for every level.
     Plain,
 }
@@ -41,6 +46,10 @@ impl Unit {
             _ if Self::vectors() => return Self::Avx512,
             _ => {}
         }
+        #[cfg(target_arch = "aarch64")]
+        if Self::Neon.available() {
+            return Self::Neon;
+        }
         Self::Plain
     }
 
@@ -50,11 +59,15 @@ impl Unit {
         Self::Avx512.available() && level().has_avx512()
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn available(self) -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) fn available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
             Self::Amx => amx::available(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("bf16"),
             Self::Plain => true,
         }
     }
@@ -83,6 +96,9 @@ impl Unit {
             // SAFETY: promised by the caller.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512(m, columns, k, a, a_stride, panel, out, out_stride) },
+            // SAFETY: promised by the caller.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { neon::multiply(m, columns, k, a, a_stride, panel.as_ptr(), out, out_stride) },
             Self::Plain => {
                 for i in 0..m {
                     // SAFETY: promised by the caller.

@@ -1,7 +1,11 @@
 //! One panel of weights times rows of activations, once for every CPU level.
 
 use super::activations::Activations;
-use super::{COLUMNS, GROUP, OFFSET, PAGE, QUAD};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+use super::{COLUMNS, PAGE, QUAD};
+#[cfg(target_arch = "x86_64")]
+use super::{GROUP, OFFSET};
 
 /// Rows of a register tile.
 const ROWS: usize = 6;
@@ -18,6 +22,14 @@ pub(super) enum Level {
     Vnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// NEON with I8MM.
+    #[cfg(target_arch = "aarch64")]
+    Matrix,
+    /// NEON with DotProd.
+    #[cfg(target_arch = "aarch64")]
+    Dot,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Plain,
 }
 
@@ -37,15 +49,28 @@ impl Level {
                 return Self::Avx2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if crate::kernels::level::level() == crate::kernels::level::Level::Neon {
+            return [Self::Matrix, Self::Dot].into_iter().find(|level| level.available()).unwrap_or(Self::Neon);
+        }
         Self::Plain
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) fn available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
             Self::Amx => crate::kernels::level::Level::Amx.available(),
+            #[cfg(target_arch = "x86_64")]
             Self::Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Matrix => std::arch::is_aarch64_feature_detected!("i8mm"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
             Self::Plain => true,
         }
     }
@@ -100,6 +125,19 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2(panel, x, first) },
+            // a row alone would be half of a pair
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Matrix if R == 1 && Self::Dot.available() => unsafe { neon::dot(panel, x, first) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Matrix => unsafe { neon::matrix(panel, x, first) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot => unsafe { neon::dot(panel, x, first) },
+            // SAFETY: every AArch64 has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { neon::widening(panel, x, first) },
             Self::Plain => plain(panel, x, first),
         }
     }
