@@ -58,6 +58,9 @@ def test_lengths_are_forced_and_the_numbers_fit_together(result):
         assert run["tokens_per_second"]["best"] == pytest.approx(run["tokens"] / run["stages"]["t3"]["best"])
         voice = sum(stage["runs"][1] for stage in run["voice"]["stages"].values())
         assert 0 < voice <= run["voice"]["runs"][1]
+        read = run["t3_step_memory"]
+        assert read["share"] == pytest.approx(read["bytes"] / run["memory_bytes_per_second"] / run["t3_step"]["best"])
+        assert read["bytes"] > 0 and 1e8 < run["memory_bytes_per_second"] < 1e13
         assert run["load"] > 0
 
 
@@ -124,7 +127,9 @@ def test_the_table_has_every_number(result):
     for run in result["runs"]:
         for stage in [*run["stages"].values(), run["end_to_end"]]:
             assert f"{stage['first']:.3f}" in text and f"{stage['median']:.3f}" in text
-    assert {"real-time factor", "T3 tokens a second", "peak memory, MB"} <= {line[:34].strip() for line in text.splitlines()}
+    assert {"reading alone, of their time", "real-time factor", "T3 tokens a second", "peak memory, MB"} <= {
+        line[:34].strip() for line in text.splitlines()
+    }
     assert max(map(len, text.splitlines()[5:])) <= 120
 
 

@@ -1,9 +1,8 @@
 //! The peaks of a number of threads.
 
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::time::Instant;
 
+use chatterbox_turbo::kernels::memory::{read_rate, together};
 use chatterbox_turbo::kernels::{Level, level_in_use};
 
 use crate::Bound;
@@ -12,8 +11,6 @@ use crate::Bound;
 const ROUNDS: usize = 4_000_000;
 /// Accumulators: enough to hide the latency of two units.
 const SUMS: usize = 16;
-/// Bytes that are read from memory: more than a cache holds.
-const BYTES: usize = 256 << 20;
 /// Of which the best counts.
 const REPEAT: usize = 5;
 
@@ -51,45 +48,12 @@ pub fn measure(threads: usize) -> Peaks {
     let f32 = best(threads, || fma(level)) * (ROUNDS * SUMS * lanes * 2) as f64;
     let [bf16, int8] = [(has_bf16(level), bf16 as fn(), 32), (has_vnni(level), vnni, 64)]
         .map(|(has, run, lanes)| has.then(|| best(threads, run) * (ROUNDS * SUMS * lanes * 2) as f64));
-    let data = vec![1u64; BYTES / 8];
-    let piece = data.len() / threads;
-    let seconds = (0..REPEAT).map(|_| together(threads, |i| read(&data[i * piece..(i + 1) * piece]))).fold(f64::MAX, f64::min);
-    Peaks { threads, f32, bf16, int8, memory: (threads * piece * 8) as f64 / seconds }
+    Peaks { threads, f32, bf16, int8, memory: read_rate(threads) }
 }
 
 /// Calls per second of `work` on all threads.
 fn best(threads: usize, work: impl Fn() + Sync) -> f64 {
     threads as f64 / (0..REPEAT).map(|_| together(threads, |_| work())).fold(f64::MAX, f64::min)
-}
-
-/// Seconds from the first beginning of `work(index)` to its last end, for all threads at once.
-fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
-    let barrier = Barrier::new(threads);
-    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
-        let start = |i: usize| {
-            let (barrier, work) = (&barrier, &work);
-            scope.spawn(move || {
-                barrier.wait();
-                let started = Instant::now();
-                work(i);
-                (started, Instant::now())
-            })
-        };
-        let handles: Vec<_> = (0..threads).map(start).collect();
-        handles.into_iter().filter_map(|handle| handle.join().ok()).collect()
-    });
-    let (first, last) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).max());
-    first.zip(last).map_or(f64::MAX, |(first, last)| (last - first).as_secs_f64())
-}
-
-fn read(data: &[u64]) {
-    let mut sums = [0u64; 32];
-    for chunk in data.chunks_exact(32) {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum = sum.wrapping_add(*value);
-        }
-    }
-    black_box(sums);
 }
 
 fn fma_lanes(level: Level) -> usize {

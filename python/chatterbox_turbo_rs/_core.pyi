@@ -58,6 +58,9 @@ def build_info() -> _BuildInfo:
     one that ``CHATTERBOX_CPU`` names, ``cpu_precision`` what the precision ``"auto"`` is with it; DeviceError when it names none that the machine has.
     """
 
+def memory_read_rate() -> float:
+    """Bytes a second that as many threads as the kernels have read from memory together: the best of five times 256 MiB."""
+
 def cache_info() -> _Cache | None:
     """The cache of packed weights: its directory, its limit in bytes, its files (the last used first; seconds since 1970); None
     where ``CHATTERBOX_CACHE`` switches it off. ArgumentError for a ``CHATTERBOX_CACHE_GB`` that is no number.
@@ -154,6 +157,9 @@ class T3Decoder:
 
     def __new__(cls, checkpoint: Checkpoint, device: str, precision: str = "f32") -> T3Decoder: ...
     def hyperparameters(self) -> _Hyperparameters: ...
+    def step_bytes(self, position: int) -> int:
+        """Bytes that a step after ``position`` positions reads at least: the large weights, keys and values."""
+
     def start(self, speaker_embedding: _Floats, prompt_tokens: _Ids, text_ids: _Ids, max_tokens: int) -> T3Session: ...
     def prefix(self, speaker_embedding: _Floats, prompt_tokens: _Ids) -> T3Prefix: ...
     def start_from(self, prefix: T3Prefix, text_ids: _Ids, max_tokens: int) -> T3Session: ...

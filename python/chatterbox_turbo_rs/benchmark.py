@@ -191,6 +191,10 @@ def _block(count: int, runs: Sequence[Mapping[str, Any]], mixed: bool) -> list[s
     lines.append(row("T3 tokens a second", lambda run: three(run["tokens_per_second"], "8.1f")))
     lines.append(row("T3 prefill (measured apart), ms", lambda run: three(run["t3_prefill"], "8.1f", 1e3)))
     lines.append(row("T3 later tokens, ms each", lambda run: three(run["t3_step"], "8.2f", 1e3)))
+    if "t3_step_memory" in runs[0]:
+        lines.append(row("  read for each, MB", lambda run: one(run["t3_step_memory"]["bytes"] / 1e6, "8.0f")))
+        lines.append(row("  read rate of this run, GB/s", lambda run: one(run["memory_bytes_per_second"] / 1e9, "8.1f")))
+        lines.append(row("  reading alone, of their time", lambda run: one(run["t3_step_memory"]["share"], "8.2f")))
     if "batch" in runs[0]:
         lines += _together(runs, row, three)
     last = list(runs[0]["peak_bytes"])[-1]

@@ -36,9 +36,16 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     Ok(info)
 }
 
+/// Bytes a second that all threads read from memory.
+#[pyfunction]
+fn memory_read_rate(py: Python<'_>) -> PyResult<f64> {
+    door::run(py, None, |_| Ok(kernels::memory::read_rate(kernels::threads())))
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
+    module.add_function(wrap_pyfunction!(memory_read_rate, module)?)?;
     cache::register(module)?;
     checkpoint::register(module)?;
     taps::register(module)?;

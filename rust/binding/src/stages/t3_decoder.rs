@@ -38,6 +38,10 @@ impl T3Decoder {
         dict(py, self.core.hyperparameters())
     }
 
+    fn step_bytes(&self, position: usize) -> usize {
+        self.core.step_bytes(position)
+    }
+
     fn start(
         &self,
         py: Python<'_>,

@@ -24,6 +24,7 @@ mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;
+pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod norm;

@@ -107,6 +107,14 @@ impl Projection {
         }
     }
 
+    /// Bytes of the weight.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::F32(linear) => linear.output() * linear.input() * size_of::<f32>(),
+            Self::Int8(matrix, _) => matrix.output() * (matrix.input() + size_of::<f32>()), // and a scale
+        }
+    }
+
     /// Does it add a bias?
     pub fn has_bias(&self) -> bool {
         match self {

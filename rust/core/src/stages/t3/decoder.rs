@@ -122,6 +122,14 @@ impl T3Decoder {
         &self.model.config
     }
 
+    /// Bytes that a step after `position` positions reads at least: the large weights, and keys and values of all positions.
+    pub fn step_bytes(&self, position: usize) -> usize {
+        let Model { blocks, head, config, precision, .. } = &*self.model;
+        let weights: usize = blocks.iter().map(Block::bytes).sum::<usize>() + head.bytes();
+        let number = if precision.int8() { size_of::<half::f16>() } else { size_of::<f32>() };
+        weights + 2 * config.layers * config.hidden_size * position * number
+    }
+
     /// Prepares one utterance: `speaker_embedding` `[E]`, `prompt_tokens` `[0 to config.prompt_tokens]`, `text_ids`
     /// `[1 or more]`, and room for `max_tokens` steps. Nothing else than [`Self::start_from`] with a prefix of its own.
     ///
@@ -407,6 +415,11 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Of the large weights.
+    fn bytes(&self) -> usize {
+        [&self.attn_c_attn, &self.attn_c_proj, &self.mlp_c_fc, &self.mlp_c_proj].into_iter().map(Projection::bytes).sum()
+    }
+
     fn load(weights: &Weights, c: &config::T3, precision: Precision) -> Result<Self> {
         let (size, attn, mlp) = (c.hidden_size, weights.under("attn"), weights.under("mlp"));
         Ok(Self {
