@@ -40,8 +40,8 @@ except errors.DeviceError as error:
 """
 
 
-def run(level: str, *arguments: str) -> tuple[int, str, str]:
-    environment = {**os.environ, "CHATTERBOX_CPU": level, "CHATTERBOX_BACKENDS": "rust"}
+def run(level: str, *arguments: str, f32: str = "") -> tuple[int, str, str]:
+    environment = {**os.environ, "CHATTERBOX_CPU": level, "CHATTERBOX_BACKENDS": "rust", "CHATTERBOX_F32": f32}
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
@@ -62,6 +62,23 @@ def test_every_level_speaks_alike(tmp_path):
         assert not tolerances.judge(spectra, tolerances.limits("end_to_end@spectrum", "chained"))
     if "avx2" in LEVELS:  # without fused multiply-adds the last bits are others: the level is really another one
         assert np.any(spoken["baseline"] != spoken["avx2"])
+
+
+def test_float32_out_of_bfloat16_speaks_alike(tmp_path):
+    spoken = {}
+    for products in ("plain", "x3", "x6"):
+        path = tmp_path / f"{products}.npy"
+        code, _, err = run("auto", "-c", SPEAK.format(path=str(path)), f32=products)
+        assert code == 0, err
+        spoken[products] = np.load(path)
+        spectra = metrics.compare(*metrics.log_spectra(spoken["plain"], spoken[products]))
+        assert not tolerances.judge(spectra, tolerances.limits("end_to_end@spectrum", "chained"))
+    assert np.any(spoken["x3"] != spoken["x6"]) and np.any(spoken["x6"] != spoken["plain"])
+
+
+def test_a_way_to_multiply_that_cannot_be_is_one_clear_error():
+    says = 'CHATTERBOX_F32: expected auto, plain, x3, x6, got "x4"'
+    assert run("auto", "-c", LOAD, f32="x4") == (0, f"device: {says}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ pub mod attention;
 mod neon;
 mod round;
 mod softmax;
+pub mod split;
 mod tile;
 
 use std::mem::MaybeUninit;
@@ -126,6 +127,12 @@ impl Bf16Matrix {
         self.n.div_ceil(COLUMNS)
     }
 
+    /// The matrix whose panels are the array `name`.
+    fn from_array(n: usize, k: usize, name: &str, arrays: &Arrays<'_>) -> Option<Self> {
+        let len = n.div_ceil(COLUMNS) * k.next_multiple_of(DEPTH) * COLUMNS;
+        Some(Self { data: arrays.get(name, len)?, n, k })
+    }
+
     /// Adds `a[m, k] · self` to `out`, whose first column is the first of `panels`, on this thread.
     ///
     /// # Safety
@@ -158,8 +165,7 @@ impl Pack for Bf16Matrix {
     }
 
     fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
-        let len = n.div_ceil(COLUMNS) * k.next_multiple_of(DEPTH) * COLUMNS;
-        Some(Self { data: arrays.get("data", len)?, n, k })
+        Self::from_array(n, k, "data", arrays)
     }
 }
 
@@ -171,21 +177,39 @@ pub(super) fn multiply_add(w: &Bf16Matrix, m: usize, a: Rows<'_, u16>, out: &mut
     }
     assert!(a.offset + (m - 1) * a.stride + k + SLACK <= a.data.len(), "bf16: input too short");
     assert!(out_stride >= n && (m - 1) * out_stride + n <= out.len(), "bf16: output too short");
-    let (shared, blocks) = (SharedMut::new(out), m.div_ceil(BLOCK));
+    in_blocks(m, n, out, out_stride, |first, rows, panels, to| {
+        // SAFETY: all rows lie inside (asserted above); this task alone writes these rows of these panels.
+        unsafe { w.multiply(panels, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride) };
+    });
+}
+
+/// Calls `work(first row, rows, panels, their part of the output)` for blocks of `m` rows by groups of panels, which cover `out`
+/// `[m, n]` once.
+fn in_blocks(
+    m: usize,
+    n: usize,
+    out: &mut [f32],
+    out_stride: usize,
+    work: impl Fn(usize, usize, std::ops::Range<usize>, *mut f32) + Sync,
+) {
+    let (shared, blocks, count) = (SharedMut::new(out), m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
     // few blocks: the panels are shared out too
-    let groups = (16 * super::threads()).div_ceil(blocks).min(w.count());
-    let size = w.count().div_ceil(groups);
+    let groups = (16 * super::threads()).div_ceil(blocks).min(count);
+    let size = count.div_ceil(groups);
     (0..blocks * groups).into_par_iter().for_each(|job| {
         let (first, group) = (job / groups * BLOCK, job % groups * size);
         let rows = BLOCK.min(m - first);
-        let panels = group..(group + size).min(w.count());
+        let panels = group..(group + size).min(count);
         if panels.is_empty() {
             return;
         }
         let columns = (panels.end * COLUMNS).min(n) - panels.start * COLUMNS;
-        let to = shared.at(first * out_stride + panels.start * COLUMNS, (rows - 1) * out_stride + columns);
-        // SAFETY: all rows lie inside (asserted above); this task alone writes these rows of these panels.
-        unsafe { w.multiply(panels, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride) };
+        work(
+            first,
+            rows,
+            panels.clone(),
+            shared.at(first * out_stride + panels.start * COLUMNS, (rows - 1) * out_stride + columns),
+        );
     });
 }
 

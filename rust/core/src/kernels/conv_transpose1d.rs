@@ -4,6 +4,7 @@
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
 use super::bf16::Bf16Matrix;
+use super::bf16::split::SplitMatrix;
 use super::conv1d::lay;
 use super::matmul::{Rows, Weight};
 use super::operand::Operand;
@@ -33,6 +34,7 @@ enum Form {
     Plain(Vec<f32>),
     Dealt(Panels),
     Bf16(Bf16Matrix),
+    Split(SplitMatrix),
 }
 
 impl Phases {
@@ -61,7 +63,10 @@ impl Phases {
                 }
                 let weight = match products {
                     Products::Bf16 if taps > 0 => Form::Bf16(Bf16Matrix::of_weight(&dealt, output, taps * input)),
-                    _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
+                    _ => match SplitMatrix::of_weight(&dealt, output, taps * input) {
+                        Some(matrix) if taps > 0 => Form::Split(matrix),
+                        _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
+                    },
                 };
                 Phase { taps, weight }
             })
@@ -98,6 +103,7 @@ impl Phases {
             self.laid_out::<f32, E>(x, t, before, out, |weight| match weight {
                 Form::Plain(values) => Some(Weight::Plain(values)),
                 Form::Dealt(panels) => Some(Weight::Dealt(panels)),
+                Form::Split(matrix) => Some(Weight::Split(matrix)),
                 Form::Bf16(_) => None,
             })
         }

@@ -104,9 +104,13 @@ fn choice() -> &'static std::result::Result<Level, String> {
 /// The level in use.
 ///
 /// # Errors
-/// [`Error::Device`] when `CHATTERBOX_CPU` names no level, or one that this machine lacks. Whatever makes a model asks first.
+/// [`Error::Device`] when `CHATTERBOX_CPU` names no level, or one that this machine lacks, or `CHATTERBOX_F32` no way to multiply.
+/// Whatever makes a model asks first.
 pub fn level_in_use() -> Result<Level> {
-    choice().clone().map_err(Error::Device)
+    match super::bf16::split::trouble() {
+        Some(trouble) => Err(Error::Device(trouble)),
+        None => choice().clone().map_err(Error::Device),
+    }
 }
 
 /// The same for kernels, which run only after [`level_in_use`] has answered.

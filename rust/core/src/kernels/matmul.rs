@@ -3,6 +3,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::bf16::split::{self, SplitMatrix};
 use super::bf16::{Bf16Matrix, round_multiply_add};
 use super::maths::Fma;
 use super::panels::{Panels, Plain};
@@ -90,6 +91,8 @@ pub enum Weight<'a> {
     Dealt(&'a Panels),
     /// Rounded to bfloat16; the input is rounded too.
     Bf16(&'a Bf16Matrix),
+    /// In parts of bfloat16, whose products come to those of float32.
+    Split(&'a SplitMatrix),
 }
 
 impl Weight<'_> {
@@ -98,6 +101,7 @@ impl Weight<'_> {
             Self::Plain(w) => w.len() == n * k,
             Self::Dealt(panels) => panels.dims() == (n, k),
             Self::Bf16(matrix) => matrix.dims() == (n, k),
+            Self::Split(matrix) => matrix.dims() == (n, k),
         }
     }
 }
@@ -153,6 +157,7 @@ pub fn matmul_add(
             return tiled(m, n, a, Source::Dealt(panels), &mut out[out_offset..], out_stride);
         }
         Weight::Bf16(matrix) => return round_multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
+        Weight::Split(matrix) => return split::multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
         Weight::Plain(w) => w,
     };
     if m <= FEW_ROWS {

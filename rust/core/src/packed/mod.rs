@@ -164,7 +164,10 @@ impl Packing {
                 return load(weights);
             }
         };
-        let level = kernels::level_in_use()?;
+        let mut level = kernels::level_in_use()?.to_string();
+        if let Some(terms) = kernels::bf16::split::in_use() {
+            level = format!("{level}-{}", terms.name());
+        }
         let key = format!("{}, file {digest}, network {network}, format {format}, level {level}", self.maker);
         let name = format!("{network}-{format}-{level}-{}", &key::sha256([key.as_bytes()])[..16]);
         let damage = match self.cache.find(&name, &key) {

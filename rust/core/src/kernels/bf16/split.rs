@@ -1,0 +1,393 @@
+//! float32 products out of bfloat16 ones, for CPUs that multiply bfloat16 many times faster (AMX: sixteen times).
+//!
+//! A float32 is the sum of three bfloat16 numbers, each rounded from what those before it leave over, and but for 2⁻¹⁷ of itself of
+//! two. Of the products of these parts the large ones are added in float32: three of them (a₀b₀ + a₀b₁ + a₁b₀) come within some
+//! 4e-6 of the product, six (with a₁b₁, a₀b₂ and a₂b₀) as close as float32 arithmetic does.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::round::{round, value};
+use super::{Bf16Matrix, SLACK, in_blocks};
+use crate::kernels::level::{Level, level};
+use crate::kernels::matmul::Rows;
+use crate::kernels::scratch;
+use crate::kernels::simd::dispatch;
+use crate::packed::{Array, Arrays, Pack};
+
+/// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain`, `x3` or `x6`;
+/// `auto` is `x6` with AMX.
+const ENVIRONMENT: &str = "CHATTERBOX_F32";
+/// Numbers that a task splits.
+const PIECE: usize = 1 << 12;
+const NAMES: [&str; 3] = ["part0", "part1", "part2"];
+
+/// How many products of parts are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// Of two parts a number.
+    Three,
+    /// Of three parts a number.
+    Six,
+}
+
+impl Terms {
+    /// `x3` or `x6`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Three => "x3",
+            Self::Six => "x6",
+        }
+    }
+
+    fn parts(self) -> usize {
+        match self {
+            Self::Three => 2,
+            Self::Six => 3,
+        }
+    }
+
+    /// Part of an activation and part of a weight of every product, the small ones first.
+    fn pairs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Three => &[(1, 0), (0, 1), (0, 0)],
+            Self::Six => &[(2, 0), (0, 2), (1, 1), (1, 0), (0, 1), (0, 0)],
+        }
+    }
+}
+
+/// What `CHATTERBOX_F32` asks for: float32 arithmetic (`Some(None)`), a number of terms, or nothing.
+fn choose(asked: Option<&str>) -> Result<Option<Option<Terms>>, String> {
+    match asked {
+        None | Some("" | "auto") => Ok(None),
+        Some("plain") => Ok(Some(None)),
+        Some("x3") => Ok(Some(Some(Terms::Three))),
+        Some("x6") => Ok(Some(Some(Terms::Six))),
+        Some(name) => Err(format!("{ENVIRONMENT}: expected auto, plain, x3, x6, got {name:?}")),
+    }
+}
+
+/// The environment is read once: all of a process computes the same way.
+fn choice() -> &'static Result<Option<Option<Terms>>, String> {
+    static CHOICE: OnceLock<Result<Option<Option<Terms>>, String>> = OnceLock::new();
+    CHOICE.get_or_init(|| choose(std::env::var_os(ENVIRONMENT).map(|v| v.to_string_lossy().into_owned()).as_deref()))
+}
+
+/// How the products of many float32 rows are computed at the level in use; `None` stands for float32 arithmetic.
+pub fn in_use() -> Option<Terms> {
+    match choice() {
+        Ok(Some(terms)) => *terms,
+        _ if level() == Level::Amx => Some(Terms::Six),
+        _ => None,
+    }
+}
+
+/// What is wrong with the environment's choice, if anything.
+pub(in crate::kernels) fn trouble() -> Option<String> {
+    choice().as_ref().err().cloned()
+}
+
+/// A matrix of float32 numbers as bfloat16 parts.
+#[derive(Clone, Debug)]
+pub struct SplitMatrix {
+    parts: Vec<Bf16Matrix>,
+    terms: Terms,
+}
+
+impl SplitMatrix {
+    /// Splits a weight `[n, k]`, where products are computed so ([`in_use`]).
+    pub fn of_weight(weight: &[f32], n: usize, k: usize) -> Option<Self> {
+        let terms = in_use()?;
+        Some(Self::new(weight.to_vec(), terms, |rest| Bf16Matrix::of_weight(rest, n, k)))
+    }
+
+    /// Splits the matrix that `deal` makes of `values`.
+    fn new(mut values: Vec<f32>, terms: Terms, deal: impl Fn(&[f32]) -> Bf16Matrix) -> Self {
+        let part = |_| {
+            let part = deal(&values);
+            values.par_chunks_mut(PIECE).for_each(leave);
+            part
+        };
+        Self { parts: (0..terms.parts()).map(part).collect(), terms }
+    }
+
+    /// Columns and rows `(n, k)`: outputs and inputs of a weight.
+    pub fn dims(&self) -> (usize, usize) {
+        self.parts[0].dims()
+    }
+
+    /// The weight `[n, k]`: to the bit with three parts.
+    pub fn to_weight(&self) -> Vec<f32> {
+        let mut sum = vec![0.0; self.dims().0 * self.dims().1];
+        for part in self.parts.iter().rev() {
+            sum.iter_mut().zip(part.to_weight()).for_each(|(sum, v)| *sum += v);
+        }
+        sum
+    }
+}
+
+impl Pack for SplitMatrix {
+    const KIND: &'static str = "split";
+
+    fn arrays(&self) -> Vec<(&'static str, Array)> {
+        NAMES
+            .into_iter()
+            .zip(&self.parts)
+            .flat_map(|(name, part)| part.arrays().into_iter().map(move |(_, data)| (name, data)))
+            .collect()
+    }
+
+    fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
+        let terms = in_use()?;
+        let parts =
+            NAMES[..terms.parts()].iter().map(|name| Bf16Matrix::from_array(n, k, name, arrays)).collect::<Option<_>>()?;
+        Some(Self { parts, terms })
+    }
+}
+
+dispatch!(
+    /// Rounds to bfloat16, and keeps what that leaves over: nothing of what is not finite.
+    fn split(rest: &mut [f32], to: &mut [u16]);
+    fma => {
+        for (v, to) in rest.iter_mut().zip(to) {
+            *to = round(*v);
+            let left = *v - value(*to);
+            *v = if left.is_finite() { left } else { 0.0 };
+        }
+    }
+);
+
+dispatch!(
+    /// The same without the rounded numbers.
+    fn leave(rest: &mut [f32]);
+    fma => {
+        for v in rest {
+            let left = *v - value(round(*v));
+            *v = if left.is_finite() { left } else { 0.0 };
+        }
+    }
+);
+
+/// Writes the parts of `from` behind one another, `stride` apart, with [`SLACK`] zeros behind each.
+fn split_all(from: &[f32], parts: usize, to: &mut [u16], stride: usize) {
+    thread_local!(static REST: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+    let planes: Vec<Vec<&mut [u16]>> = to
+        .chunks_exact_mut(stride)
+        .take(parts)
+        .map(|plane| {
+            let (numbers, slack) = plane.split_at_mut(from.len());
+            slack.fill(0);
+            numbers.chunks_mut(PIECE).collect()
+        })
+        .collect();
+    let mut pieces: Vec<Vec<&mut [u16]>> = (0..from.len().div_ceil(PIECE)).map(|_| Vec::with_capacity(parts)).collect();
+    planes.into_iter().for_each(|plane| pieces.iter_mut().zip(plane).for_each(|(piece, part)| piece.push(part)));
+    pieces.into_par_iter().zip(from.par_chunks(PIECE)).for_each(|(piece, from)| {
+        let mut rest = REST.take();
+        rest.clear();
+        rest.extend_from_slice(from);
+        piece.into_iter().for_each(|part| split(&mut rest, part));
+        REST.set(rest);
+    });
+}
+
+/// Adds `a · wᵀ` to row `i` of `out` at `i * out_stride` for `m` rows.
+pub(in crate::kernels) fn multiply_add(w: &SplitMatrix, m: usize, a: Rows<'_>, out: &mut [f32], out_stride: usize) {
+    let (n, k) = w.dims();
+    if m == 0 {
+        return;
+    }
+    let span = (m - 1) * a.stride + k;
+    assert!(a.offset + span <= a.data.len(), "split: input too short");
+    assert!(out_stride >= n && (m - 1) * out_stride + n <= out.len(), "split: output too short");
+    let (parts, stride) = (w.terms.parts(), span + SLACK);
+    scratch::with_halves(parts * stride, |planes| {
+        split_all(&a.data[a.offset..a.offset + span], parts, planes, stride);
+        let planes = &*planes;
+        in_blocks(m, n, out, out_stride, |first, rows, panels, to| {
+            for (x, y) in w.terms.pairs() {
+                // SAFETY: the rows of every plane lie inside it, with SLACK numbers behind them; `in_blocks` gives this task its part of
+                // the output alone.
+                unsafe {
+                    let from = planes.as_ptr().add(x * stride + first * a.stride);
+                    w.parts[*y].multiply(panels.clone(), rows, from, a.stride, to, out_stride);
+                }
+            }
+        });
+    });
+}
+
+/// Keys and values of one head, for [`Heads`](crate::kernels::heads).
+pub(in crate::kernels) struct Factor(SplitMatrix);
+
+impl Factor {
+    /// The matrix `[k, n]` whose column `j` is the k numbers from `j * stride` on.
+    pub(in crate::kernels) fn of_rows(data: &[f32], n: usize, k: usize, stride: usize, terms: Terms) -> Self {
+        Self(SplitMatrix::new(gather(data, n, k, stride), terms, |rest| Bf16Matrix::of_rows(rest, n, k, k)))
+    }
+
+    /// The matrix `[k, n]` whose row `c` is the n numbers from `c * stride` on.
+    pub(in crate::kernels) fn of_columns(data: &[f32], n: usize, k: usize, stride: usize, terms: Terms) -> Self {
+        Self(SplitMatrix::new(gather(data, k, n, stride), terms, |rest| Bf16Matrix::of_columns(rest, n, k, n)))
+    }
+
+    /// Columns and rows.
+    pub(in crate::kernels) fn dims(&self) -> (usize, usize) {
+        self.0.dims()
+    }
+
+    /// Adds `a[m, k] · self` to `out`, on this thread.
+    ///
+    /// # Safety
+    /// Rows of k numbers at `a + i * a_stride` and of n numbers at `out + i * out_stride` must be valid for `i < m`, and nothing else may
+    /// touch those of `out` meanwhile.
+    pub(in crate::kernels) unsafe fn multiply(&self, m: usize, a: *const f32, a_stride: usize, out: *mut f32, out_stride: usize) {
+        thread_local!(static PLANES: Cell<(Vec<f32>, Vec<u16>)> = const { Cell::new((Vec::new(), Vec::new())) });
+        let (SplitMatrix { parts, terms }, (_, k)) = (&self.0, self.dims());
+        let (mut rest, mut planes) = PLANES.take();
+        rest.clear();
+        for i in 0..m {
+            // SAFETY: promised by the caller.
+            rest.extend_from_slice(unsafe { std::slice::from_raw_parts(a.add(i * a_stride), k) });
+        }
+        let stride = m * k + SLACK;
+        planes.resize(planes.len().max(terms.parts() * stride), 0);
+        for plane in planes.chunks_exact_mut(stride).take(terms.parts()) {
+            let (numbers, slack) = plane.split_at_mut(m * k);
+            split(&mut rest, numbers);
+            slack.fill(0);
+        }
+        for (x, y) in terms.pairs() {
+            let part = &parts[*y];
+            // SAFETY: the rows of every plane lie inside it, with SLACK numbers behind them; the output is promised by the caller.
+            unsafe { part.multiply(0..part.count(), m, planes.as_ptr().add(x * stride), k, out, out_stride) };
+        }
+        PLANES.set((rest, planes));
+    }
+}
+
+/// `rows` rows of `width` numbers, `stride` apart, one after the other.
+fn gather(data: &[f32], rows: usize, width: usize, stride: usize) -> Vec<f32> {
+    data.chunks(stride).take(rows).flat_map(|row| &row[..width]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::level::testing::at_every_level;
+
+    fn noise(n: usize, stream: u64) -> Vec<f32> {
+        crate::draws::normals(stream, "test", 0, 1, n).map(|m| m.data).unwrap_or_default()
+    }
+
+    fn matrix(w: &[f32], n: usize, k: usize, terms: Terms) -> SplitMatrix {
+        SplitMatrix::new(w.to_vec(), terms, |rest| Bf16Matrix::of_weight(rest, n, k))
+    }
+
+    /// Relative rms error against float64.
+    fn error(found: &[f32], truth: &[f64]) -> f64 {
+        let square: f64 = found.iter().zip(truth).map(|(f, t)| (f64::from(*f) - t).powi(2)).sum();
+        (square / truth.iter().map(|t| t * t).sum::<f64>()).sqrt()
+    }
+
+    const LIMITS: [(Terms, f64); 2] = [(Terms::Three, 8e-6), (Terms::Six, 4e-7)];
+
+    #[test]
+    fn names_are_understood_or_refused() {
+        for (asked, found) in [
+            (None, None),
+            (Some("auto"), None),
+            (Some("plain"), Some(None)),
+            (Some(Terms::Three.name()), Some(Some(Terms::Three))),
+            (Some(Terms::Six.name()), Some(Some(Terms::Six))),
+        ] {
+            assert_eq!(choose(asked), Ok(found));
+        }
+        assert_eq!(choose(Some("X3")), Err("CHATTERBOX_F32: expected auto, plain, x3, x6, got \"X3\"".into()));
+    }
+
+    #[test]
+    fn three_parts_are_the_number_itself() {
+        at_every_level(|| {
+            let mut w = noise(70 * 33, 1);
+            w.extend([1.0, -3.0e38, f32::MIN_POSITIVE, 0.0, 1.5e-30]);
+            w.resize(71 * 33, 0.1);
+            // the third part of a number near the smallest ones is too small to be a bfloat16
+            let close = |a: &f32, b: &f32| a == b || (a - b).abs() < 1e-38;
+            assert!(matrix(&w, 71, 33, Terms::Six).to_weight().iter().zip(&w).all(|(a, b)| close(a, b)));
+            let two = matrix(&w, 71, 33, Terms::Three).to_weight();
+            assert!(two.iter().zip(&w).all(|(a, b)| (a - b).abs() <= b.abs() * 7.7e-6 + 1e-38));
+        });
+    }
+
+    #[test]
+    fn products_come_as_close_to_float64_as_they_should() {
+        at_every_level(|| {
+            for (m, n, k) in [(1, 1, 1usize), (3, 20, 70), (7, 130, 96), (200, 64, 257), (97, 65, 1030)] {
+                // rows of their own, and rows that overlap as a convolution's do
+                for stride in [k + 5, k.div_ceil(3)] {
+                    let (a, w) = (noise(2 + (m - 1) * stride + k, 2), noise(n * k, 3));
+                    let start = noise(1, 4)[0];
+                    let value = |i: usize, j: usize| -> f64 {
+                        (0..k).map(|c| f64::from(a[2 + i * stride + c]) * f64::from(w[j * k + c])).sum::<f64>() + f64::from(start)
+                    };
+                    let truth: Vec<f64> = (0..m * n).map(|at| value(at / n, at % n)).collect();
+                    for (terms, limit) in LIMITS {
+                        let mut out = vec![start; m * (n + 3)];
+                        let rows = Rows { data: &a, offset: 2, stride };
+                        multiply_add(&matrix(&w, n, k, terms), m, rows, &mut out, n + 3);
+                        let found: Vec<f32> = out.chunks(n + 3).flat_map(|row| &row[..n]).copied().collect();
+                        assert!(out.chunks(n + 3).all(|row| row[n..] == [start; 3]), "{m} {n} {k}: between the rows");
+                        let gap = error(&found, &truth);
+                        assert!(gap < limit, "{m} {n} {k} {terms:?}: {gap:e}");
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn factors_of_attention_do_too() {
+        at_every_level(|| {
+            let (m, n, k, stride) = (5, 37, 64, 130);
+            let (a, data) = (noise(m * stride, 5), noise(n.max(k) * stride, 6));
+            for (terms, limit) in LIMITS {
+                for columns in [false, true] {
+                    let factor = match columns {
+                        true => Factor::of_columns(&data, n, k, stride, terms),
+                        false => Factor::of_rows(&data, n, k, stride, terms),
+                    };
+                    assert_eq!(factor.dims(), (n, k));
+                    let at = |c: usize, j: usize| f64::from(if columns { data[c * stride + j] } else { data[j * stride + c] });
+                    let value = |i: usize, j: usize| (0..k).map(|c| f64::from(a[i * stride + c]) * at(c, j)).sum::<f64>();
+                    let truth: Vec<f64> = (0..m * n).map(|at| value(at / n, at % n)).collect();
+                    let mut out = vec![0.0; m * n];
+                    // SAFETY: all rows lie inside.
+                    unsafe { factor.multiply(m, a.as_ptr(), stride, out.as_mut_ptr(), n) };
+                    assert!(error(&out, &truth) < limit, "{terms:?} {columns}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn threads_give_the_same_bits_and_a_fault_stays_in_its_row() {
+        let (m, n, k) = (230, 200, 300);
+        let (mut a, w) = (noise(m * k, 7), noise(n * k, 8));
+        let run = |a: &[f32], threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
+            let mut out = vec![0.0; m * n];
+            pool.install(|| multiply_add(&matrix(&w, n, k, Terms::Six), m, Rows { data: a, offset: 0, stride: k }, &mut out, n));
+            Some(out)
+        };
+        let one = run(&a, 1);
+        assert!(one.is_some() && one == run(&a, 2) && one == run(&a, 5));
+        for fault in [f32::NAN, f32::INFINITY] {
+            a[60 * k + 3] = fault;
+            let found = run(&a, 2).unwrap_or_default();
+            assert!(found.chunks(n).enumerate().all(|(i, row)| row.iter().all(|v| v.is_finite() != (i == 60))), "{fault}");
+        }
+    }
+}
