@@ -66,7 +66,7 @@ def test_every_level_speaks_alike(tmp_path):
 
 def test_float32_out_of_bfloat16_speaks_alike(tmp_path):
     spoken = {}
-    for products in ("plain", "x3", "x6"):
+    for products in ("plain", "x3", "x6", "split"):
         path = tmp_path / f"{products}.npy"
         code, _, err = run("auto", "-c", SPEAK.format(path=str(path)), f32=products)
         assert code == 0, err
@@ -77,7 +77,7 @@ def test_float32_out_of_bfloat16_speaks_alike(tmp_path):
 
 
 def test_a_way_to_multiply_that_cannot_be_is_one_clear_error():
-    says = 'CHATTERBOX_F32: expected auto, plain, x3, x6, got "x4"'
+    says = 'CHATTERBOX_F32: expected auto, plain, x3, x6, split, got "x4"'
     assert run("auto", "-c", LOAD, f32="x4") == (0, f"device: {says}\n", "")
 
 

@@ -4,7 +4,7 @@
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
 use super::bf16::Bf16Matrix;
-use super::bf16::split::SplitMatrix;
+use super::bf16::split::{SplitMatrix, terms};
 use super::conv1d::lay;
 use super::matmul::{Rows, Weight};
 use super::operand::Operand;
@@ -63,10 +63,12 @@ impl Phases {
                 }
                 let weight = match products {
                     Products::Bf16 if taps > 0 => Form::Bf16(Bf16Matrix::of_weight(&dealt, output, taps * input)),
-                    _ => match SplitMatrix::of_weight(&dealt, output, taps * input) {
-                        Some(matrix) if taps > 0 => Form::Split(matrix),
-                        _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
-                    },
+                    _ if taps > 0
+                        && let Some(terms) = terms(products) =>
+                    {
+                        Form::Split(SplitMatrix::of_weight(&dealt, output, taps * input, terms))
+                    }
+                    _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
                 };
                 Phase { taps, weight }
             })

@@ -1,8 +1,9 @@
 //! Keys and values of attention heads as the products read them: in panels, or in parts of bfloat16 where those are faster.
 
-use super::bf16::split::{Factor, in_use};
+use super::bf16::split::{Factor, terms};
 use super::panels::{Panels, Plain};
 use super::tiles::any_available;
+use crate::precision::Products;
 
 /// Keys and values of every head, dealt once for all its queries.
 pub(super) struct Heads {
@@ -40,7 +41,7 @@ impl Heads {
     /// Deals `k` and `v` `[s, heads * size]`; `None` where neither can be multiplied.
     pub(super) fn new(k: &[f32], v: &[f32], heads: usize, size: usize) -> Option<Self> {
         let (width, s) = (heads * size, k.len() / (heads * size));
-        let terms = in_use();
+        let terms = terms(Products::F32);
         if !(any_available() || terms.is_some()) || s == 0 {
             return None;
         }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::with_slice;
 use crate::kernels::bf16::Bf16Matrix;
-use crate::kernels::bf16::split::{SplitMatrix, in_use};
+use crate::kernels::bf16::split::{SplitMatrix, terms};
 use crate::kernels::{Panels, matmul};
 use crate::packed::Note;
 use crate::precision::Products;
@@ -34,9 +34,9 @@ impl Weight {
             return Ok(Self::Bf16(with_slice(&weight, |values| Bf16Matrix::of_weight(values, n, k))?.into()));
         }
         if weight.device().is_cpu()
-            && let Some(split) = with_slice(&weight, |values| SplitMatrix::of_weight(values, n, k))?
+            && let Some(terms) = terms(products)
         {
-            return Ok(Self::Split(split.into()));
+            return Ok(Self::Split(with_slice(&weight, |values| SplitMatrix::of_weight(values, n, k, terms))?.into()));
         }
         if weight.device().is_cpu()
             && let Some(panels) = with_slice(&weight, |values| Panels::of_weight(values, n, k))?
@@ -49,11 +49,11 @@ impl Weight {
     /// The weight `name` `[n, k]` dealt, where the cache has it; it was made from the tensors `sources`.
     pub(super) fn found(weights: &Weights, name: &str, n: usize, k: usize, sources: &[(&str, &[usize])]) -> Result<Option<Self>> {
         Ok(match weights.products() {
-            Products::F32 if in_use().is_some() => {
+            Products::Bf16 => weights.found::<Bf16Matrix>(name, n, k, sources)?.map(|matrix| Self::Bf16(matrix.into())),
+            products if terms(products).is_some() => {
                 weights.found::<SplitMatrix>(name, n, k, sources)?.map(|matrix| Self::Split(matrix.into()))
             }
-            Products::F32 => weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())),
-            Products::Bf16 => weights.found::<Bf16Matrix>(name, n, k, sources)?.map(|matrix| Self::Bf16(matrix.into())),
+            _ => weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())),
         })
     }
 

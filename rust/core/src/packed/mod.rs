@@ -165,8 +165,8 @@ impl Packing {
             }
         };
         let mut level = kernels::level_in_use()?.to_string();
-        if let Some(terms) = kernels::bf16::split::in_use() {
-            level = format!("{level}-{}", terms.name());
+        if let Some(name) = kernels::bf16::split::name() {
+            level = format!("{level}-{name}");
         }
         let key = format!("{}, file {digest}, network {network}, format {format}, level {level}", self.maker);
         let name = format!("{network}-{format}-{level}-{}", &key::sha256([key.as_bytes()])[..16]);

@@ -16,9 +16,11 @@ use crate::kernels::matmul::Rows;
 use crate::kernels::scratch;
 use crate::kernels::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack};
+use crate::precision::Products;
 
-/// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain`, `x3` or `x6`;
-/// `auto` is `x6` with AMX.
+/// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain` arithmetic, `x3` or
+/// `x6` everywhere, or `split`, what is best with AMX: six terms, and three where [`Products::Near`] says that they do. `auto` is
+/// `split` with AMX and `plain` without.
 const ENVIRONMENT: &str = "CHATTERBOX_F32";
 /// Numbers that a task splits.
 const PIECE: usize = 1 << 12;
@@ -58,29 +60,57 @@ impl Terms {
     }
 }
 
-/// What `CHATTERBOX_F32` asks for: float32 arithmetic (`Some(None)`), a number of terms, or nothing.
-fn choose(asked: Option<&str>) -> Result<Option<Option<Terms>>, String> {
+/// How float32 products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Always(Terms),
+    Split,
+}
+
+/// What `CHATTERBOX_F32` asks for, if anything.
+fn choose(asked: Option<&str>) -> Result<Option<Way>, String> {
     match asked {
         None | Some("" | "auto") => Ok(None),
-        Some("plain") => Ok(Some(None)),
-        Some("x3") => Ok(Some(Some(Terms::Three))),
-        Some("x6") => Ok(Some(Some(Terms::Six))),
-        Some(name) => Err(format!("{ENVIRONMENT}: expected auto, plain, x3, x6, got {name:?}")),
+        Some("plain") => Ok(Some(Way::Plain)),
+        Some("x3") => Ok(Some(Way::Always(Terms::Three))),
+        Some("x6") => Ok(Some(Way::Always(Terms::Six))),
+        Some("split") => Ok(Some(Way::Split)),
+        Some(name) => Err(format!("{ENVIRONMENT}: expected auto, plain, x3, x6, split, got {name:?}")),
     }
 }
 
 /// The environment is read once: all of a process computes the same way.
-fn choice() -> &'static Result<Option<Option<Terms>>, String> {
-    static CHOICE: OnceLock<Result<Option<Option<Terms>>, String>> = OnceLock::new();
+fn choice() -> &'static Result<Option<Way>, String> {
+    static CHOICE: OnceLock<Result<Option<Way>, String>> = OnceLock::new();
     CHOICE.get_or_init(|| choose(std::env::var_os(ENVIRONMENT).map(|v| v.to_string_lossy().into_owned()).as_deref()))
 }
 
-/// How the products of many float32 rows are computed at the level in use; `None` stands for float32 arithmetic.
-pub fn in_use() -> Option<Terms> {
+fn way() -> Way {
     match choice() {
-        Ok(Some(terms)) => *terms,
-        _ if level() == Level::Amx => Some(Terms::Six),
-        _ => None,
+        Ok(Some(way)) => *way,
+        _ if level() == Level::Amx => Way::Split,
+        _ => Way::Plain,
+    }
+}
+
+/// How many rows of float32 meet a weight whose layer is loaded for `products`; `None` stands for float32 arithmetic, and for products
+/// in another format.
+pub fn terms(products: Products) -> Option<Terms> {
+    match (way(), products) {
+        (Way::Plain, _) | (_, Products::Exact | Products::Bf16) => None,
+        (Way::Always(terms), _) => Some(terms),
+        (Way::Split, Products::F32) => Some(Terms::Six),
+        (Way::Split, Products::Near) => Some(Terms::Three),
+    }
+}
+
+/// A name of the choice, where it changes how weights are packed.
+pub(crate) fn name() -> Option<&'static str> {
+    match way() {
+        Way::Plain => None,
+        Way::Always(terms) => Some(terms.name()),
+        Way::Split => Some("split"),
     }
 }
 
@@ -97,10 +127,9 @@ pub struct SplitMatrix {
 }
 
 impl SplitMatrix {
-    /// Splits a weight `[n, k]`, where products are computed so ([`in_use`]).
-    pub fn of_weight(weight: &[f32], n: usize, k: usize) -> Option<Self> {
-        let terms = in_use()?;
-        Some(Self::new(weight.to_vec(), terms, |rest| Bf16Matrix::of_weight(rest, n, k)))
+    /// Splits a weight `[n, k]`.
+    pub fn of_weight(weight: &[f32], n: usize, k: usize, terms: Terms) -> Self {
+        Self::new(weight.to_vec(), terms, |rest| Bf16Matrix::of_weight(rest, n, k))
     }
 
     /// Splits the matrix that `deal` makes of `values`.
@@ -140,9 +169,8 @@ impl Pack for SplitMatrix {
     }
 
     fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
-        let terms = in_use()?;
-        let parts =
-            NAMES[..terms.parts()].iter().map(|name| Bf16Matrix::from_array(n, k, name, arrays)).collect::<Option<_>>()?;
+        let parts: Vec<_> = NAMES.iter().map_while(|name| Bf16Matrix::from_array(n, k, name, arrays)).collect();
+        let terms = [Terms::Three, Terms::Six].into_iter().find(|terms| terms.parts() == parts.len())?;
         Some(Self { parts, terms })
     }
 }
@@ -283,7 +311,7 @@ mod tests {
     }
 
     fn matrix(w: &[f32], n: usize, k: usize, terms: Terms) -> SplitMatrix {
-        SplitMatrix::new(w.to_vec(), terms, |rest| Bf16Matrix::of_weight(rest, n, k))
+        SplitMatrix::of_weight(w, n, k, terms)
     }
 
     /// Relative rms error against float64.
@@ -299,13 +327,14 @@ mod tests {
         for (asked, found) in [
             (None, None),
             (Some("auto"), None),
-            (Some("plain"), Some(None)),
-            (Some(Terms::Three.name()), Some(Some(Terms::Three))),
-            (Some(Terms::Six.name()), Some(Some(Terms::Six))),
+            (Some("plain"), Some(Way::Plain)),
+            (Some(Terms::Three.name()), Some(Way::Always(Terms::Three))),
+            (Some(Terms::Six.name()), Some(Way::Always(Terms::Six))),
+            (Some("split"), Some(Way::Split)),
         ] {
             assert_eq!(choose(asked), Ok(found));
         }
-        assert_eq!(choose(Some("X3")), Err("CHATTERBOX_F32: expected auto, plain, x3, x6, got \"X3\"".into()));
+        assert_eq!(choose(Some("X3")), Err("CHATTERBOX_F32: expected auto, plain, x3, x6, split, got \"X3\"".into()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::nn::{
     Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
 };
 use crate::packed::PackedFile;
+use crate::precision::Products;
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
@@ -46,7 +47,8 @@ impl S3Tokenizer {
     /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let c = &checkpoint.config().s3tokenizer;
-        checkpoint.s3gen(device).through_cache("s3tokenizer", "f32", |all| Self::read(all, c))
+        let weights = checkpoint.s3gen(device).with_products(Products::Near);
+        weights.through_cache("s3tokenizer", "f32", |all| Self::read(all, c))
     }
 
     fn read(all: &Weights, c: &config::S3Tokenizer) -> Result<Self> {
