@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -93,5 +93,12 @@ wheel: setup ## build the wheel into dist/
 check-wheel: wheel ## install the wheel into an empty environment and use it there
 	PYTHON=$(PYTHON) tools/check_wheel.sh dist
 
+wheel-cuda: setup $(BUILD)/cuda/.ready ## build the Linux wheel with CUDA code into dist-cuda/; no GPU is needed
+	tools/cuda/build_wheel.sh $(BUILD)/cuda $(BIN)/maturin dist-cuda $(WHEEL_OPTIONS)
+
+$(BUILD)/cuda/.ready: tools/cuda/toolkit.sh | setup
+	PYTHON=$(BIN)/python tools/cuda/toolkit.sh $(BUILD)/cuda
+	touch $@
+
 clean: ## remove what was built
-	rm -rf $(VENV) $(BUILD) dist target say.wav demo.wav
+	rm -rf $(VENV) $(BUILD) dist dist-cuda target say.wav demo.wav
