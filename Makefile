@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -99,6 +99,9 @@ wheel-cuda: setup $(BUILD)/cuda/.ready ## build the Linux wheel with CUDA code i
 $(BUILD)/cuda/.ready: tools/cuda/toolkit.sh | setup
 	PYTHON=$(BIN)/python tools/cuda/toolkit.sh $(BUILD)/cuda
 	touch $@
+
+check-wheel-cuda: wheel-cuda ## what that wheel needs, and what it does where no GPU is
+	PYTHON=$(PYTHON) tools/cuda/check_wheel.sh dist-cuda
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(BUILD) dist dist-cuda target say.wav demo.wav

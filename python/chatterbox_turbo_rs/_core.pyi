@@ -58,6 +58,9 @@ def build_info() -> _BuildInfo:
     one that ``CHATTERBOX_CPU`` names, ``cpu_precision`` what the precision ``"auto"`` is with it; DeviceError when it names none that the machine has.
     """
 
+def devices() -> dict[str, str | None]:
+    """Why each of ``"cpu"``, ``"cuda"`` and ``"metal"`` cannot be used here; None where it can."""
+
 def cache_info() -> _Cache | None:
     """The cache of packed weights: its directory, its limit in bytes, its files (the last used first; seconds since 1970); None
     where ``CHATTERBOX_CACHE`` switches it off. ArgumentError for a ``CHATTERBOX_CACHE_GB`` that is no number.
