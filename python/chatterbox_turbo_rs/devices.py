@@ -46,7 +46,10 @@ def resolve(device: str, precision: str, plan: Mapping[str, str]) -> str:
     """
     if device != "auto":
         return device
-    if precision not in ("auto", "f32") or reasons()["cuda"] is not None:
+    if precision not in ("auto", "f32"):
+        return "cpu"
+    if (reason := reasons()["cuda"]) is not None:
+        logger.info("device auto: the CPU: %s", reason)
         return "cpu"
     if any(plan[key] == "python" for key in NETWORKS):
         try:
