@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -93,5 +93,23 @@ wheel: setup ## build the wheel into dist/
 check-wheel: wheel ## install the wheel into an empty environment and use it there
 	PYTHON=$(PYTHON) tools/check_wheel.sh dist
 
+wheel-cuda: setup $(BUILD)/cuda/.ready ## build the Linux wheel with CUDA code into dist-cuda/; no GPU is needed
+	tools/cuda/build_wheel.sh $(BUILD)/cuda $(BIN)/maturin dist-cuda $(WHEEL_OPTIONS)
+
+$(BUILD)/cuda/.ready: tools/cuda/toolkit.sh | setup
+	PYTHON=$(BIN)/python tools/cuda/toolkit.sh $(BUILD)/cuda
+	touch $@
+
+check-wheel-cuda: wheel-cuda ## what that wheel needs, and what it does where no GPU is
+	PYTHON=$(PYTHON) tools/cuda/check_wheel.sh dist-cuda
+
+check-cuda: wheel-cuda $(REFERENCE)/bin/python $(FULL)/config.json ## where a GPU is: the tests, the parity and the times that wait for one
+	tools/cuda/check_device.sh dist-cuda $(REFERENCE)/bin/python $(FULL) $(BUILD)/cuda-check
+
+check-metal: setup ## on macOS: build with Metal and run the tests that wait for it
+	VIRTUAL_ENV=$(abspath $(VENV)) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --features pyo3/extension-module,metal,accelerate
+	$(BIN)/chatterbox-turbo info
+	$(PYTEST) -rs -m metal tests
+
 clean: ## remove what was built
-	rm -rf $(VENV) $(BUILD) dist target say.wav demo.wav
+	rm -rf $(VENV) $(BUILD) dist dist-cuda target say.wav demo.wav

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import backends, benchmark, cli, errors, fresh_process, measure
+from chatterbox_turbo_rs import backends, benchmark, cli, devices, errors, fresh_process, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--seconds", "0.2,0.4", "--threads", "1,2", "--repeat", "2"]
@@ -30,6 +30,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_json_says_what_was_measured_and_where(result):
+    assert result["device"] == devices.resolve("auto", "auto", backends.resolve())
     assert result["format"] == 1 and result["model"] == "demo" and result["repeat"] == 2
     assert result["machine"]["cpu"] and isinstance(result["machine"]["features"], list)
     assert result["package"] and "max_tokens" in result["lengths"]

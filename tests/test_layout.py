@@ -108,7 +108,16 @@ def test_every_stage_has_one_binding() -> None:
 def test_functions_of_the_core_are_named_after_their_stage() -> None:
     keys = {key.replace(".", "_") for key in TABLE}
     functions = {name for name in dir(_core) if inspect.isbuiltin(getattr(_core, name))}
-    others = {"build_info", "cache_clear", "cache_info", "memory_read_rate", "read_torch_archive", "taps_begin", "taps_end"}
+    others = {
+        "build_info",
+        "cache_clear",
+        "cache_info",
+        "devices",
+        "memory_read_rate",
+        "read_torch_archive",
+        "taps_begin",
+        "taps_end",
+    }
     stray = {
         name for name in functions - others if not name.startswith("draws_") and not any(name.startswith(key) for key in keys)
     }

@@ -61,6 +61,9 @@ def build_info() -> _BuildInfo:
 def memory_read_rate() -> float:
     """Bytes a second that as many threads as the kernels have read from memory together: the best of five times 256 MiB."""
 
+def devices() -> dict[str, str | None]:
+    """Why each of ``"cpu"``, ``"cuda"`` and ``"metal"`` cannot be used here; None where it can."""
+
 def cache_info() -> _Cache | None:
     """The cache of packed weights: its directory, its limit in bytes, its files (the last used first; seconds since 1970); None
     where ``CHATTERBOX_CACHE`` switches it off. ArgumentError for a ``CHATTERBOX_CACHE_GB`` that is no number.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import backends, fresh_process, hub
+from . import backends, devices, fresh_process, hub
 from .errors import ArgumentError, ChatterboxError, FileError
 from .files import whole_file
 
@@ -53,10 +53,10 @@ def run(options: argparse.Namespace, bar: Any) -> int:
     writable("--json", options.json)
     if options.clip is not None and not options.clip.is_file():
         raise FileError(f"{options.clip}: no such file")
-    backends.resolve(options.backends)
+    device = devices.resolve(options.device, options.precision, backends.resolve(options.backends))
     _, config = hub.locate(options.model, progress=sys.stderr.isatty())
-    job = {name: getattr(options, name) for name in ("model", "device", "precision", "backends")}
-    job |= {"repeat": repeat, "batch": batch, "clip": str(options.clip) if options.clip else None}
+    job = {name: getattr(options, name) for name in ("model", "precision", "backends")}
+    job |= {"device": device, "repeat": repeat, "batch": batch, "clip": str(options.clip) if options.clip else None}
     runs = []
     for count in threads:
         for length in seconds:
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, bar: Any) -> int:
         "format": 1,
         "package": _core.build_info()["version"],
         "model": config["name"],
-        "device": options.device,
+        "device": device,
         "precision": options.precision,
         "machine": machine(),
         "lengths": measure.LENGTHS,

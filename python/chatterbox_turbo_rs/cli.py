@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import backends, benchmark, cache, hub, say_texts
+from . import backends, benchmark, cache, devices, hub, say_texts
 from .errors import ArgumentError, ChatterboxError, FileError, TruncationWarning
 from .parity import command as parity
 from .progress import Bar
@@ -325,13 +325,8 @@ def _info(options: argparse.Namespace, bar: Bar) -> int:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "core": dict(_core.build_info()),
-        "devices": {
-            "cpu": None,
-            **{
-                kind: None if kind in _core.build_info()["features"] else f"this build has no {kind} support"
-                for kind in ("cuda", "metal")
-            },
-        },
+        "devices": dict(devices.reasons()),
+        "devices_not_run": list(devices.NOT_RUN),
         "cache": cache.facts(),
         "plan": str(backends.resolve()),
         "stages": backends.available(),
@@ -345,7 +340,8 @@ def _info(options: argparse.Namespace, bar: Bar) -> int:
     print("core: " + ", ".join(f"{name} {value}" for name, value in core.items() if name != "version"))
     print(f"cpu level: {cpu}")
     for device, reason in facts["devices"].items():
-        print(f"device {device}: {reason or 'available'}")
+        remark = "; not run on hardware by this project" if device in facts["devices_not_run"] else ""
+        print(f"device {device}: {reason or 'available'}{remark}")
     print(f"cache of packed weights: {cache.describe(facts['cache'])}")
     print(f"plan: {facts['plan']}")
     for key, sides in facts["stages"].items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, backends, hub
+from . import _core, backends, devices, hub
 from .arguments import number, one_of, one_voice, seed_of, seeds_of, texts_of, voices_of, whole
 from .backends import Plan, Spec
 from .conditionals import read_conds
@@ -60,8 +60,9 @@ class ChatterboxTurbo:
     ) -> ChatterboxTurbo:
         """Loads ``"turbo"``, ``"nano"``, ``"demo"``, a repository id or a directory with upstream's files.
 
-        ``device`` is ``"auto"`` (the CPU in this version), ``"cpu"``, ``"cuda"`` or ``"metal"``. ``precision`` is ``"f32"``, the
-        parity contract; on the CPU ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or
+        ``device`` is ``"cpu"``, ``"cuda"`` (``"cuda:1"``), ``"metal"``, or ``"auto"``: CUDA where this build, a driver, a card
+        and the libraries of ``chatterbox-turbo-rs[cuda]`` allow it, else the CPU (see ``docs/devices.md``; ``chatterbox-turbo
+        info`` says why not). ``precision`` is ``"f32"``, the parity contract; on the CPU ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or
         ``"int8+bf16"`` (the Rust side; PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU
         multiplies it faster, f32 elsewhere (see ``docs/precision.md``). ``backends`` is the switch (see ``backends.py``).
         ``tokenizer`` is the path of another tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark``
@@ -99,7 +100,7 @@ class ChatterboxTurbo:
         plan = resolve(backends)
         directory, config = locate()
         options = {"tokenizer": None if tokenizer is None else str(tokenizer)}
-        device = "cpu" if device == "auto" else device
+        device = devices.resolve(device, precision, plan)
         if precision not in ("auto", "f32") and not _on_cpu(device):
             expected = f"expected 'auto' or 'f32' on device {device!r}"
             raise ArgumentError(f"precision: {expected}, got {precision!r}, which runs on the CPU")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from chatterbox_turbo_rs.parity import tolerances as tolerances_module
 from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
 from chatterbox_turbo_rs.parity.tolerances import describe, judge, limits, margin, tolerances
 
@@ -129,4 +130,12 @@ def test_every_stage_has_a_tolerance() -> None:
         assert describe(limits(key)) and describe(limits(key, "chained"))
     with pytest.raises(KeyError, match="no limits for stage s3gen.other"):
         limits("s3gen.other")
-    assert set(tolerances()) == {"isolated", "chained", "loaded", "taps"}
+    assert set(tolerances()) == {"isolated", "chained", "loaded", "taps", "cuda/f32", "metal/f32"}
+
+
+def test_a_device_has_its_own_limits_and_else_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {**tolerances(), "cuda/f32": {"s3gen.flow": {"relative_rms": 1e-3}}}
+    monkeypatch.setattr(tolerances_module, "tolerances", lambda: table)
+    assert limits("s3gen.flow", device="cuda:1") == limits("s3gen.flow", "chained", "cuda") == {"relative_rms": 1e-3}
+    assert limits("s3gen.flow", device="metal") == limits("s3gen.flow") == {"relative_rms": 1e-5}
+    assert limits("end_to_end@spectrum", "chained", "cuda") == limits("end_to_end@spectrum", "chained")

@@ -18,22 +18,12 @@ import numpy as np
 
 from .. import backends, draws, token_loop
 from ..backends import Plan
+from ..devices import NETWORKS
 from ..pipeline import Pipeline, Run
 from ..resources import Resources
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
 from .cases import Cases, Clip, Text
-
-NETWORKS = (
-    "voice_encoder.embedding",
-    "s3tokenizer.tokens",
-    "speaker_encoder.xvector",
-    "t3.decoder",
-    "s3gen.encoder",
-    "s3gen.flow",
-    "s3gen.vocoder",
-)
-"""The stages that are neural networks."""
 
 # Stage -> names of its inputs and outputs that are kept.
 ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

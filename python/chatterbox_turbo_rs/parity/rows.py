@@ -32,6 +32,8 @@ class Row:
     seconds: tuple[float | None, float | None] = (None, None)
     informative: bool = False
     """Says how far apart two ways are that need not agree."""
+    device: str = "cpu"
+    """What Rust's networks ran on."""
 
     @property
     def verdict(self) -> str:
@@ -70,13 +72,15 @@ def fill(row: Row, reference: Any, candidate: Any, levels: np.ndarray | None = N
     A ``@spectrum`` compares log spectra. ``levels``, the reference's numbers before rounding [tokens, digits], explain a token
     that differs where every digit that differs comes from a near tie.
     """
-    allowed = limits(row.stage, row.mode)
+    allowed = limits(row.stage, row.mode, row.device)
     if row.stage.endswith("@spectrum"):
         reference, candidate = log_spectra(reference, candidate)
     row.allowed, row.figures = allowed, compare(reference, candidate)
     row.wrong = judge(row.figures, allowed)
     if row.wrong and levels is not None and row.figures.comparable:
-        ties = near_ties(np.asarray(reference), np.asarray(candidate), levels, limits("s3tokenizer.near_tie")["max_abs"])
+        ties = near_ties(
+            np.asarray(reference), np.asarray(candidate), levels, limits("s3tokenizer.near_tie", device=row.device)["max_abs"]
+        )
         if ties is not None:
             row.wrong, row.note = [], f"{ties} tokens differ, each at a number within the near-tie limit of 0.5"
     return row

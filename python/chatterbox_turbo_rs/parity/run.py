@@ -138,7 +138,7 @@ class Parity:
             recording = record(recorder, party, o.cases, start, o.note)
             recording.hyperparameters = dict(describe(recorder))
             recording.digests = _digests(recorder, party)
-            recording.versions = _versions(party)
+            recording.versions = _versions(party, o.device)
         if party != "official":
             recording.files = self.files
         self.recordings[party] = recording
@@ -161,7 +161,7 @@ class Parity:
         if complete:
             wanted = [row for row in configuration.rows(reference, self.recordings[b]) if _asked(row.stage, o.stages)]
             self.rows += wanted
-        comparison = Comparison(reference, b, self._load(b), o.cases, o.stages)
+        comparison = Comparison(reference, b, self._load(b), o.cases, o.stages, o.device if "rust" in (a, b) else "cpu")
         if "isolated" in o.modes:
             o.note(f"{b} on the inputs of {a}")
             comparison.isolated()
@@ -201,7 +201,7 @@ class Parity:
             "model": {"name": o.config["name"], "files": self.files},
             "machine": machine(),
             "parties": {name: {"versions": recording.versions} for name, recording in self.recordings.items()}
-            | {name: {"versions": _versions(name)} for _, name in self.comparisons if name not in self.recordings},
+            | {name: {"versions": _versions(name, o.device)} for _, name in self.comparisons if name not in self.recordings},
             "comparisons": [list(pair) for pair in self.comparisons],
             "sections": checklist.sections(self.rows, answers),
             "rows": [row.as_dict() | {"box": box_of(row)} for row in self.rows],
@@ -312,11 +312,11 @@ def _digests(recorder: Recorder, party: str, networks: Sequence[str] = NETWORKS)
     return found
 
 
-def _versions(party: str) -> dict[str, str]:
+def _versions(party: str, device: str) -> dict[str, str]:
     from .. import _core
 
     if party == "rust":
-        return {name: str(value) for name, value in _core.build_info().items()}
+        return {name: str(value) for name, value in _core.build_info().items()} | {"device": device}
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -46,11 +46,14 @@ CLIP_ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 class Comparison:
     """Collects the rows of one reference and one candidate. ``load(key)`` gives the candidate's stage or raises."""
 
-    def __init__(self, reference: Recording, name: str, load: Load, cases: Cases, only: Sequence[str] = ()) -> None:
+    def __init__(
+        self, reference: Recording, name: str, load: Load, cases: Cases, only: Sequence[str] = (), device: str = "cpu"
+    ) -> None:
         self.reference, self.cases = reference, cases
         self.only = tuple(only)
         """Stages and prefixes of stages that are looked at; all without any."""
         self.pair = (reference.party, name)
+        self.device = device
         self._load = load
         self._stages: dict[str, Any] = {}
         self.rows: list[Row] = []
@@ -67,7 +70,7 @@ class Comparison:
     def add(self, mode: str, stage: str, case: str, reference: Any, candidate: Any, **options: Any) -> Row:
         """Records a row of two values that are there."""
         levels = options.pop("levels", None)
-        row = Row(self.pair, mode, stage, case, **options)
+        row = Row(self.pair, mode, stage, case, device=self.device, **options)
         if self.wanted(stage):
             self.rows.append(row)
         return fill(row, reference, candidate, levels)
@@ -84,7 +87,7 @@ class Comparison:
         if not self.wanted(stage):
             return None
         levels = options.pop("levels", None)
-        row = Row(self.pair, "isolated", stage, case, seconds=(seconds, None), **options)
+        row = Row(self.pair, "isolated", stage, case, seconds=(seconds, None), device=self.device, **options)
         self.rows.append(row)
         found = self.stage(stage.partition("@")[0])
         if isinstance(found, Exception):

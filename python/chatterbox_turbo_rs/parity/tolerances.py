@@ -18,11 +18,13 @@ else:
 
 UPPER = ("max_abs", "mean_abs", "peak", "relative_rms")
 LOWER = ("worst_cosine",)
+PRECISION = "f32"
+"""What parity compares in."""
 
 
 @functools.cache
 def tolerances() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Mode (``loaded``, ``isolated``, ``chained``, ``taps``) -> stage -> limits. Raises ``ValueError`` for a limit that does not exist."""
+    """Mode (``loaded``, ``isolated``, ``chained``, ``taps``) or device and precision (``cuda/f32``) -> stage -> limits. Raises ``ValueError`` for a limit that does not exist."""
     table = tomllib.loads(importlib.resources.files(__package__).joinpath("tolerances.toml").read_text(encoding="utf-8"))
     for mode, stages in table.items():
         for stage, limits in stages.items():
@@ -34,12 +36,16 @@ def tolerances() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     return table
 
 
-def limits(stage: str, mode: str = "isolated") -> Mapping[str, Any]:
-    """The limits of a stage (``"s3gen.flow"``, ``"reference.load@multistage"``). Raises ``KeyError`` when it has none."""
+def limits(stage: str, mode: str = "isolated", device: str = "cpu") -> Mapping[str, Any]:
+    """The limits of a stage (``"s3gen.flow"``, ``"reference.load@multistage"``) whose candidate ran on ``device``.
+
+    Raises ``KeyError`` when it has none.
+    """
     table = tolerances()
     if mode not in table:
         raise KeyError(f"mode: expected {', '.join(table)}, found {mode}")
-    found = table[mode].get(stage, table["isolated"].get(stage))
+    there = table.get(f"{device.partition(':')[0]}/{PRECISION}", {})
+    found = there.get(stage, table[mode].get(stage, table["isolated"].get(stage)))
     if found is None:
         raise KeyError(f"tolerances.toml has no limits for stage {stage}")
     return found

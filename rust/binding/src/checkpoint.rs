@@ -1,5 +1,6 @@
 //! The checkpoint handle that the network stages are loaded from.
 
+use chatterbox_turbo::device::{Kind, unavailable};
 use chatterbox_turbo::{Checkpoint as Core, Config, Device};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -65,23 +66,28 @@ impl Checkpoint {
 
 /// The device called `name` (`"cpu"`, `"cuda"`, `"cuda:1"`, `"metal"`).
 pub fn device(name: &str) -> PyResult<Device> {
-    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index: usize =
-        index.parse().map_err(|_| error("DeviceError", format!("device: expected a number after the colon, got {name:?}")))?;
-    match kind {
-        "cpu" => Ok(Device::Cpu),
-        #[cfg(feature = "cuda")]
-        "cuda" => Device::new_cuda(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
-        #[cfg(feature = "metal")]
-        "metal" => Device::new_metal(index).map_err(|e| error("DeviceError", format!("device {name}: {e}"))),
-        "cuda" | "metal" => Err(error(
-            "DeviceError",
-            format!("device {name} (number {index}): this build has no {kind} support; use device=\"cpu\""),
-        )),
-        _ => Err(error("DeviceError", format!("device: expected cpu, cuda or metal, got {name:?}"))),
+    Python::attach(|py| {
+        let folders = library_folders(py)?;
+        run(py, None, |_| chatterbox_turbo::device::open(name, &folders))
+    })
+}
+
+/// Why each kind of device cannot be used here; None where it can.
+#[pyfunction]
+fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let (folders, dict) = (library_folders(py)?, PyDict::new(py));
+    for kind in Kind::ALL {
+        dict.set_item(kind.name(), run(py, None, |_| Ok(unavailable(kind, &folders)))?)?;
     }
+    Ok(dict)
+}
+
+/// Where Python's packages keep CUDA's libraries.
+fn library_folders(py: Python<'_>) -> PyResult<Vec<std::path::PathBuf>> {
+    py.import("chatterbox_turbo_rs.devices")?.getattr("folders")?.call0()?.extract()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_class::<Checkpoint>()
 }

@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod device;
 pub mod digest;
 pub mod draws;
 pub mod dsp;

@@ -50,5 +50,7 @@ pub fn threads() -> usize {
 /// records (see [`crate::tap`]) is recorded there too.
 pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let taps = crate::tap::carry();
+    #[cfg(test)]
+    let work = crate::nn::carried(work);
     rayon::scope(|_| taps.run(work))
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 pub use crate::kernels::elementwise::Function as Activation;
 use crate::kernels::elementwise::{apply, snake};
 use crate::{Result, Weights};
@@ -25,7 +25,7 @@ impl Activation {
 
     /// Applies the function to every element.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() {
+        if !kernels_run(x.device()) {
             return self.plain(x);
         }
         let mut values = super::to_vec(x)?;
@@ -77,7 +77,7 @@ impl Snake {
 
     /// `x` `[.., channels]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() || x.dim(D::Minus1)? != self.alpha.dim(0)? {
+        if !kernels_run(x.device()) || x.dim(D::Minus1)? != self.alpha.dim(0)? {
             return self.plain(x);
         }
         let mut values = super::to_vec(x)?;

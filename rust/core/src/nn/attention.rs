@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{softmax, with_slice};
+use super::{kernels_run, softmax, with_slice};
 use crate::Result;
 use crate::kernels::attention as kernel;
 use crate::kernels::bf16::attention as bf16;
@@ -22,7 +22,7 @@ pub struct Attention<'a> {
 
 /// `softmax(scale (q kᵀ + bias)) v` for `q` `[T, C]`, `k` and `v` `[S, C]`; returns `[T, C]`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: Attention<'_>) -> Result<Tensor> {
-    if !q.device().is_cpu() {
+    if !kernels_run(q.device()) {
         return plain(q, k, v, options);
     }
     let width = q.dim(1)?;

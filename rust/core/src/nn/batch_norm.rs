@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::kernels::affine::affine_relu;
 use crate::{Result, Weights};
 
@@ -29,7 +29,7 @@ impl BatchNormRelu {
 
     /// `x` `[.., channels]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() || x.dim(D::Minus1)? != self.scale.dim(0)? {
+        if !kernels_run(x.device()) || x.dim(D::Minus1)? != self.scale.dim(0)? {
             return self.plain(x);
         }
         let mut values = super::to_vec(x)?;

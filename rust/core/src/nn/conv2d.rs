@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{fold_batch_norm, with_slice};
+use super::{fold_batch_norm, kernels_run, with_slice};
 use crate::kernels::conv2d as kernel;
 pub use crate::kernels::conv2d::Geometry2d;
 use crate::{Result, Weights};
@@ -57,7 +57,7 @@ impl Conv2d {
 
     fn run(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         let (t, f, c) = x.dims3()?;
-        if !x.device().is_cpu() || c != self.geometry.input {
+        if !kernels_run(x.device()) || c != self.geometry.input {
             return self.plain(x, residual, relu);
         }
         let g = self.geometry;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Fused, weight_norm, with_slice};
+use super::{Fused, kernels_run, weight_norm, with_slice};
 use crate::kernels::conv_transpose1d::Phases;
 use crate::precision::Products;
 use crate::{Result, Weights};
@@ -47,7 +47,7 @@ impl ConvTranspose1d {
         products: Products,
     ) -> Result<Self> {
         let device = bias.device().clone();
-        let (weight, phases) = if device.is_cpu() {
+        let (weight, phases) = if kernels_run(&device) {
             (None, Some(Phases::new(&values, input, output, kernel, stride, padding, products)))
         } else {
             (Some(Tensor::from_vec(values, (input, output, kernel), &device)?), None)

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::kernels::depthwise::depthwise;
 use crate::{Result, Weights};
 
@@ -28,7 +28,7 @@ impl DepthwiseConv1d {
     /// `x` `[T, C]` → `[T, C]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (kernel, channels) = self.weight.dims2()?;
-        if !x.device().is_cpu() || x.dim(1)? != channels {
+        if !kernels_run(x.device()) || x.dim(1)? != channels {
             return self.plain(x);
         }
         let out = with_slice(x, |x| with_slice(&self.weight, |w| depthwise(x, w, channels, (kernel - 1) / 2)))??;

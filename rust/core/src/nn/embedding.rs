@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::checkpoint::Table;
 use crate::{Error, Result, Weights};
 
@@ -23,9 +23,10 @@ enum Rows {
 impl Embedding {
     /// Reads `weight` `[vocab, channels]`; `name` names the ids in errors.
     pub fn load(weights: &Weights, name: &'static str, vocab: usize, channels: usize) -> Result<Self> {
-        let rows = match weights.device() {
-            Device::Cpu => Rows::Mapped(weights.table("weight", vocab, channels)?),
-            _ => Rows::Tensor(weights.tensor("weight", &[vocab, channels])?),
+        let rows = if kernels_run(weights.device()) {
+            Rows::Mapped(weights.table("weight", vocab, channels)?)
+        } else {
+            Rows::Tensor(weights.tensor("weight", &[vocab, channels])?)
         };
         Ok(Self { rows, name })
     }

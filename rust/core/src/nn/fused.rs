@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Activation, LayerNorm, Snake, with_slice};
+use super::{Activation, LayerNorm, Snake, kernels_run, with_slice};
 use crate::Result;
 use crate::kernels::elementwise::{apply, shift, snake, sum_rows};
 use crate::kernels::norm::layer_norm;
@@ -64,7 +64,7 @@ impl Fused<'_> {
         channels(&self.before, input)
             && channels(&self.after, output)
             && self.norm.is_none_or(|norm| norm.channels() == output)
-            && self.add.iter().all(|x| x.elem_count() == values && x.device().is_cpu())
+            && self.add.iter().all(|x| x.elem_count() == values && kernels_run(x.device()))
     }
 
     /// The output before the product is added to it: `bias + Σ add` in every row.

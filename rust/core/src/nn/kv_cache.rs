@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Attention, attention, with_slice};
+use super::{Attention, attention, kernels_run, with_slice};
 use crate::kernels::cache::{Cache, Head, StepHeads};
 use crate::kernels::float_cache::FloatHead;
 use crate::kernels::half_cache::HalfHead;
@@ -92,7 +92,7 @@ impl KvCache {
     /// Room for `capacity` positions in float32, for `heads` heads of `size` channels.
     pub fn new(capacity: usize, heads: usize, size: usize, device: &Device) -> Result<Self> {
         let zeros = || Tensor::zeros((capacity, heads * size), DType::F32, device);
-        let store = if device.is_cpu() {
+        let store = if kernels_run(device) {
             Store::Float(Cache::new(capacity, heads, size))
         } else {
             Store::Tensors { keys: zeros()?, values: zeros()?, len: 0 }

@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use super::weight::Weight;
-use super::{Fused, with_slice};
+use super::{Fused, kernels_run, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
 use crate::packed::Note;
 use crate::precision::Products;
@@ -100,7 +100,7 @@ impl Linear {
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
-        if !x.device().is_cpu() || !fused.fits(k, n, m * n) {
+        if !kernels_run(x.device()) || !fused.fits(k, n, m * n) {
             return fused.plain(x, |x| self.plain(x));
         }
         let mut out = fused.start(m, self.bias.as_ref(), n)?;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Activation, Linear, to_vec, with_slice};
+use super::{Activation, Linear, kernels_run, to_vec, with_slice};
 use crate::kernels::lstm as kernel;
 use crate::{Result, Weights};
 
@@ -68,7 +68,7 @@ impl Lstm {
 impl Layer {
     /// `[B, T, in]` → `[B, T, H]`.
     fn forward(&self, x: &Tensor, hidden: usize) -> Result<Tensor> {
-        if !x.device().is_cpu() {
+        if !kernels_run(x.device()) {
             return self.plain(x, hidden);
         }
         let (b, t, _) = x.dims3()?;

@@ -7,6 +7,7 @@ mod activation;
 mod add;
 mod attention;
 mod batch_norm;
+mod composed;
 mod conv1d;
 mod conv2d;
 mod conv_transpose1d;
@@ -27,6 +28,9 @@ pub use activation::{Activation, Snake};
 pub use add::add;
 pub use attention::{Attention, attention, bf16_attention};
 pub use batch_norm::{BatchNormRelu, fold_batch_norm};
+pub(crate) use composed::kernels_run;
+#[cfg(test)]
+pub(crate) use composed::{carried, composed};
 pub use conv_transpose1d::ConvTranspose1d;
 pub use conv1d::{Conv1d, Conv1dOptions};
 pub use conv2d::{Conv2d, Geometry2d};
@@ -51,18 +55,21 @@ use crate::{Error, Result};
 
 /// Calls `f` with the values of a float32 CPU tensor (copied first when it is not contiguous).
 pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    if !kernels_run(x.device()) {
+        return Err(Error::Device("a CPU kernel was given a tensor of another device".into()));
+    }
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(cpu), Some((start, end))) => Ok(f(&cpu.as_slice::<f32>()?[start..end])),
-        _ => Err(Error::Device("a CPU kernel was given a tensor of another device".into())),
+        _ => Err(Error::Device("a CPU kernel was given a tensor that is not contiguous".into())),
     }
 }
 
 /// `a` `[m, k]` · `b` `[k, n]`.
 pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((m, k), (rows, n)) = (a.dims2()?, b.dims2()?);
-    if !a.device().is_cpu() || k != rows {
+    if !kernels_run(a.device()) || k != rows {
         return Ok(a.matmul(b)?);
     }
     let mut out = vec![0.0; m * n];

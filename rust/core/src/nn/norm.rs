@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::kernels::norm as kernel;
 use crate::{Result, Weights};
 
@@ -47,7 +47,7 @@ impl LayerNorm {
 
     /// `x` `[.., channels]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() || x.dim(D::Minus1)? != self.weight.dim(0)? {
+        if !kernels_run(x.device()) || x.dim(D::Minus1)? != self.weight.dim(0)? {
             return self.plain(x);
         }
         let mut values = super::to_vec(x)?;
@@ -64,7 +64,7 @@ impl LayerNorm {
 
 /// Softmax over the last axis.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if kernels_run(x.device()) {
         let mut values = super::to_vec(x)?;
         kernel::softmax(&mut values, x.dim(D::Minus1)?);
         return Ok(Tensor::from_vec(values, x.shape(), x.device())?);

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::{Fused, Linear, with_slice};
+use super::{Fused, Linear, kernels_run, with_slice};
 use crate::kernels::dots::dots;
 use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};
 use crate::kernels::pointer::Cells;
@@ -72,7 +72,7 @@ impl Projection {
     }
 
     fn quantised(weights: &Weights, shape: [usize; 2], input: usize, output: usize, column: usize, row: usize) -> Result<Self> {
-        if !weights.device().is_cpu() {
+        if !kernels_run(weights.device()) {
             return Err(Error::argument(format!(
                 "precision: expected f32 on this device, got int8, which runs on the CPU ({})",
                 weights.path()

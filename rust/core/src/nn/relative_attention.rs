@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{softmax, with_slice};
+use super::{kernels_run, softmax, with_slice};
 use crate::Result;
 use crate::kernels::bf16::attention as bf16;
 use crate::kernels::relative_attention as kernel;
@@ -31,7 +31,7 @@ pub struct RelativeAttention<'a> {
 
 /// `softmax(scale (q_i · k_j + r_i · p_(i − j))) v`, `[T, C]`.
 pub fn relative_attention(a: RelativeAttention<'_>) -> Result<Tensor> {
-    if !a.q.device().is_cpu() {
+    if !kernels_run(a.q.device()) {
         return plain(a);
     }
     let (heads, size, scale) = (a.heads, a.q.dim(1)? / a.heads, a.scale as f32);

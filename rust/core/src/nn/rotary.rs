@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::Result;
 use crate::kernels::rotary::rotary;
 
@@ -39,7 +39,7 @@ impl Rotary {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let ((t, width), half) = (x.dims2()?, self.cos.dim(1)?);
         let (cos, sin) = (self.cos.narrow(0, 0, t)?, self.sin.narrow(0, 0, t)?);
-        if !x.device().is_cpu() || width % (2 * half) != 0 {
+        if !kernels_run(x.device()) || width % (2 * half) != 0 {
             return plain(x, &cos, &sin);
         }
         let mut values = super::to_vec(x)?;

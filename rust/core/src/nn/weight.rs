@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::with_slice;
+use super::{kernels_run, with_slice};
 use crate::kernels::bf16::Bf16Matrix;
 use crate::kernels::bf16::split::{SplitMatrix, terms};
 use crate::kernels::{Panels, matmul};
@@ -28,17 +28,17 @@ impl Weight {
     pub(super) fn dealt(weight: Tensor, products: Products) -> Result<Self> {
         let (n, k) = weight.dims2()?;
         if products == Products::Bf16 {
-            if !weight.device().is_cpu() {
+            if !kernels_run(weight.device()) {
                 return Err(Error::argument("precision: expected f32 on this device, got bf16, which runs on the CPU"));
             }
             return Ok(Self::Bf16(with_slice(&weight, |values| Bf16Matrix::of_weight(values, n, k))?.into()));
         }
-        if weight.device().is_cpu()
+        if kernels_run(weight.device())
             && let Some(terms) = terms(products)
         {
             return Ok(Self::Split(with_slice(&weight, |values| SplitMatrix::of_weight(values, n, k, terms))?.into()));
         }
-        if weight.device().is_cpu()
+        if kernels_run(weight.device())
             && let Some(panels) = with_slice(&weight, |values| Panels::of_weight(values, n, k))?
         {
             return Ok(Self::Dealt(panels.into()));

@@ -8,3 +8,6 @@ pub mod t3;
 pub mod text;
 pub mod voice_encoder;
 pub mod watermark;
+
+#[cfg(test)]
+mod composed_tests;

@@ -17,7 +17,7 @@ use super::step::{self, Steps};
 use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
-use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection, add};
+use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection, add, kernels_run};
 use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
@@ -71,7 +71,7 @@ impl T3Decoder {
         let blocks: Vec<Block> = (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?;
         let norm = LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?;
         let head = Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?;
-        let steps = if weights.device().is_cpu() { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
+        let steps = if kernels_run(weights.device()) { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
         let model = Model {
             embedding_size,
             text_vocab,
@@ -379,8 +379,10 @@ impl Model {
     fn voice(&self, prefix: &T3Prefix) -> Result<Tensor> {
         let speaker = Tensor::from_slice(prefix.speaker(), (1, prefix.speaker().len()), &self.device)?;
         let speaker = self.speaker.forward(&speaker)?; // [1, C]
-        let prompt = self.speech.forward(prefix.prompt())?; // [P, C]
-        let x = Tensor::cat(&[speaker, prompt], 0)?;
+        let x = match prefix.prompt() {
+            [] => speaker, // other devices refuse work on no numbers
+            prompt => Tensor::cat(&[speaker, self.speech.forward(prompt)?], 0)?,
+        };
         add(&x, &self.positions.range(0, x.dim(0)?)?)
     }
 
