@@ -6,6 +6,7 @@
 //! lies in memory that is kept. Every number is computed by the same operations in the same order as layer by layer: the bits are
 //! the same, on any number of threads.
 
+mod float;
 mod format;
 mod memory;
 
@@ -19,6 +20,9 @@ use memory::{Memory, Room, Shape, with_memory};
 use super::elementwise::{Function, piece as activate};
 use super::norm::layer_norm_row;
 use super::strips;
+
+/// Rows from which attention in float32 deals keys and values layer by layer too, so that the bits are the same.
+pub(crate) const FEWEST: usize = super::attention::BLOCK;
 
 /// A linear layer.
 #[derive(Clone, Debug)]

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 use super::weight::Weight;
 use super::{Activation, LayerNorm, Linear, to_vec, with_slice};
 use crate::Result;
-use crate::kernels::transformer::{Block, Format, Layer, Relative, run};
+use crate::kernels::transformer::{Block, FEWEST, Format, Layer, Relative, run};
 use crate::tap;
 
 /// The layers of a block: self-attention and a feed-forward layer, each on normalised input and added to it.
@@ -33,40 +33,72 @@ pub(crate) struct Parts<'a> {
 
 /// A block as strips take it; it shares the weights of its layers.
 #[derive(Clone, Debug)]
-pub(crate) struct Strips(Block<u16>);
+pub(crate) enum Strips {
+    /// Products in float32.
+    F32(Block<f32>),
+    /// Products in bfloat16.
+    Bf16(Block<u16>),
+}
 
 impl Strips {
-    /// `None` where the layers must run one by one: their weights are not in bfloat16.
+    /// `None` where the layers must run one by one: their weights are not dealt, or in float32 for relative positions.
     pub(crate) fn new(parts: Parts<'_>) -> Result<Option<Self>> {
-        Ok(block(parts, |weight| match weight {
+        let bf16 = block(parts, |weight| match weight {
             Weight::Bf16(matrix) => Some(matrix.clone()),
             _ => None,
-        })?
-        .map(Self))
+        })?;
+        if bf16.is_some() || parts.relative.is_some() {
+            return Ok(bf16.map(Self::Bf16));
+        }
+        let float = block(parts, |weight| match weight {
+            Weight::Dealt(panels) => Some(panels.clone()),
+            _ => None,
+        })?;
+        Ok(float.map(Self::F32))
+    }
+
+    fn float(&self) -> Option<&Block<f32>> {
+        if let Self::F32(block) = self { Some(block) } else { None }
+    }
+
+    fn bf16(&self) -> Option<&Block<u16>> {
+        if let Self::Bf16(block) = self { Some(block) } else { None }
     }
 
     /// Takes `x` `[1, T, channels]` or `[T, channels]` through `blocks`; `table` `[2T - 1, channels]` has the relative positions.
-    /// `advance` hears how many are done and may stop the work. `None` where it must go layer by layer: a block has no strips, or
-    /// taps record.
+    /// `advance` hears how many are done and may stop the work. `None` where it must go layer by layer: a block has no strips, taps
+    /// record, or attention in float32 reads so few keys where they lie.
     pub(crate) fn run(
         blocks: &[Option<&Self>],
         x: &Tensor,
         table: Option<&Tensor>,
         advance: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Option<Tensor>> {
-        let Some(blocks) = blocks.iter().map(|block| block.map(|block| &block.0)).collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
         if tap::is_on() || !x.device().is_cpu() {
             return Ok(None);
         }
-        let mut values = to_vec(x)?;
-        match table {
-            Some(table) => with_slice(table, |table| run(&blocks, &mut values, Some(table), advance))??,
-            None => run(&blocks, &mut values, None, advance)?,
+        if let Some(blocks) = blocks.iter().map(|block| block.and_then(Self::bf16)).collect::<Option<Vec<_>>>() {
+            return through(&blocks, x, table, advance).map(Some);
         }
-        Ok(Some(Tensor::from_vec(values, x.shape(), x.device())?))
+        match blocks.iter().map(|block| block.and_then(Self::float)).collect::<Option<Vec<_>>>() {
+            Some(blocks) if x.dim(D::Minus2)? >= FEWEST => through(&blocks, x, table, advance).map(Some),
+            _ => Ok(None),
+        }
     }
+}
+
+fn through<T: Format>(
+    blocks: &[&Block<T>],
+    x: &Tensor,
+    table: Option<&Tensor>,
+    advance: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Tensor> {
+    let mut values = to_vec(x)?;
+    match table {
+        Some(table) => with_slice(table, |table| run(blocks, &mut values, Some(table), advance))??,
+        None => run(blocks, &mut values, None, advance)?,
+    }
+    Ok(Tensor::from_vec(values, x.shape(), x.device())?)
 }
 
 /// The block, where `matrix` accepts all weights.

@@ -4,6 +4,7 @@ use crate::kernels::elementwise::{apply, sum_rows};
 use crate::kernels::level::testing::at_every_level;
 use crate::kernels::matmul::{Rows, Weight, matmul_add};
 use crate::kernels::norm::layer_norm;
+use crate::kernels::{Panels, attention as float};
 
 fn noise(n: usize, stream: u64) -> Vec<f32> {
     crate::draws::normals(stream, "test", 0, 1, n).map(|m| m.data).unwrap_or_default()
@@ -36,6 +37,28 @@ impl Twin for u16 {
     ) -> Vec<f32> {
         let positions = p.map(|p| bf16::Positions { r, p });
         bf16::attention(bf16::Attention { q, k, v, heads, size, scale, positions })
+    }
+}
+
+impl Twin for f32 {
+    fn matrix(weight: &[f32], n: usize, k: usize) -> Option<Panels> {
+        Panels::of_weight(weight, n, k)
+    }
+
+    fn weight(matrix: &Panels) -> Weight<'_> {
+        Weight::Dealt(matrix)
+    }
+
+    fn attention(
+        [q, _]: [&[f32]; 2],
+        k: &[f32],
+        v: &[f32],
+        _: Option<&[f32]>,
+        heads: usize,
+        size: usize,
+        scale: f32,
+    ) -> Vec<f32> {
+        float::attention(float::Attention { q, k, v, heads, size, scale, bias: None, causal: false })
     }
 }
 
@@ -127,17 +150,21 @@ fn same<T: Twin>(sizes: &Sizes) {
     assert_eq!(bits(&found), bits(&expected), "{} rows", sizes.rows);
 }
 
-const SIZES: [Sizes; 5] = [
+const SIZES: [Sizes; 6] = [
     Sizes { rows: 1, channels: 16, heads: 1, size: 16, inner: 32, relative: true },
     Sizes { rows: 37, channels: 24, heads: 3, size: 8, inner: 70, relative: false },
     Sizes { rows: 130, channels: 48, heads: 2, size: 64, inner: 130, relative: false },
+    Sizes { rows: 193, channels: 80, heads: 3, size: 20, inner: 300, relative: false },
     Sizes { rows: 203, channels: 40, heads: 2, size: 20, inner: 64, relative: true },
     Sizes { rows: 129, channels: 64, heads: 1, size: 128, inner: 64, relative: true },
 ];
 
 #[test]
 fn the_bits_are_those_of_layer_by_layer() {
-    at_every_level(|| SIZES.iter().for_each(same::<u16>));
+    at_every_level(|| {
+        SIZES.iter().for_each(same::<u16>);
+        SIZES.iter().filter(|sizes| sizes.rows >= float::BLOCK && !sizes.relative).for_each(same::<f32>);
+    });
 }
 
 #[test]
