@@ -8,8 +8,8 @@ use super::norm::softmax_row;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 
-/// Queries a task handles.
-const BLOCK: usize = 64;
+/// Queries a task handles; fewer than these read keys and values where they lie.
+pub(super) const BLOCK: usize = 64;
 
 /// What to attend over; `h` heads of `d` channels, rows of `h * d` numbers.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +59,12 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         let seen = if a.causal { s - t + first + rows } else { s };
         let mut scores = vec![0.0f32; rows * seen];
         let column = head * a.size;
-        if rows == 1 {
-            let q = &a.q[first * width + column..][..a.size];
-            scores.iter_mut().enumerate().for_each(|(j, o)| *o = dot(q, &a.k[j * width + column..][..a.size]));
-        } else if let Some(dealt) = &dealt {
+        if let Some(dealt) = &dealt {
             // SAFETY: rows `first..first + rows` of q lie inside its slice (sizes asserted above).
             unsafe { dealt.score(head, rows, a.q.as_ptr().add(first * width + column), width, &mut scores) };
+        } else if rows == 1 {
+            let q = &a.q[first * width + column..][..a.size];
+            scores.iter_mut().enumerate().for_each(|(j, o)| *o = dot(q, &a.k[j * width + column..][..a.size]));
         } else {
             // SAFETY: rows `first..first + rows` of q and `0..seen` of k lie inside their slices (sizes asserted above).
             unsafe {

@@ -8,6 +8,7 @@
 //! Layout: panels of [`COLUMNS`] outputs, each `[kp / 2, COLUMNS, 2]` with kp = k rounded up to [`DEPTH`]; zeros behind k and n.
 
 pub mod attention;
+pub(super) mod heads;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod round;
@@ -133,13 +134,45 @@ impl Bf16Matrix {
         Some(Self { data: arrays.get(name, len)?, n, k })
     }
 
+    /// Where its panels are.
+    pub(super) fn view(&self) -> View<'_> {
+        View { data: &self.data, n: self.n, k: self.k }
+    }
+
+    /// As [`View::multiply`].
+    ///
+    /// # Safety
+    /// As [`View::multiply`].
+    pub(super) unsafe fn multiply(
+        &self,
+        panels: std::ops::Range<usize>,
+        m: usize,
+        a: *const u16,
+        a_stride: usize,
+        out: *mut f32,
+        out_stride: usize,
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe { self.view().multiply(panels, m, a, a_stride, out, out_stride) };
+    }
+}
+
+/// The panels of a matrix of bfloat16 with `n` columns and `k` rows in anybody's memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    data: &'a [u16],
+    n: usize,
+    k: usize,
+}
+
+impl View<'_> {
     /// Adds `a[m, k] · self` to `out`, whose first column is the first of `panels`, on this thread.
     ///
     /// # Safety
     /// Rows of k numbers at `a + i * a_stride`, with [`SLACK`] more behind the last, and of as many numbers as these panels
     /// have columns at `out + i * out_stride` must be valid for `i < m`, and nothing else may touch those of `out` meanwhile.
     pub(super) unsafe fn multiply(
-        &self,
+        self,
         panels: std::ops::Range<usize>,
         m: usize,
         a: *const u16,

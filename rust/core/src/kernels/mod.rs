@@ -35,8 +35,10 @@ pub mod relative_attention;
 pub mod rotary;
 mod scratch;
 pub(crate) mod simd;
+mod strips;
 pub(crate) mod team;
 mod tiles;
+pub(crate) mod transformer;
 
 pub use level::{Level, level_in_use, levels};
 pub use panels::Panels;

@@ -227,16 +227,32 @@ impl Panels {
         out: *mut f32,
         out_stride: usize,
     ) {
-        for start in (0..self.k).step_by(DEPTH) {
-            let depth = DEPTH.min(self.k - start);
-            for p in panels.clone() {
-                let b = &self.data[(p * self.k + start) * WIDTH..][..depth * WIDTH];
-                // SAFETY: promised by the caller.
-                unsafe {
-                    let (a, out) = (a.add(start), out.add(p * WIDTH));
-                    multiply(m, WIDTH.min(self.n - p * WIDTH), depth, a, a_stride, b, out, out_stride);
-                }
-            }
+        // SAFETY: promised by the caller.
+        unsafe { multiply_dealt(&self.data, self.n, self.k, panels, m, a, a_stride, out, out_stride) };
+    }
+}
+
+/// As [`Panels::multiply`], for the panels of a matrix `[k, n]` in anybody's memory.
+///
+/// # Safety
+/// As [`Panels::multiply`].
+pub(super) unsafe fn multiply_dealt(
+    data: &[f32],
+    n: usize,
+    k: usize,
+    panels: std::ops::Range<usize>,
+    m: usize,
+    a: *const f32,
+    a_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    for start in (0..k).step_by(DEPTH) {
+        let depth = DEPTH.min(k - start);
+        for p in panels.clone() {
+            let b = &data[(p * k + start) * WIDTH..][..depth * WIDTH];
+            // SAFETY: promised by the caller.
+            unsafe { multiply(m, WIDTH.min(n - p * WIDTH), depth, a.add(start), a_stride, b, out.add(p * WIDTH), out_stride) };
         }
     }
 }

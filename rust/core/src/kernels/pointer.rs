@@ -29,6 +29,55 @@ impl<'a> SharedMut<'a> {
     }
 }
 
+/// A part of a mutable slice that tasks write and read by smaller parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a, T> {
+    start: *mut T,
+    len: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: only the unsafe methods reach the numbers; whoever calls them promises that nobody writes what another one uses.
+unsafe impl<T: Send + Sync> Send for Part<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Part<'_, T> {}
+
+impl<'a, T> Part<'a, T> {
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
+    }
+
+    /// Pointer to number `at`; `span` numbers from there must lie inside.
+    pub(super) fn at(self, at: usize, span: usize) -> *mut T {
+        assert!(at <= self.len && span <= self.len - at, "kernel task outside its memory");
+        // SAFETY: inside the slice by the assertion above.
+        unsafe { self.start.add(at) }
+    }
+
+    /// Numbers `at .. at + len` as a part of their own.
+    pub(super) fn part(self, at: usize, len: usize) -> Self {
+        Self { start: self.at(at, len), len, life: PhantomData }
+    }
+
+    /// Numbers `at .. at + len`.
+    ///
+    /// # Safety
+    /// Nobody may write them meanwhile.
+    pub(super) unsafe fn read(self, at: usize, len: usize) -> &'a [T] {
+        // SAFETY: inside the slice by the check in `at`; promised by the caller.
+        unsafe { std::slice::from_raw_parts(self.at(at, len), len) }
+    }
+
+    /// Numbers `at .. at + len`, to be written.
+    ///
+    /// # Safety
+    /// Nobody else may use them meanwhile.
+    pub(super) unsafe fn write(self, at: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: inside the slice by the check in `at`; promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.at(at, len), len) }
+    }
+}
+
 /// Numbers that tasks write and read by parts.
 pub(crate) struct Cells<T>(Box<[UnsafeCell<T>]>);
 

@@ -58,6 +58,11 @@ impl Linear {
         Self::new(weight, Some(weights.tensor("bias", &[output])?))
     }
 
+    /// The weight.
+    pub(super) fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
     /// The bias, if any.
     pub(super) fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()

@@ -21,6 +21,7 @@ mod norm;
 mod projection;
 mod relative_attention;
 mod rotary;
+mod transformer;
 mod weight;
 mod weight_norm;
 
@@ -46,6 +47,7 @@ pub use projection::Projection;
 pub(crate) use projection::StepInput;
 pub use relative_attention::{RelativeAttention, relative_attention};
 pub use rotary::Rotary;
+pub(crate) use transformer::{Parts, Strips};
 pub use weight_norm::weight_norm;
 
 use candle_core::{Storage, Tensor};

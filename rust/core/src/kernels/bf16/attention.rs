@@ -8,12 +8,12 @@ use rayon::prelude::*;
 
 use super::round::round_all;
 use super::softmax::exponentials;
-use super::{Bf16Matrix, COLUMNS, DEPTH, SLACK};
+use super::{Bf16Matrix, COLUMNS, DEPTH, SLACK, View};
 use crate::kernels::pointer::SharedMut;
 use crate::kernels::scratch;
 
 /// Queries a task handles, a multiple of the rows of a register tile.
-const BLOCK: usize = 48;
+pub(in crate::kernels) const BLOCK: usize = 48;
 
 /// What to attend over; `heads` heads of `size` channels, rows of `heads * size` numbers.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,23 @@ struct Head {
     positions: Option<Bf16Matrix>,
 }
 
+/// The queries of a task, of one head and rounded, and the factors that they meet.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Queries<'a> {
+    /// The first query and how many there are, at most [`BLOCK`].
+    pub(in crate::kernels) first: usize,
+    pub(in crate::kernels) rows: usize,
+    /// Distance between the starts of two queries.
+    pub(in crate::kernels) stride: usize,
+    pub(in crate::kernels) scale: f32,
+    /// From the first query on, with [`SLACK`] numbers behind the last.
+    pub(in crate::kernels) q: &'a [u16],
+    pub(in crate::kernels) keys: View<'a>,
+    pub(in crate::kernels) values: View<'a>,
+    /// The queries for the positions, as `q`, and the positions.
+    pub(in crate::kernels) positions: Option<(&'a [u16], View<'a>)>,
+}
+
 /// `softmax(scale (q kᵀ + positions)) v`, `[t, heads * size]`.
 pub fn attention(a: Attention<'_>) -> Vec<f32> {
     let Attention { q, k, v, heads, size, scale, positions } = a;
@@ -78,7 +95,6 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
     let mut out = vec![0.0; t * width];
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
-    let stride = s.next_multiple_of(DEPTH);
     let inputs = 1 + usize::from(positions.is_some());
     scratch::with_halves(inputs * q.len() + SLACK, |queries| {
         round_all(q, &mut queries[..q.len()]);
@@ -88,54 +104,96 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         queries[inputs * q.len()..].fill(0);
         (0..heads * blocks).into_par_iter().for_each(|job| {
             let (head, first) = (job / blocks, job % blocks * BLOCK);
-            let rows = BLOCK.min(t - first);
+            let (rows, from) = (BLOCK.min(t - first), first * width + head * size);
             let Head { keys, values, positions } = &dealt[head];
-            let from = first * width + head * size;
-            let to = shared.at(from, (rows - 1) * width + size);
-            MEMORY.with_borrow_mut(|Memory { scores, band, weights }| {
-                zeros(scores, rows * s);
-                // SAFETY: the rows of this block lie inside the queries, with SLACK numbers behind them, those of the scores inside.
-                unsafe { keys.multiply(0..keys.count(), rows, queries[from..].as_ptr(), width, scores.as_mut_ptr(), s) };
-                if let Some(positions) = positions {
-                    // the block's last query meets key 0 at position row t - first - rows, its first meets key t - 1 at 2t - 2 - first
-                    let (low, end) = (t - first - rows, 2 * t - 1 - first);
-                    let panels = low / COLUMNS..end.div_ceil(COLUMNS);
-                    let wide = panels.len() * COLUMNS;
-                    zeros(band, rows * wide);
-                    // SAFETY: as above; the band has the columns of these panels.
-                    unsafe {
-                        positions.multiply(panels, rows, queries[q.len() + from..].as_ptr(), width, band.as_mut_ptr(), wide)
-                    };
-                    for (i, (row, band)) in scores.chunks_exact_mut(s).zip(band.chunks_exact(wide)).enumerate() {
-                        let shifted = &band[low % COLUMNS + rows - 1 - i..][..s];
-                        row.iter_mut().zip(shifted).for_each(|(score, p)| *score += p);
-                    }
-                }
-                weights.resize((BLOCK * stride + SLACK).max(weights.len()), 0);
-                let mut sums = [0.0; BLOCK];
-                for ((scores, weights), sum) in scores.chunks_exact(s).zip(weights.chunks_exact_mut(stride)).zip(&mut sums) {
-                    *sum = exponentials(scores, scale, &mut weights[..s]);
-                    weights[s..].fill(0);
-                }
-                weights[rows * stride..][..SLACK].fill(0);
-                // SAFETY: the rows of weights lie inside, with SLACK zeros behind them; this task alone writes these columns of its
-                // rows of the output, and `at` checked the span.
-                unsafe {
-                    values.multiply(0..values.count(), rows, weights.as_ptr(), stride, to, width);
-                    for (i, sum) in sums[..rows].iter().enumerate() {
-                        let row = std::slice::from_raw_parts_mut(to.add(i * width), size);
-                        row.iter_mut().for_each(|v| *v /= sum);
-                    }
-                }
-            });
+            let task = Queries {
+                first,
+                rows,
+                stride: width,
+                scale,
+                q: &queries[from..],
+                keys: keys.view(),
+                values: values.view(),
+                positions: positions.as_ref().map(|positions| (&queries[q.len() + from..], positions.view())),
+            };
+            // SAFETY: this task alone writes these columns of its rows of the output, which are zero; `at` checked the span.
+            unsafe { attend(task, shared.at(from, (rows - 1) * width + size), width) };
         });
     });
     out
 }
 
-fn zeros(memory: &mut Vec<f32>, len: usize) {
-    memory.clear();
-    memory.resize(len, 0.0);
+/// Attention of some queries of one head, added to the zeros of their rows at `to + i * to_stride`, on this thread.
+///
+/// # Safety
+/// As many numbers as values have columns must be valid in each of these rows, and nobody else may use them meanwhile.
+pub(in crate::kernels) unsafe fn attend(task: Queries<'_>, to: *mut f32, to_stride: usize) {
+    let Queries { first, rows, stride: width, scale, q, keys, values, positions } = task;
+    let (s, size) = (keys.n, values.n);
+    let stride = s.next_multiple_of(DEPTH);
+    let long_enough = |x: &[u16]| (rows - 1) * width + keys.k + SLACK <= x.len();
+    assert!((1..=BLOCK).contains(&rows) && values.k == s && long_enough(q), "attention: a task's queries");
+    assert!(
+        positions.is_none_or(|(r, p)| long_enough(r) && p.n == 2 * s - 1 && first + rows <= s),
+        "attention: a task's positions"
+    );
+    MEMORY.with_borrow_mut(|Memory { scores, band, weights }| {
+        // SAFETY: the rows of this block lie inside the queries, with SLACK numbers behind them.
+        unsafe { scores_of(keys, 0..s.div_ceil(COLUMNS), rows, q, width, scores, s) };
+        if let Some((r, positions)) = positions {
+            // the block's last query meets key 0 at position row s - first - rows, its first meets key s - 1 at 2s - 2 - first
+            let (low, end) = (s - first - rows, 2 * s - 1 - first);
+            let panels = low / COLUMNS..end.div_ceil(COLUMNS);
+            let wide = panels.len() * COLUMNS;
+            // SAFETY: as above; the band has the columns of these panels.
+            unsafe { scores_of(positions, panels, rows, r, width, band, wide) };
+            for (i, (row, band)) in scores.chunks_exact_mut(s).zip(band.chunks_exact(wide)).enumerate().take(rows) {
+                let shifted = &band[low % COLUMNS + rows - 1 - i..][..s];
+                row.iter_mut().zip(shifted).for_each(|(score, p)| *score += p);
+            }
+        }
+        weights.resize((BLOCK * stride + SLACK).max(weights.len()), 0);
+        let mut sums = [0.0; BLOCK];
+        let lines = scores.chunks_exact(s).zip(weights.chunks_exact_mut(stride)).zip(&mut sums);
+        for ((scores, weights), sum) in lines.take(rows) {
+            *sum = exponentials(scores, scale, &mut weights[..s]);
+            weights[s..].fill(0);
+        }
+        weights[rows * stride..][..SLACK].fill(0);
+        // SAFETY: the rows of weights lie inside, with SLACK zeros behind them; the output is the caller's.
+        unsafe {
+            values.multiply(0..size.div_ceil(COLUMNS), rows, weights.as_ptr(), stride, to, to_stride);
+            for (i, sum) in sums[..rows].iter().enumerate() {
+                let row = std::slice::from_raw_parts_mut(to.add(i * to_stride), size);
+                row.iter_mut().for_each(|v| *v /= sum);
+            }
+        }
+    });
+}
+
+/// `out[rows, stride] = a · columns` of the matrix's `panels`, which may have fewer columns than `stride` says.
+///
+/// # Safety
+/// `rows` rows of the matrix's depth must be valid at `a`, `a_stride` apart, with [`SLACK`] numbers behind the last.
+unsafe fn scores_of(
+    matrix: View<'_>,
+    panels: std::ops::Range<usize>,
+    rows: usize,
+    a: &[u16],
+    a_stride: usize,
+    out: &mut Vec<f32>,
+    stride: usize,
+) {
+    out.resize((rows * stride).max(out.len()), 0.0);
+    for (i, p) in panels.enumerate() {
+        let columns = COLUMNS.min(matrix.n - p * COLUMNS);
+        // zeros while they are on their way to the sums anyway
+        for row in out.chunks_exact_mut(stride).take(rows) {
+            row[i * COLUMNS..][..columns].fill(0.0);
+        }
+        // SAFETY: promised by the caller; the columns of this panel lie inside the rows.
+        unsafe { matrix.multiply(p..p + 1, rows, a.as_ptr(), a_stride, out[i * COLUMNS..].as_mut_ptr(), stride) };
+    }
 }
 
 #[cfg(test)]

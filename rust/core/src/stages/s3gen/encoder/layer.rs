@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::config::FlowEncoder as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Fused, LayerNorm, Linear, Pointwise, RelativeAttention, add, relative_attention};
+use crate::nn::{Activation, Fused, LayerNorm, Linear, Parts, Pointwise, RelativeAttention, Strips, add, relative_attention};
 use crate::precision::Products;
 use crate::{Device, Result, Weights};
 
@@ -32,6 +32,8 @@ pub(super) struct Layer {
     heads: usize,
     scale: f64,
     products: Products,
+    /// The same block for a pass over strips of rows.
+    strips: Option<Strips>,
 }
 
 impl Layer {
@@ -41,7 +43,7 @@ impl Layer {
         let linear = |name: &str| Linear::load(&attention.under(name), width, width)?.for_many_rows();
         let bias = |name: &str| -> Result<Tensor> { Ok(attention.tensor(name, &[c.heads, size])?.flatten_all()?) };
         let ff = weights.under("feed_forward");
-        Ok(Self {
+        let layer = Self {
             norm_attention: LayerNorm::load(&weights.under("norm_mha"), width, c.layer_norm_eps)?,
             query: linear("linear_q")?,
             key: linear("linear_k")?,
@@ -58,10 +60,30 @@ impl Layer {
             heads: c.heads,
             scale: 1.0 / (size as f64).sqrt(),
             products: weights.products(),
-        })
+            strips: None,
+        };
+        Ok(Self { strips: Strips::new(layer.parts())?, ..layer })
     }
 
-    /// `x` `[T, width]`, `positions` `[2T - 1, width]` → `[T, width]`.
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            norms: [&self.norm_attention, &self.norm_feed_forward],
+            inputs: [&self.query, &self.key, &self.value],
+            out: &self.out,
+            relative: Some((&self.position, &self.content_bias, &self.position_bias)),
+            feed_forward: &self.feed_forward,
+            activation: ACTIVATION,
+            heads: self.heads,
+            scale: self.scale,
+        }
+    }
+
+    /// The block for a pass over strips, where there is one.
+    pub(super) fn strips(&self) -> Option<&Strips> {
+        self.strips.as_ref()
+    }
+
+    /// `x` `[T, width]`, `positions` `[2T - 1, width]` → `[T, width]`, layer by layer.
     pub(super) fn forward(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let y = self.norm_attention.forward(x)?;
         let q = self.query.forward(&y)?;

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use self::layer::{Layer, positions};
 use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise};
+use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise, Strips};
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Weights};
 
@@ -138,22 +138,15 @@ impl FlowEncoder {
         x = x.squeeze(0)?;
         tap(|| "flow.encoder.pre_lookahead_layer", &x)?;
         let table = positions(t, self.width, &self.device)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, &table)?;
-            tap(|| format!("flow.encoder.encoders.{i}"), &x)?;
-            observer.progress(STAGE, i + 1, total)?;
-        }
+        let mut advance = |done: usize| observer.progress(STAGE, done, total);
+        x = through(&self.layers, x, &table, "encoders", &mut advance)?;
         let doubled = x.unsqueeze(1)?.expand((t, RATIO, self.width))?.contiguous()?; // nearest neighbour
         x = self.upsample.forward(&doubled.reshape((1, RATIO * t, self.width))?)?.squeeze(0)?;
         tap(|| "flow.encoder.up_layer", &x)?;
         x = self.up_input.forward(&x)?;
         tap(|| "flow.encoder.up_embed", &x)?;
         let table = positions(RATIO * t, self.width, &self.device)?;
-        for (i, layer) in self.up_layers.iter().enumerate() {
-            x = layer.forward(&x, &table)?;
-            tap(|| format!("flow.encoder.up_encoders.{i}"), &x)?;
-            observer.progress(STAGE, self.layers.len() + i + 1, total)?;
-        }
+        x = through(&self.up_layers, x, &table, "up_encoders", &mut |done| advance(self.layers.len() + done))?;
         x = self.norm.forward(&x)?;
         tap(|| "flow.encoder.after_norm", &x)?;
         x = self.project.forward(&x)?;
@@ -176,4 +169,24 @@ impl FlowEncoder {
         all.extend(self.layers.iter().chain(&self.up_layers).next().map(Layer::hyperparameters).unwrap_or_default());
         all
     }
+}
+
+/// `x` `[T, width]` through `layers`, which are upstream's `name`; `advance` hears how many are done.
+fn through(
+    layers: &[Layer],
+    mut x: Tensor,
+    table: &Tensor,
+    name: &str,
+    advance: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Tensor> {
+    let strips: Vec<_> = layers.iter().map(Layer::strips).collect();
+    if let Some(x) = Strips::run(&strips, &x, Some(table), advance)? {
+        return Ok(x);
+    }
+    for (i, layer) in layers.iter().enumerate() {
+        x = layer.forward(&x, table)?;
+        tap(|| format!("flow.encoder.{name}.{i}"), &x)?;
+        advance(i + 1)?;
+    }
+    Ok(x)
 }

@@ -6,7 +6,9 @@ use candle_core::Tensor;
 
 use crate::config::Estimator as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Attention, Conv1d, Conv1dOptions, Fused, LayerNorm, Linear, Pointwise, attention, bf16_attention};
+use crate::nn::{
+    Activation, Attention, Conv1d, Conv1dOptions, Fused, LayerNorm, Linear, Parts, Pointwise, Strips, attention, bf16_attention,
+};
 use crate::precision::Products;
 use crate::{Result, Weights};
 
@@ -83,6 +85,8 @@ pub(super) struct Transformer {
     heads: usize,
     scale: f64,
     products: Products,
+    /// The same block for a pass over strips of rows.
+    strips: Option<Strips>,
 }
 
 impl Transformer {
@@ -91,7 +95,7 @@ impl Transformer {
         let attention = weights.under("attn1");
         let linear = |name: &str| Linear::load_without_bias(&attention.under(name), channels, inner)?.for_many_rows();
         let net = weights.under("ff.net");
-        Ok(Self {
+        let block = Self {
             norm_attention: LayerNorm::load(&weights.under("norm1"), channels, c.norm_eps)?,
             query: linear("to_q")?,
             key: linear("to_k")?,
@@ -105,10 +109,30 @@ impl Transformer {
             heads: c.heads,
             scale: 1.0 / (c.head_size as f64).sqrt(),
             products: weights.products(),
-        })
+            strips: None,
+        };
+        Ok(Self { strips: Strips::new(block.parts())?, ..block })
     }
 
-    /// `x` `[1, T, channels]`.
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            norms: [&self.norm_attention, &self.norm_feed_forward],
+            inputs: [&self.query, &self.key, &self.value],
+            out: &self.out,
+            relative: None,
+            feed_forward: &self.feed_forward,
+            activation: ACTIVATION,
+            heads: self.heads,
+            scale: self.scale,
+        }
+    }
+
+    /// The block for a pass over strips, where there is one.
+    pub(super) fn strips(&self) -> Option<&Strips> {
+        self.strips.as_ref()
+    }
+
+    /// `x` `[1, T, channels]`, layer by layer.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm_attention.forward(x)?.squeeze(0)?;
         let (q, k, v) = (self.query.forward(&y)?, self.key.forward(&y)?, self.value.forward(&y)?); // [T, inner]

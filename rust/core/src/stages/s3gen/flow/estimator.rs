@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::block::{NormedConv, ResNet, TAPS, Transformer};
 use crate::config::Estimator as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Conv1d, Conv1dOptions, Fused, Linear, Pointwise};
+use crate::nn::{Activation, Conv1d, Conv1dOptions, Fused, Linear, Pointwise, Strips};
 use crate::tap::tap;
 use crate::{Result, Weights};
 
@@ -91,6 +91,11 @@ impl Estimator {
         let mut run = |block: &Block, x: &Tensor| -> Result<Tensor> {
             let mut x = block.resnet.forward(x, &time)?;
             tap(|| format!("{}.0", block.path), &x)?;
+            let strips: Vec<_> = block.transformers.iter().map(Transformer::strips).collect();
+            if let Some(x) = Strips::run(&strips, &x, None, &mut |more| advance(done + more))? {
+                done += strips.len();
+                return Ok(x);
+            }
             for (i, transformer) in block.transformers.iter().enumerate() {
                 x = transformer.forward(&x)?;
                 tap(|| format!("{}.1.{i}", block.path), &x)?;
