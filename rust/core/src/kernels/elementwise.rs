@@ -38,7 +38,10 @@ dispatch!(
         match function {
             Function::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
             Function::LeakyRelu(slope) => x.iter_mut().for_each(|v| *v = if *v < 0.0 { *v * slope } else { *v }),
-            Function::Elu => x.iter_mut().for_each(|v| *v = if *v < 0.0 { v.exp_m1() } else { *v }),
+            Function::Elu => x.iter_mut().for_each(|v| {
+                let below = maths::exp_m1_of_negative(fma, v.min(0.0));
+                *v = if *v < 0.0 { below } else { *v };
+            }),
             Function::Silu => x.iter_mut().for_each(|v| *v /= 1.0 + maths::exp(fma, -*v)),
             Function::Sigmoid => x.iter_mut().for_each(|v| *v = 1.0 / (1.0 + maths::exp(fma, -*v))),
             Function::Tanh => x.iter_mut().for_each(|v| *v = maths::tanh(fma, *v)),

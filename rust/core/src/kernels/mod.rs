@@ -20,7 +20,7 @@ pub(crate) mod gemm;
 pub mod half_cache;
 mod heads;
 pub mod int8;
-mod level;
+pub(crate) mod level;
 pub mod lstm;
 pub mod maths;
 pub mod matmul;

@@ -5,7 +5,6 @@
 //! Source: `HiFTGenerator.decode` in `models/s3gen/hifigan.py` of resemble-ai/chatterbox at 5de7a54.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::STAGE;
 use super::resblock::ResBlock;
@@ -136,14 +135,7 @@ impl Generator {
         let x = self.last.forward_fused(&x, &Fused { before, ..Fused::default() })?; // [1, 120F + 1, parts]
         tap(|| "mel2wav.conv_post", &x)?;
         let mut spectrum: Vec<f32> = x.flatten_all()?.to_vec1()?;
-        spectrum.par_chunks_mut(parts).with_min_len(256).for_each(|frame| {
-            let (first, second) = frame.split_at_mut(parts / 2);
-            for (a, b) in first.iter_mut().zip(second) {
-                let magnitude = a.exp().min(self.magnitude_limit);
-                let (sin, cos) = b.sin().sin_cos();
-                (*a, *b) = (magnitude * cos, magnitude * sin);
-            }
-        });
+        self.spectrum.polar(&mut spectrum, self.magnitude_limit);
         step()?;
         let mut samples = self.spectrum.synthesise(&spectrum);
         samples.iter_mut().for_each(|v| *v = v.clamp(-self.audio_limit, self.audio_limit));
