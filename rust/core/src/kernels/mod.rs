@@ -34,6 +34,7 @@ pub mod relative_attention;
 pub mod rotary;
 mod scratch;
 pub(crate) mod simd;
+pub mod stream;
 pub(crate) mod team;
 mod tiles;
 

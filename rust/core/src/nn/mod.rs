@@ -19,6 +19,7 @@ mod lstm;
 mod norm;
 mod projection;
 mod relative_attention;
+mod residual;
 mod rotary;
 mod weight;
 mod weight_norm;
@@ -41,6 +42,7 @@ pub use norm::{LayerNorm, softmax};
 pub use projection::Projection;
 pub(crate) use projection::StepInput;
 pub use relative_attention::{RelativeAttention, relative_attention};
+pub use residual::ResidualBlocks;
 pub use rotary::Rotary;
 pub use weight_norm::weight_norm;
 
