@@ -38,7 +38,10 @@ dispatch!(
         match function {
             Function::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
             Function::LeakyRelu(slope) => x.iter_mut().for_each(|v| *v = if *v < 0.0 { *v * slope } else { *v }),
-            Function::Elu => x.iter_mut().for_each(|v| *v = if *v < 0.0 { v.exp_m1() } else { *v }),
+            Function::Elu => x.iter_mut().for_each(|v| {
+                let below = maths::exp_m1_of_negative(fma, v.min(0.0));
+                *v = if *v < 0.0 { below } else { *v };
+            }),
             Function::Silu => x.iter_mut().for_each(|v| *v /= 1.0 + maths::exp(fma, -*v)),
             Function::Sigmoid => x.iter_mut().for_each(|v| *v = 1.0 / (1.0 + maths::exp(fma, -*v))),
             Function::Tanh => x.iter_mut().for_each(|v| *v = maths::tanh(fma, *v)),
@@ -60,11 +63,28 @@ dispatch!(
 );
 
 dispatch!(
-    fn snake_rows(x: &mut [f32], alpha: &[f32], inverse: &[f32]);
+    /// [`snake`] on this thread, with [`inverse_of`] its alpha.
+    pub(super) fn snake_rows(x: &mut [f32], alpha: &[f32], inverse: &[f32]);
     fma => {
         for row in x.chunks_exact_mut(alpha.len()) {
             for ((v, a), i) in row.iter_mut().zip(alpha).zip(inverse) {
                 *v = fma(maths::sin_squared(fma, *v * a), *i, *v);
+            }
+        }
+    }
+);
+
+dispatch!(
+    /// `out = bias + x + out` in every row, without `x` where there is none, without `out` unless `add`: the sums of [`sum_rows`].
+    pub(super) fn start_rows(out: &mut [f32], bias: &[f32], x: Option<&[f32]>, add: bool);
+    fma => {
+        let n = bias.len();
+        for (i, row) in out.chunks_exact_mut(n).enumerate() {
+            match (x.map(|x| &x[i * n..(i + 1) * n]), add) {
+                (Some(x), true) => row.iter_mut().zip(bias).zip(x).for_each(|((o, b), x)| *o += b + x),
+                (Some(x), false) => row.iter_mut().zip(bias).zip(x).for_each(|((o, b), x)| *o = b + x),
+                (None, true) => row.iter_mut().zip(bias).for_each(|(o, b)| *o += b),
+                (None, false) => row.copy_from_slice(bias),
             }
         }
     }
@@ -133,9 +153,14 @@ pub fn apply(function: Function, x: &mut [f32]) {
 
 /// Snake with one `alpha` a channel over `[T, C]`: `x + sin²(αx) / (α + 1e-9)` (arXiv:2006.08195).
 pub fn snake(x: &mut [f32], alpha: &[f32]) {
-    let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
+    let inverse = inverse_of(alpha);
     let rows = (PIECE / alpha.len()).max(1) * alpha.len();
     x.par_chunks_mut(rows).for_each(|x| snake_rows(x, alpha, &inverse));
+}
+
+/// What the snake of each channel multiplies by.
+pub(super) fn inverse_of(alpha: &[f32]) -> Vec<f32> {
+    alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect()
 }
 
 /// `x += y`.

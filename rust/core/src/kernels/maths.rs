@@ -1,7 +1,8 @@
-//! Branch-free float32 functions that the compiler vectorises: exp, tanh, erf and sin² by polynomials.
+//! Branch-free float32 functions that the compiler vectorises: exp, e^x - 1, tanh, erf, sin, cos and sin² by polynomials.
 //!
 //! The coefficients are weighted least-squares (near-minimax) fits in float64 on the interval named at each function.
-//! Errors against float64 are asserted in the tests below: at most 3e-7 relative for exp, tanh, erf, 3e-7 absolute for sin².
+//! Errors against float64 are asserted in the tests below: at most 3e-7 relative for exp, tanh, erf, 3e-7 absolute for sin²,
+//! 1e-7 absolute for sin and cos, and for e^x - 1 below zero.
 
 /// A fused or plain multiply-add, `f(a, b, c) = a * b + c`.
 pub(crate) trait Fma: Fn(f32, f32, f32) -> f32 + Copy {}
@@ -43,6 +44,20 @@ pub(crate) fn exp(fma: impl Fma, x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { e * scale }
 }
 
+/// e^x - 1 for x <= 0.
+#[inline(always)]
+pub(crate) fn exp_m1_of_negative(fma: impl Fma, x: f32) -> f32 {
+    // near zero the series of e^x without its 1, so that no digit cancels: (e^x - 1 - x) / x² by Taylor on -0.35 <= x <= 0
+    let p = fma(1.0 / 5040.0, x, 1.0 / 720.0);
+    let p = fma(p, x, 1.0 / 120.0);
+    let p = fma(p, x, 1.0 / 24.0);
+    let p = fma(p, x, 1.0 / 6.0);
+    let p = fma(p, x, 0.5);
+    let small = fma(p * x, x, x);
+    let large = exp(fma, x) - 1.0;
+    if x > -0.35 { small } else { large }
+}
+
 /// tanh x.
 #[inline(always)]
 pub(crate) fn tanh(fma: impl Fma, x: f32) -> f32 {
@@ -82,6 +97,38 @@ pub(crate) fn erf(fma: impl Fma, x: f32) -> f32 {
     let q = fma(q, t, -1.880_412e-4);
     let large = (1.0 - exp(fma, -q)).copysign(x);
     if x.abs() < 1.0 { p * x } else { large }
+}
+
+/// sin x and cos x, for |x| up to about 100.
+#[inline(always)]
+pub(crate) fn sin_cos(fma: impl Fma, x: f32) -> (f32, f32) {
+    let shifted = x * std::f32::consts::FRAC_2_PI + MAGIC;
+    let n = shifted - MAGIC;
+    // π/2 in three parts, of which the first two have so few bits that their products with n are exact without fma too
+    let r = fma(n, -1.570_312_5, x);
+    let r = fma(n, -4.837_512_97e-4, r);
+    let r = fma(n, -7.549_789_95e-8, r);
+    let s = r * r;
+    // Taylor on |r| <= π / 4: the first term left out is below 2e-9 for both
+    let p = fma(1.0 / 362_880.0, s, -1.0 / 5040.0);
+    let p = fma(p, s, 1.0 / 120.0);
+    let p = fma(p, s, -1.0 / 6.0);
+    let sin = fma(p * s, r, r);
+    let q = fma(-1.0 / 3_628_800.0, s, 1.0 / 40_320.0);
+    let q = fma(q, s, -1.0 / 720.0);
+    let q = fma(q, s, 1.0 / 24.0);
+    let cos = fma(q * s, s, fma(-0.5, s, 1.0));
+    // the quarter turns stand in the low bits of the sum
+    let turns = shifted.to_bits();
+    let (a, b) = if turns & 1 == 0 { (sin, cos) } else { (cos, sin) };
+    let flip = |v: f32, sign: u32| f32::from_bits(v.to_bits() ^ (sign & 2) << 30);
+    (flip(a, turns), flip(b, turns.wrapping_add(1)))
+}
+
+/// sin x, as [`sin_cos`].
+#[inline(always)]
+pub(crate) fn sin(fma: impl Fma, x: f32) -> f32 {
+    sin_cos(fma, x).0
 }
 
 /// sin² x, for |x| up to about 1e4.
@@ -153,6 +200,12 @@ mod tests {
             ("tanh", worst(12.0, |x| tanh(fused, x), f64::tanh, 1e-30), 3e-7),
             ("erf", worst(6.0, |x| erf(fused, x), erf64, 1e-30), 3e-7),
             ("sin²", worst(50.0, |x| sin_squared(fused, x), |x| x.sin().powi(2), 1.0), 3e-7),
+            ("sin", worst(100.0, |x| sin(fused, x), f64::sin, 1.0), 1e-7),
+            ("sin without fma", worst(20.0, |x| sin(plain, x), f64::sin, 1.0), 1e-7),
+            ("cos", worst(100.0, |x| sin_cos(fused, x).1, f64::cos, 1.0), 1e-7),
+            ("cos without fma", worst(20.0, |x| sin_cos(plain, x).1, f64::cos, 1.0), 1e-7),
+            ("e^x - 1", worst(50.0, |x| exp_m1_of_negative(fused, -x.abs()), |x| (-x.abs()).exp_m1(), 1.0), 1e-7),
+            ("e^x - 1 near zero", worst(0.3, |x| exp_m1_of_negative(plain, -x.abs()), |x| (-x.abs()).exp_m1(), 1e-30), 3e-7),
             ("sin² without fma", worst(50.0, |x| sin_squared(plain, x), |x| x.sin().powi(2), 1.0), 1e-6),
         ];
         for (name, error, limit) in checks {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::bf16::{self, Bf16Matrix, round_piece};
 use super::matmul::{Rows, Weight, matmul_add};
 use super::scratch;
+use super::tiles::any_available;
 
 /// A number of a laid-out input.
 pub(super) trait Operand: Copy + Send + Sync {
@@ -33,6 +34,21 @@ pub(super) trait Operand: Copy + Send + Sync {
         offset: usize,
         stride: usize,
     );
+
+    /// `len` numbers of any value in `block`, which grows where it is too small.
+    fn of_floats(block: &mut Vec<f32>, len: usize) -> &mut [Self];
+
+    /// Panels of a weight in this format; none of another.
+    fn panels(w: Weight<'_>) -> usize;
+
+    /// Adds the product with one panel to its columns of `out`, on this thread, as [`Self::multiply_add`]; rows of `a` begin `step`
+    /// numbers apart.
+    fn multiply_panel(w: Weight<'_>, panel: usize, m: usize, a: &[Self], step: usize, out: &mut [f32], stride: usize);
+}
+
+/// Do `m` rows of k numbers and of n lie inside?
+fn lies_inside(m: usize, (n, k): (usize, usize), a: usize, step: usize, out: usize, stride: usize) -> bool {
+    m > 0 && stride >= n && (m - 1) * step + k <= a && (m - 1) * stride + n <= out
 }
 
 impl Operand for f32 {
@@ -67,6 +83,22 @@ impl Operand for f32 {
         stride: usize,
     ) {
         matmul_add(m, n, k, a, w, out, offset, stride);
+    }
+
+    fn of_floats(block: &mut Vec<f32>, len: usize) -> &mut [Self] {
+        block.resize(block.len().max(len), 0.0);
+        &mut block[..len]
+    }
+
+    fn panels(w: Weight<'_>) -> usize {
+        if let Weight::Dealt(panels) = w { panels.count() } else { 0 }
+    }
+
+    fn multiply_panel(w: Weight<'_>, panel: usize, m: usize, a: &[Self], step: usize, out: &mut [f32], stride: usize) {
+        let Weight::Dealt(panels) = w else { return };
+        assert!(lies_inside(m, panels.dims(), a.len(), step, out.len(), stride) && any_available(), "operand: sizes");
+        // SAFETY: there are tiles, and all rows lie inside; `out` is this thread's.
+        unsafe { panels.multiply(panel..panel + 1, m, a.as_ptr(), step, out.as_mut_ptr(), stride) };
     }
 }
 
@@ -120,5 +152,24 @@ impl Operand for u16 {
         if m > 0 {
             bf16::multiply_add(w, m, a, &mut out[offset..], stride);
         }
+    }
+
+    fn of_floats(block: &mut Vec<f32>, len: usize) -> &mut [Self] {
+        let floats = f32::of_floats(block, len.div_ceil(2));
+        // SAFETY: the same bytes; u16 needs no more alignment than f32, and both take any value.
+        unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u16>(), len) }
+    }
+
+    fn panels(w: Weight<'_>) -> usize {
+        if let Weight::Bf16(matrix) = w { matrix.dims().0.div_ceil(bf16::COLUMNS) } else { 0 }
+    }
+
+    fn multiply_panel(w: Weight<'_>, panel: usize, m: usize, a: &[Self], step: usize, out: &mut [f32], stride: usize) {
+        let Weight::Bf16(matrix) = w else { return };
+        let (n, k) = matrix.dims();
+        assert!(lies_inside(m, (n, k + Self::SLACK), a.len(), step, out.len(), stride), "operand: sizes");
+        let out = &mut out[panel * bf16::COLUMNS..];
+        // SAFETY: all rows lie inside, with what units read behind the last; `out` is this thread's.
+        unsafe { matrix.multiply(panel..panel + 1, m, a.as_ptr(), step, out.as_mut_ptr(), stride) };
     }
 }

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::weight::Weight;
 use super::{Fused, kernels_run, weight_norm, with_slice};
 use crate::kernels::conv1d::{Geometry, conv1d_add};
+use crate::kernels::matmul;
 use crate::precision::Products;
 use crate::{Result, Weights};
 
@@ -130,6 +131,21 @@ impl Conv1d {
         self.geometry
     }
 
+    /// How it walks over time.
+    pub(super) fn options(&self) -> Conv1dOptions {
+        let Geometry { stride, dilation, left, right, .. } = self.geometry;
+        Conv1dOptions { stride, dilation, left, right }
+    }
+
+    /// The weight, where products read it from panels.
+    pub(super) fn panels(&self) -> Option<matmul::Weight<'_>> {
+        self.weight.panels()
+    }
+
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
     /// `x` `[B, T, in]` → `[B, T', out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, &Fused::default())
@@ -143,6 +159,22 @@ impl Conv1d {
         if !kernels_run(x.device()) || c != g.input || !fused.fits(c, g.output, b * rows * g.output) {
             return fused.plain(x, |x| self.plain(x));
         }
+        Ok(Tensor::from_vec(self.on_cpu(x, fused)?, (b, rows, g.output), x.device())?)
+    }
+
+    /// The values of [`Self::forward`], on the CPU.
+    pub fn values(&self, x: &Tensor) -> Result<Vec<f32>> {
+        let (_, _, c) = x.dims3()?;
+        if !x.device().is_cpu() || c != self.geometry.input {
+            return super::to_vec(&self.forward(x)?);
+        }
+        self.on_cpu(x, &Fused::default())
+    }
+
+    fn on_cpu(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Vec<f32>> {
+        let (b, t, c) = x.dims3()?;
+        let g = self.geometry;
+        let rows = g.rows(t);
         let mut out = fused.start(b * rows, self.bias.as_ref(), g.output)?;
         let before = |x: &mut [f32]| fused.before.map_or(Ok(()), |before| before.apply(x));
         with_slice(x, |x| {
@@ -155,7 +187,7 @@ impl Conv1d {
             })
         })???;
         fused.finish(&mut out)?;
-        Ok(Tensor::from_vec(out, (b, rows, g.output), x.device())?)
+        Ok(out)
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {

@@ -72,10 +72,18 @@ impl ConvTranspose1d {
 
     /// The same, with more work done on the way.
     pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
-        let (b, t, c) = x.dims3()?;
+        let b = x.dims3()?.0;
         if let Some(weight) = &self.weight {
             return fused.plain(x, |x| plain(x, weight, &self.bias, self.stride, self.padding));
         }
+        let out = self.values(x, fused)?;
+        let rows = out.len() / (b * self.output).max(1);
+        Ok(Tensor::from_vec(out, (b, rows, self.output), x.device())?)
+    }
+
+    /// The values of [`Self::forward_fused`], on the CPU.
+    pub fn values(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Vec<f32>> {
+        let (b, t, c) = x.dims3()?;
         let Some(phases) = &self.phases else {
             return Err(crate::Error::argument("transposed convolution without weights"));
         };
@@ -90,7 +98,7 @@ impl ConvTranspose1d {
             items.into_iter().try_for_each(|(x, out)| phases.apply_add(x, t, before, out))
         })??;
         fused.finish(&mut out)?;
-        Ok(Tensor::from_vec(out, (b, rows, self.output), x.device())?)
+        Ok(out)
     }
 }
 

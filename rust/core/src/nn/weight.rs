@@ -87,6 +87,15 @@ impl Weight {
         }
     }
 
+    /// The weight, where products read it from panels in one format.
+    pub(super) fn panels(&self) -> Option<matmul::Weight<'_>> {
+        match self {
+            Self::Plain(_) | Self::Split(_) => None,
+            Self::Dealt(panels) => Some(matmul::Weight::Dealt(panels)),
+            Self::Bf16(matrix) => Some(matmul::Weight::Bf16(matrix)),
+        }
+    }
+
     /// Calls `f` with the weight as the CPU's products take it.
     pub(super) fn with<R>(&self, f: impl FnOnce(matmul::Weight<'_>) -> R) -> Result<R> {
         match self {

@@ -5,14 +5,13 @@
 //! Source: `HiFTGenerator.decode` in `models/s3gen/hifigan.py` of resemble-ai/chatterbox at 5de7a54.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::STAGE;
 use super::resblock::ResBlock;
 use super::spectrum::Spectrum;
 use crate::config::Vocoder as Config;
 use crate::hyperparameters::Hyperparameters;
-use crate::nn::{Activation, Conv1d, Conv1dOptions, ConvTranspose1d, Fused, Pointwise, weight_norm};
+use crate::nn::{Activation, Conv1d, Conv1dOptions, ConvTranspose1d, Fused, Pointwise, ResidualBlocks, weight_norm};
 use crate::precision::Products;
 use crate::tap::{tap, tap_difference};
 use crate::{Device, Matrix, Observer, Result, Weights};
@@ -107,48 +106,99 @@ impl Generator {
         let excitation = Tensor::from_vec(excitation, (1, source.len() / self.spectrum.hop() + 1, parts), &self.device)?;
         let mut x = self.first.forward(&mel.to_tensor(&self.device)?.unsqueeze(0)?)?; // [1, F, base_channels]
         tap(|| "mel2wav.conv_pre", &x)?;
-        for (i, level) in self.levels.iter().enumerate() {
-            let before = Some(Pointwise::Function(Activation::LeakyRelu(self.slope)));
-            x = level.up.forward_fused(&x, &Fused { before, ..Fused::default() })?;
-            tap(|| format!("mel2wav.ups.{i}"), &x)?;
-            if i + 1 == self.levels.len() {
-                x = Tensor::cat(&[&x.narrow(1, 1, 1)?, &x], 1)?; // reflection on the left
-            }
-            let down = level.source_down.forward(&excitation)?;
-            tap(|| format!("mel2wav.source_downs.{i}"), &down)?;
-            step()?;
-            let up = x;
-            x = level.source_block.forward(&down, Some(&up), &mut step)?;
-            tap_difference(|| format!("mel2wav.source_resblocks.{i}"), &x, &up)?;
-            let mut sum = None;
-            for (j, block) in level.blocks.iter().enumerate() {
-                let more = block.forward(&x, sum.as_ref(), &mut step)?;
-                let name = || format!("mel2wav.resblocks.{}", i * level.blocks.len() + j);
-                match &sum {
-                    Some(sum) => tap_difference(name, &more, sum)?,
-                    None => tap(name, &more)?,
-                }
-                sum = Some(more);
-            }
-            x = sum.unwrap_or(x);
+        for i in 0..self.levels.len() {
+            x = match self.streams(i, &x)? {
+                Some(streams) => self.streamed(i, x, &excitation, &streams, &mut step)?,
+                None => self.layer_by_layer(i, x, &excitation, &mut step)?,
+            };
         }
         let before = Some(Pointwise::Function(Activation::LeakyRelu(DEFAULT_SLOPE)));
         let x = self.last.forward_fused(&x, &Fused { before, ..Fused::default() })?; // [1, 120F + 1, parts]
         tap(|| "mel2wav.conv_post", &x)?;
         let mut spectrum: Vec<f32> = x.flatten_all()?.to_vec1()?;
-        spectrum.par_chunks_mut(parts).with_min_len(256).for_each(|frame| {
-            let (first, second) = frame.split_at_mut(parts / 2);
-            for (a, b) in first.iter_mut().zip(second) {
-                let magnitude = a.exp().min(self.magnitude_limit);
-                let (sin, cos) = b.sin().sin_cos();
-                (*a, *b) = (magnitude * cos, magnitude * sin);
-            }
-        });
+        self.spectrum.polar(&mut spectrum, self.magnitude_limit);
         step()?;
         let mut samples = self.spectrum.synthesise(&spectrum);
         samples.iter_mut().for_each(|v| *v = v.clamp(-self.audio_limit, self.audio_limit));
         observer.progress(STAGE, total, total)?;
         Ok(samples)
+    }
+
+    /// The source's block and the others as streams; not where every layer's result is asked for.
+    fn streams(&self, i: usize, x: &Tensor) -> Result<Option<[ResidualBlocks<'_>; 2]>> {
+        if crate::tap::is_on() || !self.device.is_cpu() {
+            return Ok(None);
+        }
+        let (level, rows) = (&self.levels[i], x.dim(1)? * self.levels[i].up.stride());
+        let source = ResidualBlocks::new(&[level.source_block.layers()], rows)?;
+        let blocks = ResidualBlocks::new(&level.blocks.iter().map(ResBlock::layers).collect::<Vec<_>>(), rows)?;
+        Ok(source.zip(blocks).map(<[_; 2]>::from))
+    }
+
+    /// One level with its blocks as streams.
+    fn streamed(
+        &self,
+        i: usize,
+        x: Tensor,
+        excitation: &Tensor,
+        [source, blocks]: &[ResidualBlocks<'_>; 2],
+        step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Tensor> {
+        let level = &self.levels[i];
+        let c = level.source_down.geometry().output;
+        let before = Some(Pointwise::Function(Activation::LeakyRelu(self.slope)));
+        let mut up = level.up.values(&x, &Fused { before, ..Fused::default() })?;
+        drop(x);
+        if i + 1 == self.levels.len() {
+            // reflection on the left
+            let len = up.len();
+            up.reserve_exact(c);
+            up.resize(len + c, 0.0);
+            up.copy_within(..len, c);
+            up.copy_within(2 * c..3 * c, 0);
+        }
+        let mut down = level.source_down.values(excitation)?;
+        step()?;
+        // every result takes the place of what nobody needs any more
+        source.run(&down, &mut up, true, paced(level.source_block.convolutions(), step))?;
+        blocks.run(&up, &mut down, false, paced(level.blocks.iter().map(ResBlock::convolutions).sum(), step))?;
+        let rows = down.len() / c;
+        Ok(Tensor::from_vec(down, (1, rows, c), &self.device)?)
+    }
+
+    /// The same, one convolution after the other over all rows.
+    fn layer_by_layer(
+        &self,
+        i: usize,
+        mut x: Tensor,
+        excitation: &Tensor,
+        step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Tensor> {
+        let level = &self.levels[i];
+        let before = Some(Pointwise::Function(Activation::LeakyRelu(self.slope)));
+        x = level.up.forward_fused(&x, &Fused { before, ..Fused::default() })?;
+        tap(|| format!("mel2wav.ups.{i}"), &x)?;
+        if i + 1 == self.levels.len() {
+            x = Tensor::cat(&[&x.narrow(1, 1, 1)?, &x], 1)?; // reflection on the left
+        }
+        let down = level.source_down.forward(excitation)?;
+        tap(|| format!("mel2wav.source_downs.{i}"), &down)?;
+        step()?;
+        let up = x;
+        x = level.source_block.forward(&down, Some(&up), step)?;
+        tap_difference(|| format!("mel2wav.source_resblocks.{i}"), &x, &up)?;
+        let mut sum = None;
+        for (j, block) in level.blocks.iter().enumerate() {
+            let more = block.forward(&x, sum.as_ref(), step)?;
+            let name = || format!("mel2wav.resblocks.{}", i * level.blocks.len() + j);
+            match &sum {
+                Some(sum) => tap_difference(name, &more, sum)?,
+                None => tap(name, &more)?,
+            }
+            sum = Some(more);
+        }
+        x = sum.unwrap_or(x);
+        Ok(x)
     }
 
     /// The hyper-parameters of the loaded layers.
@@ -171,5 +221,17 @@ impl Generator {
             ("magnitude_limit", self.magnitude_limit.into()),
             ("audio_limit", self.audio_limit.into()),
         ]
+    }
+}
+
+/// Tells `step` of `count` convolutions while the pieces of their work are done.
+fn paced<'a>(count: usize, step: &'a mut dyn FnMut() -> Result<()>) -> impl FnMut(usize, usize) -> Result<()> + 'a {
+    let mut told = 0;
+    move |done, of| {
+        while told < count * done / of {
+            told += 1;
+            step()?;
+        }
+        Ok(())
     }
 }

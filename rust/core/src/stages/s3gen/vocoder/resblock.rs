@@ -50,6 +50,11 @@ impl ResBlock {
         2 * self.pairs.len()
     }
 
+    /// Every convolution in its order, with the snake before it.
+    pub(super) fn layers(&self) -> Vec<(&Snake, &Conv1d)> {
+        self.pairs.iter().flat_map(|pair| pair.snakes.iter().zip(&pair.convolutions)).collect()
+    }
+
     /// `block(x) + extra`, `[1, T, channels]`; `step` is called after every convolution and may stop the work.
     pub(super) fn forward(&self, x: &Tensor, extra: Option<&Tensor>, step: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
         let mut x = x.clone();

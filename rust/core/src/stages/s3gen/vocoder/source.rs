@@ -8,12 +8,14 @@
 use rayon::prelude::*;
 
 use super::RATE;
+use super::spectrum::sines;
 use crate::config::Vocoder as Config;
 use crate::hyperparameters::Hyperparameters;
+use crate::kernels::elementwise::{Function, piece};
 use crate::{Matrix, Result, Weights};
 
-/// Samples a task handles.
-const PIECE: usize = 4096;
+/// Frames that a task handles at least.
+const FRAMES: usize = 8;
 
 /// The source module.
 #[derive(Clone, Debug)]
@@ -56,47 +58,64 @@ impl Source {
     /// The excitation; shapes are the caller's to check.
     pub(super) fn signal(&self, f0: &[f32], phases: &[f32], noise: &Matrix, hop: usize) -> Vec<f32> {
         let n = self.harmonics();
-        let cycles = self.cycles(f0, hop);
+        let reached = self.reached(f0, hop);
+        let starts: Vec<f32> = (0..n).map(|h| if h == 0 { 0.0 } else { phases[h] }).collect();
         let mut out = vec![0.0; f0.len() * hop];
-        out.par_chunks_mut(PIECE).enumerate().for_each(|(piece, out)| {
-            for (i, o) in out.iter_mut().enumerate() {
-                let at = piece * PIECE + i;
-                let voiced = f0[at / hop] > self.threshold;
-                let mut sum = self.bias;
-                for h in 0..n {
-                    let normal = noise.data[at * n + h];
-                    let value = if voiced {
-                        let start = if h == 0 { 0.0 } else { phases[h] };
-                        let phase = std::f32::consts::TAU * cycles[at * n + h] + start;
-                        self.amplitude * phase.sin() + self.noise_std * normal
-                    } else {
-                        self.amplitude / 3.0 * normal
-                    };
-                    sum += self.weight[h] * value;
+        out.par_chunks_mut(hop).enumerate().with_min_len(FRAMES).for_each_init(
+            || vec![0.0; n * hop],
+            |angles, (frame, out)| {
+                let normals = &noise.data[frame * hop * n..][..hop * n];
+                let voiced = f0[frame] > self.threshold;
+                if voiced {
+                    self.angles(f0[frame], &reached[frame * n..][..n], &starts, angles);
+                    sines(angles);
                 }
-                *o = sum.tanh();
-            }
-        });
+                for ((o, normals), sines) in out.iter_mut().zip(normals.chunks_exact(n)).zip(angles.chunks_exact(n)) {
+                    *o = self.bias;
+                    for ((weight, normal), sine) in self.weight.iter().zip(normals).zip(sines) {
+                        let value =
+                            if voiced { self.amplitude * sine + self.noise_std * normal } else { self.amplitude / 3.0 * normal };
+                        *o += weight * value;
+                    }
+                }
+                piece(Function::Tanh, out);
+            },
+        );
         out
     }
 
-    /// Fraction of a cycle that every harmonic has reached, `[hop · F, harmonics]`.
-    fn cycles(&self, f0: &[f32], hop: usize) -> Vec<f32> {
+    /// Angles of a frame's harmonics in radians, `[hop, harmonics]`, from the cycles `reached` before it.
+    fn angles(&self, f0: f32, reached: &[f64], starts: &[f32], angles: &mut [f32]) {
+        let mut sums: Vec<(f64, f64)> = reached.iter().zip(1..).map(|(sum, h)| (*sum, step(f0, h))).collect();
+        for angles in angles.chunks_exact_mut(sums.len()) {
+            for ((angle, (sum, step)), start) in angles.iter_mut().zip(&mut sums).zip(starts) {
+                *sum += *step;
+                let rounded = *sum as f32;
+                *angle = std::f32::consts::TAU * (rounded - rounded.floor()) + start;
+            }
+        }
+    }
+
+    /// Cycles of every harmonic before each frame, `[F, harmonics]`: the same sums in the same order, of which only the frames'
+    /// starts are kept.
+    fn reached(&self, f0: &[f32], hop: usize) -> Vec<f64> {
         let n = self.harmonics();
         let mut sums = vec![0f64; n];
-        let mut out = Vec::with_capacity(f0.len() * hop * n);
+        let mut out = Vec::with_capacity(f0.len() * n);
         for f0 in f0 {
-            let steps: Vec<f64> = (1..=n).map(|h| f64::from(f0 * h as f32 / RATE)).collect();
+            out.extend_from_slice(&sums);
+            let steps: Vec<f64> = (1..=n).map(|h| step(*f0, h)).collect();
             for _ in 0..hop {
-                for (sum, step) in sums.iter_mut().zip(&steps) {
-                    *sum += step;
-                    let rounded = *sum as f32;
-                    out.push(rounded - rounded.floor());
-                }
+                sums.iter_mut().zip(&steps).for_each(|(sum, step)| *sum += step);
             }
         }
         out
     }
+}
+
+/// Cycles of harmonic `h` in a sample.
+fn step(f0: f32, h: usize) -> f64 {
+    f64::from(f0 * h as f32 / RATE)
 }
 
 #[cfg(test)]

@@ -7,8 +7,15 @@ use std::f64::consts::TAU;
 
 use rayon::prelude::*;
 
+use crate::kernels::maths;
+use crate::kernels::simd::dispatch;
+
 /// Frames a task handles.
 const PIECE: usize = 1024;
+/// Frames whose parts are dealt into rows of their own, long enough for vectors.
+const DEALT: usize = 64;
+/// Larger angles are left to the standard library.
+const LARGE: f32 = 1e4;
 
 /// Windowed transform matrices.
 #[derive(Clone, Debug)]
@@ -64,15 +71,46 @@ impl Spectrum {
         out.par_chunks_mut(PIECE * parts).enumerate().for_each(|(piece, out)| {
             for (i, frame) in out.chunks_exact_mut(parts).enumerate() {
                 let start = ((piece * PIECE + i) * self.hop) as isize - half;
+                if start >= 0 && start + self.size as isize <= l {
+                    add_products(&samples[start as usize..][..self.size], &self.forward, frame);
+                    continue;
+                }
                 for (n, row) in self.forward.chunks_exact(parts).enumerate() {
                     let at = (start + n as isize).abs();
                     let at = if at < l { at } else { 2 * (l - 1) - at };
-                    let sample = samples[at as usize];
-                    frame.iter_mut().zip(row).for_each(|(f, r)| *f += sample * r);
+                    add_products(&samples[at as usize..=at as usize], row, frame);
                 }
             }
         });
         out
+    }
+
+    /// Turns log-magnitudes and the arcsines of phases, a half of every frame each, into real and imaginary parts.
+    pub(super) fn polar(&self, spectrum: &mut [f32], limit: f32) {
+        spectrum.par_chunks_mut(PIECE * self.parts()).for_each(|piece| {
+            let half = self.parts() / 2;
+            let (mut sizes, mut angles) = (vec![0.0; DEALT * half], vec![0.0; DEALT * half]);
+            for frames in piece.chunks_mut(DEALT * 2 * half) {
+                let len = frames.len() / 2;
+                let (sizes, angles) = (&mut sizes[..len], &mut angles[..len]);
+                let dealt = sizes.chunks_exact_mut(half).zip(angles.chunks_exact_mut(half));
+                for ((size, angle), frame) in dealt.zip(frames.chunks_exact(2 * half)) {
+                    size.copy_from_slice(&frame[..half]);
+                    angle.copy_from_slice(&frame[half..]);
+                }
+                if angles.iter().all(|v| v.abs() < LARGE) {
+                    sines(angles);
+                } else {
+                    angles.iter_mut().for_each(|v| *v = v.sin());
+                }
+                turn(sizes, angles, limit);
+                let dealt = sizes.chunks_exact(half).zip(angles.chunks_exact(half));
+                for ((real, imaginary), frame) in dealt.zip(frames.chunks_exact_mut(2 * half)) {
+                    frame[..half].copy_from_slice(real);
+                    frame[half..].copy_from_slice(imaginary);
+                }
+            }
+        });
     }
 
     /// Samples `[(frames - 1) · hop]` of `spectrum` `[frames, parts]`: overlap-add, divided by the summed squares of the window.
@@ -82,9 +120,7 @@ impl Spectrum {
         let mut frames = vec![0.0; count * size];
         frames.par_chunks_mut(PIECE * size).zip(spectrum.par_chunks(PIECE * parts)).for_each(|(frames, spectrum)| {
             for (frame, values) in frames.chunks_exact_mut(size).zip(spectrum.chunks_exact(parts)) {
-                for (value, row) in values.iter().zip(self.backward.chunks_exact(size)) {
-                    frame.iter_mut().zip(row).for_each(|(f, r)| *f += value * r);
-                }
+                add_products(values, &self.backward, frame);
             }
         });
         let mut out = vec![0.0; count.saturating_sub(1) * hop];
@@ -103,6 +139,36 @@ impl Spectrum {
         out
     }
 }
+
+dispatch!(
+    /// `sums += Σ values[i] · rows[i]`, in the order of the rows.
+    fn add_products(values: &[f32], rows: &[f32], sums: &mut [f32]);
+    fma => {
+        for (value, row) in values.iter().zip(rows.chunks_exact(sums.len())) {
+            sums.iter_mut().zip(row).for_each(|(sum, r)| *sum += value * r);
+        }
+    }
+);
+
+dispatch!(
+    /// `sin x` in place, for |x| below [`LARGE`].
+    pub(super) fn sines(x: &mut [f32]);
+    fma => {
+        x.iter_mut().for_each(|v| *v = maths::sin(fma, *v));
+    }
+);
+
+dispatch!(
+    /// e^size, at most `limit`, in the directions of `angles`: real and imaginary parts in their places.
+    fn turn(sizes: &mut [f32], angles: &mut [f32], limit: f32);
+    fma => {
+        for (a, b) in sizes.iter_mut().zip(angles) {
+            let size = maths::exp(fma, *a).min(limit);
+            let (sin, cos) = maths::sin_cos(fma, *b);
+            (*a, *b) = (size * cos, size * sin);
+        }
+    }
+);
 
 #[cfg(test)]
 mod tests {
@@ -130,5 +196,26 @@ mod tests {
             let truth = [8.0, -4.0].get(k).copied().unwrap_or(0.0);
             assert!((v - truth).abs() < 1e-5, "{k}: {v}");
         }
+    }
+
+    #[test]
+    fn parts_are_those_of_the_definition() {
+        crate::kernels::level::testing::at_every_level(|| {
+            let spectrum = Spectrum::new(16, 4);
+            for (frames, factor) in [(1, 0.1), (65, 0.1), (64, 3e4)] {
+                let values: Vec<f32> = (0..frames * 18).map(|i| ((i * 37 % 101) as f32 - 50.0) * factor).collect();
+                let mut found = values.clone();
+                spectrum.polar(&mut found, 100.0);
+                for (frame, found) in values.chunks(18).zip(found.chunks(18)) {
+                    for k in 0..9 {
+                        let (size, angle) = (f64::from(frame[k]).exp().min(100.0), f64::from(frame[9 + k]).sin());
+                        let error = (f64::from(found[k]) - size * angle.cos())
+                            .abs()
+                            .max((f64::from(found[9 + k]) - size * angle.sin()).abs());
+                        assert!(error < 1e-6 * size.max(1.0), "{} {}: {error:e}", frame[k], frame[9 + k]);
+                    }
+                }
+            }
+        });
     }
 }
