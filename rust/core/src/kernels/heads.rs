@@ -29,9 +29,10 @@ impl Form {
     /// # Safety
     /// `m` rows of both must be valid, and nothing else may touch those of `out` meanwhile.
     unsafe fn multiply(&self, m: usize, a: *const f32, a_stride: usize, out: *mut f32, out_stride: usize) {
-        // SAFETY: promised by the caller.
         match self {
+            // SAFETY: promised by the caller.
             Self::Dealt(panels) => unsafe { panels.multiply(0..panels.count(), m, a, a_stride, out, out_stride) },
+            // SAFETY: promised by the caller.
             Self::Split(factor) => unsafe { factor.multiply(m, a, a_stride, out, out_stride) },
         }
     }

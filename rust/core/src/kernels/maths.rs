@@ -106,8 +106,8 @@ pub(crate) fn sin_cos(fma: impl Fma, x: f32) -> (f32, f32) {
     let n = shifted - MAGIC;
     // π/2 in three parts, of which the first two have so few bits that their products with n are exact without fma too
     let r = fma(n, -1.570_312_5, x);
-    let r = fma(n, -4.837_512_97e-4, r);
-    let r = fma(n, -7.549_789_95e-8, r);
+    let r = fma(n, -4.837_513e-4, r);
+    let r = fma(n, -7.549_79e-8, r);
     let s = r * r;
     // Taylor on |r| <= π / 4: the first term left out is below 2e-9 for both
     let p = fma(1.0 / 362_880.0, s, -1.0 / 5040.0);
