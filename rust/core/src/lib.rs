@@ -17,6 +17,7 @@ mod matrix;
 pub mod nn;
 mod observer;
 pub mod packed;
+mod pages;
 pub mod precision;
 pub mod stages;
 pub mod synthesizer;

@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::packed::Cache;
+use crate::pages::room;
 use crate::{Error, Result};
 
 /// Values that are read at a time.
@@ -94,7 +95,7 @@ impl TensorFile {
         let table = self.table(name, shape)?;
         let (bytes, size) = (table.bytes(self), table.size);
         let count = bytes.len() / size;
-        let mut values: Vec<f32> = Vec::with_capacity(count);
+        let mut values: Vec<f32> = room(count);
         let pieces = values.spare_capacity_mut()[..count].par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * size)).enumerate();
         pieces.for_each(|(i, (to, from))| {
             table.read(from, to);

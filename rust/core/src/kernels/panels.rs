@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::tiles::{DEPTH, WIDTH, any_available, multiply};
 use crate::packed::{Array, Arrays, Pack, Stored};
+use crate::pages::room;
 
 /// Columns and steps of k that are dealt at a time.
 const BLOCK: usize = 16;
@@ -180,7 +181,7 @@ impl Panels {
     pub(super) fn new(plain: Plain<'_>) -> Self {
         let (n, k) = (plain.n, plain.k);
         let len = plain.panels() * k * WIDTH;
-        let mut data: Vec<f32> = Vec::with_capacity(len);
+        let mut data: Vec<f32> = room(len);
         data.spare_capacity_mut()[..len].par_chunks_mut(DEPTH.min(k) * WIDTH).enumerate().for_each(|(i, to)| {
             // a chunk may end one panel and begin the next
             let (mut at, mut rest) = (i * DEPTH.min(k), to);

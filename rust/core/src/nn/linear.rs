@@ -1,13 +1,18 @@
 //! Linear layers; weights are `[out, in]`, as PyTorch stores them.
 
 use candle_core::{D, Tensor};
+use rayon::prelude::*;
 
 use super::weight::Weight;
 use super::{Fused, kernels_run, with_slice};
 use crate::kernels::matmul::{Rows, matmul_add};
 use crate::packed::Note;
+use crate::pages::room;
 use crate::precision::Products;
 use crate::{Result, Weights};
+
+/// Lines of a transposed matrix that are written together: the numbers of a row that share a cache line.
+const LINES: usize = 16;
 
 /// `y = x Wᵀ + b` over the last axis.
 #[derive(Clone, Debug)]
@@ -54,7 +59,8 @@ impl Linear {
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
     pub fn load_transposed(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        let weight = weights.tensor("weight", &[input, output])?.t()?.contiguous()?;
+        let values = transposed(&weights.values("weight", &[input, output])?, input, output);
+        let weight = Tensor::from_vec(values, (output, input), weights.device())?;
         Self::new(weight, Some(weights.tensor("bias", &[output])?))
     }
 
@@ -137,11 +143,36 @@ impl Linear {
     }
 }
 
+/// `[rows, columns]` as `[columns, rows]`.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut to: Vec<f32> = room(rows * columns);
+    to.spare_capacity_mut()[..rows * columns].par_chunks_mut(LINES * rows).enumerate().for_each(|(block, to)| {
+        for (i, row) in values.chunks_exact(columns).enumerate() {
+            let part = row[block * LINES..].iter().take(to.len() / rows);
+            part.enumerate().for_each(|(line, v)| {
+                to[line * rows + i].write(*v);
+            });
+        }
+    });
+    // SAFETY: every row has written its number of every line.
+    unsafe { to.set_len(rows * columns) };
+    to
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
 
     use super::*;
+
+    #[test]
+    fn a_transposed_matrix_has_its_rows_as_columns() {
+        for (rows, columns) in [(1, 1), (3, 40), (70, 16), (5, 31)] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let found = transposed(&values, rows, columns);
+            assert!(found.iter().enumerate().all(|(at, v)| *v == values[at % rows * columns + at / rows]), "{rows} {columns}");
+        }
+    }
 
     #[test]
     fn kernel_agrees_with_candle() -> Result<()> {
