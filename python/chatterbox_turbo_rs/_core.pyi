@@ -59,7 +59,7 @@ def build_info() -> _BuildInfo:
     """
 
 def memory_read_rate() -> float:
-    """Bytes a second that as many threads as the kernels have read from memory together: the best of five times 256 MiB."""
+    """Bytes a second that as many threads as the kernels have read from memory together: the best of twenty times 256 MiB."""
 
 def devices() -> dict[str, str | None]:
     """Why each of ``"cpu"``, ``"cuda"`` and ``"metal"`` cannot be used here; None where it can."""

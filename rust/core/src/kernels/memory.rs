@@ -4,35 +4,35 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
 
-use super::simd::dispatch;
+use super::dots::dots;
+use crate::pages::room;
 
 /// Bytes that are read: more than a cache holds.
 const BYTES: usize = 256 << 20;
 /// Times, of which the best counts.
-const REPEAT: usize = 5;
-const LANES: usize = 32;
+const REPEAT: usize = 20;
+/// Numbers of a row, a page, and rows that are read together: several streams are faster than one.
+const WIDTH: usize = 1024;
+const TOGETHER: usize = 16;
 
 /// Bytes a second that `threads` threads read together, each from its own part of one block of memory.
 pub fn read_rate(threads: usize) -> f64 {
     let threads = threads.max(1);
-    let data = vec![1u64; BYTES / size_of::<u64>()];
-    let piece = data.len() / threads;
-    let once = |_| together(threads, |i| sum(&data[i * piece..(i + 1) * piece]));
-    (threads * piece * size_of::<u64>()) as f64 / (0..REPEAT).map(once).fold(f64::MAX, f64::min)
-}
-
-dispatch!(
-    fn sum(data: &[u64]);
-    fma => {
-        let mut sums = [0u64; LANES];
-        for chunk in data.as_chunks::<LANES>().0 {
-            for (sum, value) in sums.iter_mut().zip(chunk) {
-                *sum = sum.wrapping_add(*value);
+    let mut data = room(BYTES / size_of::<f32>());
+    data.resize(BYTES / size_of::<f32>(), 1f32);
+    let (row, rows) = ([1f32; WIDTH], data.len() / WIDTH / threads);
+    let piece = rows * WIDTH;
+    let once = |_| {
+        together(threads, |i| {
+            let mut out = [0f32; TOGETHER];
+            for rows in data[i * piece..(i + 1) * piece].chunks(TOGETHER * WIDTH) {
+                dots(&row, rows, WIDTH, &mut out, TOGETHER);
+                black_box(&out);
             }
-        }
-        black_box(sums);
-    }
-);
+        })
+    };
+    (threads * piece * size_of::<f32>()) as f64 / (0..REPEAT).map(once).fold(f64::MAX, f64::min)
+}
 
 /// Seconds from the first beginning of `work(index)` to its last end, for all threads at once.
 pub fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
