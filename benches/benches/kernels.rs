@@ -13,6 +13,7 @@ use std::time::Duration;
 use chatterbox_turbo::draws;
 use chatterbox_turbo::kernels::attention::{Attention, attention};
 use chatterbox_turbo::kernels::bf16::{self, Bf16Matrix};
+use chatterbox_turbo::kernels::block_float::BlockFloatMatrix;
 use chatterbox_turbo::kernels::cache::Cache;
 use chatterbox_turbo::kernels::conv_transpose1d::Phases;
 use chatterbox_turbo::kernels::conv1d::{Geometry, conv1d_add};
@@ -78,6 +79,18 @@ fn products(bench: &mut Bench) {
         let (a, out) = (&a[..m * k], &mut out[..m * n]);
         bench.add(&format!("{LAYERS} linear int8 {m}x{k} to {n}"), Work::bytes(LAYERS * n * k), || {
             matrices.iter().for_each(|matrix| multiply_add(matrix, m, a, out));
+        });
+    }
+    let matrices: Vec<BlockFloatMatrix> = (0..LAYERS / 2).map(|_| BlockFloatMatrix::new(&w, n, k, k, 1)).collect();
+    for m in [1, 4, 16, 417] {
+        let (row, out) = (Rows { data: &a, offset: 0, stride: k }, &mut out[..m * n]);
+        let work = if m > 16 {
+            Work::product(Bound::F32, m * matrices.len(), n, k)
+        } else {
+            Work::bytes(matrices.len() * n * k * 41 / 16)
+        };
+        bench.add(&format!("{} linear block float {m}x{k} to {n}", matrices.len()), work, || {
+            matrices.iter().for_each(|w| matmul(m, n, k, row, Weight::BlockFloat(w), None, out, 0, n));
         });
     }
     let weights: Vec<Vec<f32>> = (0..LAYERS / 4).map(|_| w.clone()).collect();

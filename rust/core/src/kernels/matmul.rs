@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::bf16::split::{self, SplitMatrix};
 use super::bf16::{Bf16Matrix, round_multiply_add};
+use super::block_float::{self, BlockFloatMatrix};
 use super::maths::Fma;
 use super::panels::{Panels, Plain};
 use super::pointer::SharedMut;
@@ -93,6 +94,8 @@ pub enum Weight<'a> {
     Bf16(&'a Bf16Matrix),
     /// In parts of bfloat16, whose products come to those of float32.
     Split(&'a SplitMatrix),
+    /// Of 20 bits with shared exponents, in float32 arithmetic: for weights that mostly meet few rows.
+    BlockFloat(&'a BlockFloatMatrix),
 }
 
 impl Weight<'_> {
@@ -102,6 +105,7 @@ impl Weight<'_> {
             Self::Dealt(panels) => panels.dims() == (n, k),
             Self::Bf16(matrix) => matrix.dims() == (n, k),
             Self::Split(matrix) => matrix.dims() == (n, k),
+            Self::BlockFloat(matrix) => matrix.dims() == (n, k),
         }
     }
 }
@@ -158,6 +162,12 @@ pub fn matmul_add(
         }
         Weight::Bf16(matrix) => return round_multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
         Weight::Split(matrix) => return split::multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
+        Weight::BlockFloat(matrix) if m <= block_float::FEW_ROWS || !super::tiles::any_available() => {
+            return block_float::multiply_few(matrix, m, a, &mut out[out_offset..], out_stride);
+        }
+        Weight::BlockFloat(matrix) => {
+            return tiled(m, n, a, Source::BlockFloat(matrix), &mut out[out_offset..], out_stride);
+        }
         Weight::Plain(w) => w,
     };
     if m <= FEW_ROWS {
@@ -180,6 +190,7 @@ pub fn matmul_add(
 enum Source<'a> {
     Plain(Plain<'a>),
     Dealt(&'a Panels),
+    BlockFloat(&'a BlockFloatMatrix),
 }
 
 /// The product in register tiles: blocks of rows by groups of panels, each a task.
@@ -187,6 +198,7 @@ fn tiled(m: usize, n: usize, a: Rows<'_>, w: Source<'_>, out: &mut [f32], out_st
     let (count, most) = match w {
         Source::Dealt(panels) => (panels.count(), TILE_ROWS[0]),
         Source::Plain(plain) => (plain.panels(), TILE_ROWS[1]),
+        Source::BlockFloat(matrix) => (matrix.count(), TILE_ROWS[1]),
     };
     let shared = SharedMut::new(out);
     let blocks = m.div_ceil(most);
@@ -204,6 +216,7 @@ fn tiled(m: usize, n: usize, a: Rows<'_>, w: Source<'_>, out: &mut [f32], out_st
             match w {
                 Source::Dealt(panels) => panels.multiply(range, rows, from, a.stride, to, out_stride),
                 Source::Plain(plain) => plain.multiply(range, rows, from, a.stride, to, out_stride),
+                Source::BlockFloat(matrix) => matrix.multiply(range, rows, from, a.stride, to, out_stride),
             }
         }
     });

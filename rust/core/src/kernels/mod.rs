@@ -8,6 +8,7 @@ pub mod affine;
 mod amx;
 pub mod attention;
 pub mod bf16;
+pub mod block_float;
 pub mod cache;
 pub mod conv1d;
 pub mod conv2d;

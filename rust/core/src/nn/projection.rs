@@ -1,14 +1,18 @@
-//! A linear layer with its weights in float32 or in 8 bits, chosen when it is loaded.
+//! A linear layer with its weights in float32, in 20 bits with shared exponents, or in 8 bits, chosen when it is loaded.
 
 use candle_core::{D, Tensor};
 
 use super::{Fused, Linear, kernels_run, with_slice};
+use crate::kernels::bf16::split::compact;
+use crate::kernels::block_float::{self, BlockFloatMatrix};
 use crate::kernels::dots::dots;
 use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};
+use crate::kernels::matmul::{Rows, Weight, matmul_add};
 use crate::kernels::pointer::Cells;
+use crate::packed::Pack;
 use crate::{Error, Precision, Result, Weights};
 
-/// Outputs of a float32 piece; an int8 piece is a panel.
+/// Outputs of a float32 piece; one of the other formats is a panel.
 const OUTPUTS: usize = 16;
 /// Rows of float32 products that are computed together.
 const TOGETHER: usize = 16;
@@ -44,6 +48,8 @@ impl StepInput {
 pub enum Projection {
     /// Weights in float32.
     F32(Linear),
+    /// Weights in 20 bits, products in float32 arithmetic, and the bias `[out]`; on the CPU.
+    BlockFloat(BlockFloatMatrix, Tensor),
     /// Weights in 8 bits, and the bias `[out]` in float32; on the CPU.
     Int8(Int8Matrix, Tensor),
 }
@@ -54,10 +60,10 @@ impl Projection {
     /// # Errors
     /// [`Error::Checkpoint`] for a tensor that is missing or unusable, [`Error::Argument`] for int8 on another device than the CPU.
     pub fn load(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        if precision.int8() {
-            return Self::quantised(weights, [output, input], input, output, input, 1);
+        match Self::packed(weights, [output, input], [output, input, input, 1], precision)? {
+            Some(layer) => Ok(layer),
+            None => Ok(Self::F32(Linear::load(weights, input, output)?)),
         }
-        Ok(Self::F32(Linear::load(weights, input, output)?))
     }
 
     /// Reads a Hugging Face GPT-2 `Conv1D`, whose weight is stored `[input, output]`.
@@ -65,36 +71,39 @@ impl Projection {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn load_transposed(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        if precision.int8() {
-            return Self::quantised(weights, [input, output], input, output, 1, output);
+        match Self::packed(weights, [input, output], [output, input, 1, output], precision)? {
+            Some(layer) => Ok(layer),
+            None => Ok(Self::F32(Linear::load_transposed(weights, input, output)?)),
         }
-        Ok(Self::F32(Linear::load_transposed(weights, input, output)?))
     }
 
-    fn quantised(weights: &Weights, shape: [usize; 2], input: usize, output: usize, column: usize, row: usize) -> Result<Self> {
-        if !kernels_run(weights.device()) {
-            return Err(Error::argument(format!(
-                "precision: expected f32 on this device, got int8, which runs on the CPU ({})",
-                weights.path()
-            )));
-        }
-        let matrix = match weights.found("weight", output, input, &[("weight", &shape)])? {
-            Some(matrix) => matrix,
-            None => {
-                let matrix = Int8Matrix::new(&weights.values("weight", &shape)?, output, input, column, row);
-                if let Some(note) = weights.note("weight") {
-                    note.keep(&matrix);
-                }
-                matrix
+    /// The layer in another format than plain float32, where `precision` and the device are for one; `layout` is outputs, inputs, and
+    /// the distances between two of them in the tensor of `shape`.
+    fn packed(weights: &Weights, shape: [usize; 2], layout: [usize; 4], precision: Precision) -> Result<Option<Self>> {
+        let ([n, k, column, row], here) = (layout, kernels_run(weights.device()));
+        let bias = || weights.tensor("bias", &[n]);
+        if precision.int8() {
+            if !here {
+                return Err(Error::argument(format!(
+                    "precision: expected f32 on this device, got int8, which runs on the CPU ({})",
+                    weights.path()
+                )));
             }
-        };
-        Ok(Self::Int8(matrix, weights.tensor("bias", &[output])?))
+            let matrix = found_or_made(weights, n, k, shape, |w| Int8Matrix::new(w, n, k, column, row))?;
+            return Ok(Some(Self::Int8(matrix, bias()?)));
+        }
+        if here && compact() {
+            let matrix = found_or_made(weights, n, k, shape, |w| BlockFloatMatrix::new(w, n, k, column, row))?;
+            return Ok(Some(Self::BlockFloat(matrix, bias()?)));
+        }
+        Ok(None)
     }
 
     /// Output channels.
     pub fn output(&self) -> usize {
         match self {
             Self::F32(linear) => linear.output(),
+            Self::BlockFloat(matrix, _) => matrix.dims().0,
             Self::Int8(matrix, _) => matrix.output(),
         }
     }
@@ -103,6 +112,7 @@ impl Projection {
     pub fn input(&self) -> usize {
         match self {
             Self::F32(linear) => linear.input(),
+            Self::BlockFloat(matrix, _) => matrix.dims().1,
             Self::Int8(matrix, _) => matrix.input(),
         }
     }
@@ -111,6 +121,7 @@ impl Projection {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::F32(linear) => linear.output() * linear.input() * size_of::<f32>(),
+            Self::BlockFloat(matrix, _) => matrix.bytes(),
             Self::Int8(matrix, _) => matrix.output() * (matrix.input() + size_of::<f32>()), // and a scale
         }
     }
@@ -119,7 +130,7 @@ impl Projection {
     pub fn has_bias(&self) -> bool {
         match self {
             Self::F32(linear) => linear.has_bias(),
-            Self::Int8(..) => true,
+            Self::BlockFloat(..) | Self::Int8(..) => true,
         }
     }
 
@@ -127,7 +138,7 @@ impl Projection {
     pub(crate) fn bias_values(&self) -> Result<Vec<f32>> {
         match self {
             Self::F32(linear) => linear.bias().map_or(Ok(vec![0.0; linear.output()]), super::to_vec),
-            Self::Int8(_, bias) => super::to_vec(bias),
+            Self::BlockFloat(_, bias) | Self::Int8(_, bias) => super::to_vec(bias),
         }
     }
 
@@ -137,7 +148,11 @@ impl Projection {
     }
 
     fn piece_outputs(&self) -> usize {
-        if self.is_int8() { COLUMNS } else { OUTPUTS }
+        match self {
+            Self::F32(_) => OUTPUTS,
+            Self::BlockFloat(..) => block_float::COLUMNS,
+            Self::Int8(..) => COLUMNS,
+        }
     }
 
     /// Pieces of [`Self::piece`].
@@ -163,6 +178,12 @@ impl Projection {
                 matrix.panel(p, &input.bytes, m, |row, products| store(row, first, products));
                 Ok(())
             }
+            Self::BlockFloat(matrix, _) => {
+                // SAFETY: promised by the caller.
+                let a = unsafe { input.values.read(0, m * self.input()) };
+                matrix.panel(p, a, |row, products| store(row, first, products));
+                Ok(())
+            }
             Self::F32(linear) => linear.with_plain(|w| {
                 let (k, n) = (linear.input(), OUTPUTS.min(linear.output() - first));
                 let w = &w[first * k..][..n * k];
@@ -184,13 +205,13 @@ impl Projection {
         self.forward_fused(x, &Fused::default())
     }
 
-    /// `x` `[.., in]` → `[.., out]`, with more work done on the way; `fused.before` is for float32 only.
+    /// `x` `[.., in]` → `[.., out]`, with more work done on the way; `fused.before` is for plain float32 only.
     pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
-        let (matrix, bias) = match self {
+        let bias = match self {
             Self::F32(linear) => return linear.forward_fused(x, fused),
-            Self::Int8(matrix, bias) => (matrix, bias),
+            Self::BlockFloat(_, bias) | Self::Int8(_, bias) => bias,
         };
-        let (n, k) = (matrix.output(), matrix.input());
+        let (n, k) = (self.output(), self.input());
         let mut shape = x.dims().to_vec();
         let m = x.elem_count() / x.dim(D::Minus1)?;
         x.reshape((m, k))?; // a clear error for a wrong width
@@ -198,13 +219,31 @@ impl Projection {
             *last = n;
         }
         if fused.before.is_some() || !fused.fits(k, n, m * n) {
-            return Err(Error::argument("an int8 layer: expected nothing before it and as many channels as it has behind it"));
+            return Err(Error::argument("a packed layer: expected nothing before it and as many channels as it has behind it"));
         }
         let mut out = fused.start(m, Some(bias), n)?;
-        with_slice(x, |x| multiply_add(matrix, m, x, &mut out))?;
+        with_slice(x, |x| match self {
+            Self::F32(_) => {}
+            Self::BlockFloat(matrix, _) => {
+                matmul_add(m, n, k, Rows { data: x, offset: 0, stride: k }, Weight::BlockFloat(matrix), &mut out, 0, n);
+            }
+            Self::Int8(matrix, _) => multiply_add(matrix, m, x, &mut out),
+        })?;
         fused.finish(&mut out)?;
         Ok(Tensor::from_vec(out, shape, x.device())?)
     }
+}
+
+/// The packed form of the weight, from the cache or by `make` from the values of the tensor of `shape`.
+fn found_or_made<P: Pack>(weights: &Weights, n: usize, k: usize, shape: [usize; 2], make: impl FnOnce(&[f32]) -> P) -> Result<P> {
+    if let Some(matrix) = weights.found("weight", n, k, &[("weight", &shape)])? {
+        return Ok(matrix);
+    }
+    let matrix = make(&weights.values("weight", &shape)?);
+    if let Some(note) = weights.note("weight") {
+        note.keep(&matrix);
+    }
+    Ok(matrix)
 }
 
 #[cfg(test)]

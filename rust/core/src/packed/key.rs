@@ -14,12 +14,13 @@ use super::directory::{Cache, replace};
 use crate::Config;
 
 /// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     include_str!("container.rs"),
     include_str!("mod.rs"),
     include_str!("../kernels/bf16.rs"),
     include_str!("../kernels/bf16/round.rs"),
     include_str!("../kernels/bf16/split.rs"),
+    include_str!("../kernels/block_float.rs"),
     include_str!("../kernels/int8.rs"),
     include_str!("../kernels/panels.rs"),
     include_str!("../nn/batch_norm.rs"),

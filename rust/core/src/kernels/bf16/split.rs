@@ -105,10 +105,15 @@ pub fn terms(products: Products) -> Option<Terms> {
     }
 }
 
+/// Do float32 weights that mostly meet few rows, T3's, stand in 20 bits (see [`crate::kernels::block_float`])?
+pub(crate) fn compact() -> bool {
+    !matches!(choice(), Ok(Some(Way::Plain)))
+}
+
 /// A name of the choice, where it changes how weights are packed.
 pub(crate) fn name() -> Option<&'static str> {
     match way() {
-        Way::Plain => None,
+        Way::Plain => (!compact()).then_some("plain"),
         Way::Always(terms) => Some(terms.name()),
         Way::Split => Some("split"),
     }
