@@ -4,6 +4,7 @@ usage: measure_precision.py CHECKPOINT [--only t3|s3gen] [--steps N] [--repeat N
 
 T3: the voice has 50 and 375 prompt tokens in turn, so that the decoder runs around positions 300 and 500. Tokens are forced: both
 precisions read the same 100 tokens, and every step's logits are compared.
+float32 with weights of 20 bits, the default, is compared with plain float32 (``CHATTERBOX_F32=plain``, in a process of its own), and so is int8.
 S3Gen: 250 prompt tokens and 253 generated ones (10 s), so 503 tokens, 1006 frames in the flow and 506 in the vocoder; each stage
 gets the float32 result of the one before, and the flow in another row bf16's. Prints the tables of ``docs/precision.md``.
 """
@@ -16,6 +17,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -39,10 +41,14 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--load", choices=PRECISIONS, help="only load and print seconds and peak memory")
+    parser.add_argument("--logits", type=Path, help="only write the logits of f32 into this file")
     options = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # read when the pool starts
     if options.load:
         print(json.dumps(load(options.checkpoint, options.load)[1:]))
+        return
+    if options.logits:
+        write_logits(options.checkpoint, options.steps, options.logits)
         return
     from chatterbox_turbo_rs.benchmark import describe
     from chatterbox_turbo_rs.parity.run import machine
@@ -57,8 +63,11 @@ def main() -> None:
         seconds, megabytes = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         print(f"load {precision:5} {seconds:6.2f} s, peak of the process {megabytes:6.0f} MB")
     decoders = {precision: load(options.checkpoint, precision)[0] for precision in PRECISIONS}
-    for rows, (prompt, text) in PREFILLS.items():
-        errors(decoders, prompt, text, options.steps, rows)
+    with tempfile.TemporaryDirectory() as directory:
+        plain = Path(directory) / "plain.npz"
+        command = [sys.executable, __file__, str(options.checkpoint), "--logits", str(plain), "--steps", str(options.steps)]
+        subprocess.run([*command, "--threads", str(options.threads)], check=True, env={**os.environ, "CHATTERBOX_F32": "plain"})
+        errors(decoders, plain, options.steps)
     speed(decoders, options.repeat)
 
 
@@ -154,30 +163,48 @@ def inputs(prompt: int, text: int):
     return speaker, random.integers(0, 6561, prompt), random.integers(0, 50_000, text)
 
 
-def errors(decoders, prompt: int, text: int, steps: int, rows: int) -> None:
+def logits_of(decoder, prompt: int, text: int, steps: int):
     import numpy as np
 
     forced = np.random.default_rng(7).integers(0, 6561, steps)
-    logits = {}
-    for precision, decoder in decoders.items():
-        session = decoder.start(*inputs(prompt, text), steps)
-        found = [session.prefill(), *(session.step(int(token)) for token in forced)]
-        logits[precision] = np.array(found, np.float64)
+    session = decoder.start(*inputs(prompt, text), steps)
+    return np.array([session.prefill(), *(session.step(int(token)) for token in forced)], np.float64)
+
+
+def write_logits(checkpoint: Path, steps: int, file: Path) -> None:
+    import numpy as np
+
+    decoder = load(checkpoint, "f32")[0]
+    np.savez(file, **{str(rows): logits_of(decoder, *given, steps) for rows, given in PREFILLS.items()})
+
+
+def errors(decoders, plain: Path, steps: int) -> None:
+    import numpy as np
+
+    with np.load(plain) as exact:
+        for rows, given in PREFILLS.items():
+            for precision, decoder in decoders.items():
+                compare(
+                    f"{precision} after {rows} rows, {steps} forced steps", exact[str(rows)], logits_of(decoder, *given, steps)
+                )
+
+
+def compare(title: str, exact, found) -> None:
+    import numpy as np
 
     def log_softmax(x):
         x = x / TEMPERATURE
         x = x - x.max(1, keepdims=True)
         return x - np.log(np.exp(x).sum(1, keepdims=True))
 
-    exact, found = logits["f32"], logits["int8"]
     relative = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
     p, q = log_softmax(exact), log_softmax(found)
     divergence = (np.exp(p) * (p - q)).sum(1)
     same = (exact.argmax(1) == found.argmax(1)).mean()
     entropy = -(np.exp(p) * p).sum(1)
     print(
-        f"after {rows} rows, {steps} forced steps: relative error of the logits mean {relative.mean():.4f} max {relative.max():.4f} "
-        f"(prefill {relative[0]:.4f}), KL at {TEMPERATURE} mean {divergence.mean():.2e} max {divergence.max():.2e} "
+        f"{title}: relative error of the logits mean {relative.mean():.2g} max {relative.max():.2g} "
+        f"(prefill {relative[0]:.2g}), KL at {TEMPERATURE} mean {divergence.mean():.2e} max {divergence.max():.2e} "
         f"(entropy {entropy.mean():.2f} nats), same best token {same:.1%}"
     )
 

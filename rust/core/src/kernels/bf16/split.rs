@@ -18,9 +18,9 @@ use crate::kernels::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack};
 use crate::precision::Products;
 
-/// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain` arithmetic, `x3` or
-/// `x6` everywhere, or `split`, what is best with AMX: six terms, and three where [`Products::Near`] says that they do. `auto` is
-/// `split` with AMX and `plain` without.
+/// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain` arithmetic with plain
+/// weights, `x3` or `x6` everywhere, or `split`, what is best with AMX: six terms, and three where [`Products::Near`] says that they do. `auto` is
+/// `split` with AMX and plain arithmetic without. But for `plain`, T3's weights are [`compact`].
 const ENVIRONMENT: &str = "CHATTERBOX_F32";
 /// Numbers that a task splits.
 const PIECE: usize = 1 << 12;
