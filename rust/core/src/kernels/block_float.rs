@@ -150,6 +150,7 @@ impl BlockFloatMatrix {
     /// Products of the outputs of panel `p` with `a` `[m, k]`, on this thread: `store(row, products)`. The panel is read once from
     /// memory for up to 16 rows.
     pub(crate) fn panel(&self, p: usize, a: &[f32], mut store: impl FnMut(usize, &mut [f32])) {
+        assert!(a.len().is_multiple_of(self.k), "block float: input size");
         let columns = COLUMNS.min(self.n - p * COLUMNS);
         for (block, a) in a.chunks(TOGETHER * self.k).enumerate() {
             let mut totals = [[0f32; COLUMNS]; TOGETHER];
