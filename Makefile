@@ -37,6 +37,8 @@ test: test-rust test-python ## run all tests
 test-rust:
 	$(CARGO_TEST) -p chatterbox-turbo
 	cargo test --doc -p chatterbox-turbo -q
+	mkdir -p $(BUILD)
+	cargo run -q -p chatterbox-turbo --example say -- "Hello there." -o $(BUILD)/example.wav
 
 test-python: build
 	$(PYTEST) tests

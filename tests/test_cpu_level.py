@@ -23,6 +23,20 @@ model = ChatterboxTurbo.from_pretrained("demo", precision="int8", watermark=None
 np.save({path!r}, model.generate("Hi.", seed=1, max_tokens=8).samples)
 print(_core.build_info()["cpu_level"])
 """
+DECODE = """
+import json, sys, numpy as np
+from pathlib import Path
+from chatterbox_turbo_rs import backends
+from chatterbox_turbo_rs.resources import Resources
+directory = Path(sys.argv[1])
+resources = Resources(directory, json.loads((directory / "config.json").read_text()), precision="f32")
+decoder = backends.load("t3.decoder", "rust", resources)
+logits = []
+for rows in (5, 60):  # a prefill of few rows, and one of many
+    session = decoder.start(np.linspace(-1, 1, 32, dtype=np.float32), np.arange(rows // 4), np.arange(rows), 9)
+    logits += [session.prefill(), *(session.step(token) for token in range(9))]
+np.save(sys.argv[2], logits)
+"""
 LOAD = """
 from chatterbox_turbo_rs import ChatterboxTurbo, errors
 try:
@@ -74,6 +88,19 @@ def test_float32_out_of_bfloat16_speaks_alike(tmp_path):
         spectra = metrics.compare(*metrics.log_spectra(spoken["plain"], spoken[products]))
         assert not tolerances.judge(spectra, tolerances.limits("end_to_end@spectrum", "chained"))
     assert np.any(spoken["x3"] != spoken["x6"]) and np.any(spoken["x6"] != spoken["plain"])
+
+
+def test_t3_in_20_bits_is_within_the_limit_of_plain_float32(tiny_checkpoint, tmp_path):
+    logits = {}
+    for level in LEVELS:
+        for weights in ("plain", "auto"):
+            path = tmp_path / f"{level}-{weights}.npy"
+            code, _, err = run(level, "-c", DECODE, str(tiny_checkpoint), str(path), f32=weights)
+            assert code == 0, err
+            logits[level, weights] = np.load(path)
+        figures = metrics.compare(logits[LEVELS[0], "plain"], logits[level, "auto"])
+        assert not tolerances.judge(figures, tolerances.limits("t3.decoder", "isolated")), level
+        assert np.any(logits[level, "plain"] != logits[level, "auto"])
 
 
 def test_a_way_to_multiply_that_cannot_be_is_one_clear_error():

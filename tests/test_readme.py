@@ -61,3 +61,12 @@ def test_targets_named_in_the_documents_exist():
     for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
         for target in re.findall(r"`make ([a-z-]+)`", (ROOT / document).read_text("utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
+
+
+def test_examples_named_in_the_readme_exist_and_are_run_by_the_tests():
+    named = set(re.findall(r"^\$ (cargo run .*-p chatterbox-turbo --example \w+)", README, re.MULTILINE))
+    assert named
+    for command in named:
+        name = command.split()[-1]
+        assert (ROOT / "rust" / "core" / "examples" / f"{name}.rs").is_file()
+        assert re.search(rf"cargo run .*-p chatterbox-turbo --example {name} ", (ROOT / "Makefile").read_text("utf-8"))

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::maths::Fma;
+use super::maths::{self, Fma};
 use super::matmul::Rows;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
@@ -40,8 +40,6 @@ const MANTISSA: u32 = 23;
 const CUT: u32 = 20;
 /// Powers of two that the scales of a matrix span.
 const SPAN: u32 = 32;
-/// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
-const MAGIC: f32 = 12_582_912.0;
 /// Rows that are multiplied with a group at a time.
 const TOGETHER: usize = 16;
 /// Up to this many rows the weights' integers are multiplied where they lie.
@@ -91,7 +89,7 @@ impl BlockFloatMatrix {
                 let from = &w[first * column + (start + c) * row..];
                 values.iter_mut().take(columns).enumerate().for_each(|(j, v)| *v = from[j * column]);
             }
-            round(&values, base, high, low, codes);
+            pack(&values, base, high, low, codes);
         });
         Self { high: high.into(), low: low.into(), codes: codes.into(), base: vec![base as u8; COLUMNS].into(), n, k }
     }
@@ -108,13 +106,11 @@ impl BlockFloatMatrix {
 
     /// The weights as they are multiplied, float32 `[n, k]`.
     pub fn to_weight(&self) -> Vec<f32> {
-        let groups = self.k.div_ceil(GROUP);
         let value = |j: usize, c: usize| {
-            let (p, l) = (j / COLUMNS, j % COLUMNS);
-            let step = (p * groups + c / GROUP) * GROUP + c % GROUP;
+            let (group, l) = (j / COLUMNS * self.groups() + c / GROUP, j % COLUMNS);
+            let step = group * GROUP + c % GROUP;
             let low = self.low[step * HALF + l % HALF] >> (l / HALF * 4) & 15;
-            integer(self.high[step * COLUMNS + l], low) as f32
-                * scale(self.base(), self.codes[(p * groups + c / GROUP) * COLUMNS + l])
+            integer(self.high[step * COLUMNS + l], low) as f32 * scale(self.base(), self.codes[group * COLUMNS + l])
         };
         (0..self.n * self.k).map(|i| value(i / self.k, i % self.k)).collect()
     }
@@ -145,6 +141,17 @@ impl BlockFloatMatrix {
                 steps,
             }
         })
+    }
+
+    /// The weights of steps `range`, which begins with a group, of panel `p`, written to `room`.
+    #[inline(always)]
+    fn floats<'a>(&self, p: usize, range: Range<usize>, room: &'a mut [[MaybeUninit<f32>; COLUMNS]]) -> &'a [[f32; COLUMNS]] {
+        let (first, room) = (range.start, &mut room[..range.len()]);
+        for group in self.groups_of(p, range) {
+            values(self.base(), &group, &mut room[group.steps.start - first..group.steps.end - first]);
+        }
+        // SAFETY: `groups_of` covers all steps, and `values` has written all columns of every one.
+        unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), room.len()) }
     }
 
     /// Products of the outputs of panel `p` with `a` `[m, k]`, on this thread: `store(row, products)`. The panel is read once from
@@ -178,19 +185,15 @@ impl BlockFloatMatrix {
         out: *mut f32,
         out_stride: usize,
     ) {
-        let mut piece = [const { MaybeUninit::uninit() }; DEPTH * COLUMNS];
+        let mut room = [const { [MaybeUninit::uninit(); COLUMNS] }; DEPTH];
         for start in (0..self.k).step_by(DEPTH) {
             let depth = DEPTH.min(self.k - start);
             for p in panels.clone() {
-                let (to, _) = piece.as_chunks_mut::<COLUMNS>();
-                for group in self.groups_of(p, start..start + depth) {
-                    values(self.base(), &group, &mut to[group.steps.start - start..group.steps.end - start]);
-                }
-                // SAFETY: `groups_of` covers all steps, and `values` has written all columns of every one. The rest is promised by the caller.
+                let (columns, piece) = (COLUMNS.min(self.n - p * COLUMNS), self.floats(p, start..start + depth, &mut room));
+                // SAFETY: promised by the caller.
                 unsafe {
-                    let piece = std::slice::from_raw_parts(piece.as_ptr().cast(), depth * COLUMNS);
                     let (a, out) = (a.add(start), out.add(p * COLUMNS));
-                    multiply(m, COLUMNS.min(self.n - p * COLUMNS), depth, a, a_stride, piece, out, out_stride);
+                    multiply(m, columns, depth, a, a_stride, piece.as_flattened(), out, out_stride);
                 }
             }
         }
@@ -248,15 +251,9 @@ fn scales(base: u32, codes: &[u8], quarter: usize) -> Lanes {
     out
 }
 
-/// The integer nearest to `x`, |x| ≤ 2^22, as float32.
-#[inline(always)]
-fn nearest(x: f32) -> f32 {
-    (x + MAGIC) - MAGIC
-}
-
 dispatch!(
     /// Rounds a group, which is finite.
-    fn round(values: &[[f32; COLUMNS]; GROUP], base: u32, high: &mut [u16], low: &mut [u8], codes: &mut [u8]);
+    fn pack(values: &[[f32; COLUMNS]; GROUP], base: u32, high: &mut [u16], low: &mut [u8], codes: &mut [u8]);
     _fma => {
         let (mut largest, mut powers, mut lossless) = ([0f32; COLUMNS], [0u32; COLUMNS], [true; COLUMNS]);
         for row in values {
@@ -267,7 +264,7 @@ dispatch!(
         for row in values {
             for ((lossless, v), power) in lossless.iter_mut().zip(row).zip(powers) {
                 let x = v / f32::from_bits(power << MANTISSA);
-                *lossless &= nearest(x) == x;
+                *lossless &= maths::round(x) == x;
             }
         }
         for (((code, largest), power), lossless) in codes.iter_mut().zip(largest).zip(powers).zip(lossless) {
@@ -278,7 +275,7 @@ dispatch!(
         for ((row, high), low) in values.iter().zip(high.as_chunks_mut::<COLUMNS>().0).zip(low.as_chunks_mut::<HALF>().0) {
             let mut integers = [0i32; COLUMNS];
             for ((to, v), code) in integers.iter_mut().zip(row).zip(&*codes) {
-                *to = nearest((v / scale(base, *code)).clamp(-LIMIT, LIMIT)) as i32;
+                *to = maths::round((v / scale(base, *code)).clamp(-LIMIT, LIMIT)) as i32;
             }
             high.iter_mut().zip(integers).for_each(|(to, i)| *to = (i >> 4) as u16);
             for j in 0..HALF {
@@ -362,14 +359,10 @@ dispatch!(
 /// The same for up to 16 rows: the weights are made float32 once.
 fn rows(w: &BlockFloatMatrix, p: usize, a: &[f32], totals: &mut [[f32; COLUMNS]; TOGETHER]) {
     let m = a.len() / w.k;
-    let mut weights = [const { [MaybeUninit::uninit(); COLUMNS] }; SUM];
+    let mut room = [const { [MaybeUninit::uninit(); COLUMNS] }; SUM];
     for first in (0..w.k).step_by(SUM) {
         let depth = SUM.min(w.k - first);
-        for group in w.groups_of(p, first..first + depth) {
-            values(w.base(), &group, &mut weights[group.steps.start - first..group.steps.end - first]);
-        }
-        // SAFETY: `groups_of` covers all steps, and `values` has written all columns of every one.
-        let weights = unsafe { std::slice::from_raw_parts(weights.as_ptr().cast::<[f32; COLUMNS]>(), depth) };
+        let weights = w.floats(p, first..first + depth, &mut room);
         if super::tiles::any_available() {
             // SAFETY: there are tiles; every row of `a` has `depth` numbers from `first` on, and `totals` has m rows.
             unsafe {
@@ -422,128 +415,4 @@ impl Pack for BlockFloatMatrix {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::matmul::{Weight, matmul};
-    use super::*;
-    use crate::kernels::level::testing::at_every_level;
-
-    fn noise(n: usize, stream: u64) -> Vec<f32> {
-        crate::draws::normals(stream, "test", 0, 1, n).map(|m| m.data).unwrap_or_default()
-    }
-
-    fn product(w: &BlockFloatMatrix, m: usize, a: &[f32]) -> Vec<f32> {
-        let (n, k) = w.dims();
-        let mut out = vec![7.0; 1 + m * (n + 2)];
-        matmul(m, n, k, Rows { data: a, offset: 0, stride: k }, Weight::BlockFloat(w), None, &mut out, 1, n + 2);
-        assert!(out[0] == 7.0 && out[1..].chunks(n + 2).all(|row| row[n..] == [7.0; 2]), "wrote between rows");
-        out[1..].chunks(n + 2).flat_map(|row| &row[..n]).copied().collect()
-    }
-
-    /// m, n, k: few rows and many, whole and broken panels and groups.
-    const SIZES: [(usize, usize, usize); 9] = [
-        (1, 1, 1),
-        (1, 64, 64),
-        (1, 200, 257),
-        (2, 65, 24),
-        (5, 128, 1024),
-        (16, 63, 130),
-        (17, 70, 96),
-        (40, 192, 512),
-        (300, 90, 70),
-    ];
-
-    #[test]
-    fn products_are_those_of_the_rounded_weights() {
-        at_every_level(|| {
-            for (m, n, k) in SIZES {
-                let (a, matrix) = (noise(m * k, 1), BlockFloatMatrix::new(&noise(n * k, 2), n, k, k, 1));
-                let (w, out) = (matrix.to_weight(), product(&matrix, m, &a));
-                for (i, a) in a.chunks(k).enumerate() {
-                    for (j, w) in w.chunks(k).enumerate() {
-                        let (truth, size) = a.iter().zip(w).fold((0f64, 0f64), |(sum, size), (a, w)| {
-                            let term = f64::from(*a) * f64::from(*w);
-                            (sum + term, size + term.abs())
-                        });
-                        let error = (f64::from(out[i * n + j]) - truth).abs();
-                        assert!(error <= 1e-6 * size + 1e-7, "{m} {n} {k} at {i},{j}: {error} of {size}");
-                    }
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn few_rows_have_the_bits_of_one() {
-        at_every_level(|| {
-            for (m, n, k) in SIZES.into_iter().filter(|(m, ..)| *m <= FEW_ROWS) {
-                let (a, matrix) = (noise(m * k, 3), BlockFloatMatrix::new(&noise(n * k, 4), n, k, k, 1));
-                let together = product(&matrix, m, &a);
-                for (row, out) in a.chunks(k).zip(together.chunks(n)) {
-                    assert!(product(&matrix, 1, row) == out, "{m} {n} {k}");
-                }
-                for p in 0..matrix.count() {
-                    matrix
-                        .panel(p, &a, |row, products| assert_eq!(products, &together[row * n + p * COLUMNS..][..products.len()]));
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn a_weight_is_rounded_by_half_a_step_of_its_group_at_most() {
-        at_every_level(|| {
-            for (n, k) in [(1, 1), (64, 64), (130, 70), (65, 200)] {
-                let mut w = noise(n * k, 5);
-                w[0] = 30.0; // an outlier
-                let turned: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
-                let matrix = BlockFloatMatrix::new(&w, n, k, k, 1);
-                let found = matrix.to_weight();
-                assert_eq!(found, BlockFloatMatrix::new(&turned, n, k, 1, n).to_weight());
-                for (w, found) in w.chunks(k).zip(found.chunks(k)).flat_map(|(w, found)| w.chunks(GROUP).zip(found.chunks(GROUP)))
-                {
-                    let bound = w.iter().fold(0f32, |a, v| a.max(v.abs())) * 0.6 * 2f32.powi(-19);
-                    assert!(w.iter().zip(found).all(|(w, v)| (w - v).abs() <= bound), "{n} {k}");
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn bfloat16_extremes_and_zeros_are_kept_to_the_bit() {
-        at_every_level(|| {
-            let mut w: Vec<f32> = noise(3 * 64, 6).iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect();
-            w.iter_mut().for_each(|v| *v = if v.abs() < 0.01 { 0.01171875 } else { *v });
-            w[64..128].fill(0.0);
-            (w[0], w[1]) = (1.0 - 2f32.powi(-15), -1.0);
-            for scale in [1.0, 2f32.powi(-90), 2f32.powi(120)] {
-                let w: Vec<f32> = w.iter().map(|v| v * scale).collect();
-                assert_eq!(BlockFloatMatrix::new(&w, 3, 64, 64, 1).to_weight(), w, "{scale}");
-            }
-            for end in [2.0 - 2f32.powi(-23), -f32::MAX / 2.0, f32::MIN_POSITIVE, f32::MIN_POSITIVE / 2.0, 0.0] {
-                let found = BlockFloatMatrix::new(&[end], 1, 1, 1, 1).to_weight()[0];
-                assert!((found - end).abs() <= end.abs() * 2f32.powi(-19) + f32::MIN_POSITIVE / 2.0, "{end} {found}");
-            }
-            // scales span 32 powers of two: what is smaller than the smallest step is nothing
-            let found = BlockFloatMatrix::new(&[1e20, 1e-20, 1.0], 3, 1, 1, 1).to_weight();
-            assert!((found[0] / 1e20 - 1.0).abs() < 2e-6 && found[1..] == [0.0, 0.0], "{found:?}");
-        });
-    }
-
-    #[test]
-    fn faults_of_a_row_are_seen_in_it_alone() {
-        at_every_level(|| {
-            let (n, k) = (70, 130);
-            let matrix = BlockFloatMatrix::new(&noise(n * k, 7), n, k, k, 1);
-            for m in [1, 5, 20] {
-                for fault in [f32::NAN, f32::INFINITY] {
-                    let mut a = noise(m * k, 8);
-                    a[(m - 1) * k + 5] = fault;
-                    let out = product(&matrix, m, &a);
-                    assert!(
-                        out[(m - 1) * n..].iter().all(|v| !v.is_finite()) && out[..(m - 1) * n].iter().all(|v| v.is_finite())
-                    );
-                }
-            }
-        });
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ const MAGIC: f32 = 12_582_912.0;
 
 /// Rounds to the nearest integer, ties to even, for |x| < 2^22.
 #[inline(always)]
-fn round(x: f32) -> f32 {
+pub(crate) fn round(x: f32) -> f32 {
     (x + MAGIC) - MAGIC
 }
 

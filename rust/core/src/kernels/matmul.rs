@@ -94,7 +94,7 @@ pub enum Weight<'a> {
     Bf16(&'a Bf16Matrix),
     /// In parts of bfloat16, whose products come to those of float32.
     Split(&'a SplitMatrix),
-    /// Of 20 bits with shared exponents, in float32 arithmetic: for weights that mostly meet few rows.
+    /// Of 20 bits with shared scales, in float32 arithmetic: for weights that mostly meet few rows.
     BlockFloat(&'a BlockFloatMatrix),
 }
 

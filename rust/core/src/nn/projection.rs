@@ -1,4 +1,4 @@
-//! A linear layer with its weights in float32, in 20 bits with shared exponents, or in 8 bits, chosen when it is loaded.
+//! A linear layer with its weights in float32, in 20 bits with shared scales, or in 8 bits, chosen when it is loaded.
 
 use candle_core::{D, Tensor};
 
