@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from hub_server import Hub
 
-from chatterbox_turbo_rs import config, hub
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.checkpoint import locate as where
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
 
 TURBO = config.builtin("turbo")
@@ -33,11 +34,11 @@ CHILD = """
 import json, sys
 import huggingface_hub.constants as constants
 constants.DOWNLOAD_CHUNK_SIZE = 65536
-from chatterbox_turbo_rs import hub
+from chatterbox_turbo_rs.checkpoint import locate
 from chatterbox_turbo_rs.errors import ChatterboxError
 exec(sys.argv[2])
 try:
-    directory, config = hub.locate(*json.loads(sys.argv[1]))
+    directory, config = locate.locate(*json.loads(sys.argv[1]))
     print(json.dumps({"directory": str(directory), "name": config["name"]}))
 except ChatterboxError as error:
     print(json.dumps({"error": type(error).__name__, "message": str(error)}))
@@ -248,27 +249,27 @@ def test_wrong_names(home, tmp_path: Path) -> None:
     failure(locate(home, "http://127.0.0.1:9", "some/-thing-"), "some/-thing-", "expected owner/name")
     for name in ("turboo", "a/b/c", "./absent", "/absent/x", Path("some/thing")):
         with pytest.raises(CheckpointError, match="no such directory; expected turbo, nano, demo"):
-            hub.locate(name)
+            where.locate(name)
     with pytest.raises(CheckpointError, match="found a file"):
-        hub.locate(Path(__file__))
+        where.locate(Path(__file__))
     with pytest.raises(CheckpointError, match=r"missing t3_turbo_v1.safetensors, .*vocab.json.*; a turbo model needs"):
-        hub.locate(tmp_path)
+        where.locate(tmp_path)
     with pytest.raises(ArgumentError, match="only models from the hub have revisions"):
-        hub.locate(tmp_path, revision="main")
+        where.locate(tmp_path, revision="main")
 
 
 def test_fingerprint_tells_checkpoints_apart(tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = config.read(tiny_checkpoint / "config.json")
-    known = hub.fingerprint(tiny_checkpoint, settings)
+    known = where.fingerprint(tiny_checkpoint, settings)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_checkpoint, copy)
-    assert hub.fingerprint(copy, settings) == known
+    assert where.fingerprint(copy, settings) == known
     for name, offset in [("ve.safetensors", -1), ("s3gen_meanflow.safetensors", 100), ("t3_turbo_v1.safetensors", -65536)]:
         content = bytearray((tiny_checkpoint / name).read_bytes())
         content[offset] ^= 1
         (copy / name).write_bytes(content)
-        assert hub.fingerprint(copy, settings) != known, name
+        assert where.fingerprint(copy, settings) != known, name
         shutil.copy(tiny_checkpoint / name, copy / name)
     (copy / "ve.safetensors").unlink()
     with pytest.raises(OSError, match=r"ve.safetensors"):
-        hub.fingerprint(copy, settings)
+        where.fingerprint(copy, settings)
