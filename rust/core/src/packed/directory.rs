@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::array::Array;
-use super::container::{self, PackedFile};
+use super::container::{self, PackedFile, Stay};
 use crate::{Error, Result};
 
 /// The environment variable that moves the directory, or says `off`.
@@ -91,7 +91,7 @@ impl Cache {
         entries
     }
 
-    /// Removes everything; models that are loaded keep what they have mapped.
+    /// Removes everything; models that are loaded go on.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be removed.
@@ -122,26 +122,28 @@ impl Cache {
     }
 
     /// The file `name`, checked; `Ok(None)` where there is none, `Err` with what is wrong with it.
-    pub(super) fn find(&self, name: &str, key: &str) -> std::result::Result<Option<PackedFile>, String> {
+    pub(super) fn find(&self, name: &str, key: &str, stay: Stay) -> std::result::Result<Option<PackedFile>, String> {
         let path = self.path(name);
         if !path.exists() {
             return Ok(None);
         }
-        let file = PackedFile::open(&path, key)?;
+        let file = PackedFile::open(&path, key, stay)?;
         // the time of the last use, for whoever makes room; reading a file does not move any time on most systems
         let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(Some(file))
     }
 
-    /// Writes the file `name` and opens it. `Err` says why not; then nothing is left behind.
-    pub(super) fn keep(&self, name: &str, key: &str, arrays: &[(String, Array)]) -> std::result::Result<PackedFile, String> {
+    /// Writes the file `name`. `Err` says why not; then nothing is left behind.
+    pub(super) fn keep(&self, name: &str, key: &str, arrays: &[(String, Array)]) -> std::result::Result<(), String> {
         let bytes = arrays.iter().map(|(_, array)| array.bytes().len() as u64).sum();
         let path = self.path(name);
         let refused = |e: io::Error| format!("{}: cannot be written: {e}", self.directory.display());
         fs::create_dir_all(&self.directory).map_err(refused)?;
         self.make_room(bytes, &path)?;
-        replace(&path, |file| container::write(file, key, arrays)).map_err(refused)?;
-        PackedFile::open(&path, key)
+        let refused = |e: io::Error| format!("{}: cannot be written: {e}", self.directory.display());
+        fs::create_dir_all(&self.directory).map_err(refused)?;
+        self.make_room(bytes, &path)?;
+        replace(&path, |file| container::write(file, key, arrays)).map_err(refused)
     }
 
     /// Removes what was not used for longest until `bytes` more fit, and what is left over.
@@ -276,7 +278,7 @@ mod tests {
             age_by(&cache.path(name), age)?;
         }
         assert_eq!(names(&cache), ["c", "b", "a"]);
-        assert!(cache.find("a", "a").is_ok_and(|file| file.is_some()), "used, and so the youngest");
+        assert!(cache.find("a", "a", Stay::Memory).is_ok_and(|file| file.is_some()), "used, and so the youngest");
         assert_eq!(names(&cache), ["a", "c", "b"]);
         cache.keep("d", "d", &arrays(8192))?;
         assert_eq!(names(&cache), ["d", "a", "c"]);
