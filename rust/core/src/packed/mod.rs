@@ -162,7 +162,7 @@ impl Packing {
         let digest = match weights.file().digest(&self.cache) {
             Ok(digest) => digest,
             Err(e) => {
-                self.tell(network, false, Some(e.to_string()));
+                self.tell(network, false, Some(format!("{}: {e}", self.cache.directory().display())));
                 return load(weights);
             }
         };
