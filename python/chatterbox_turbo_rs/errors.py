@@ -30,6 +30,10 @@ class AudioError(ChatterboxError, ValueError):
     """A reference clip cannot be used."""
 
 
+class UnsupportedAudioError(AudioError):
+    """A reader does not know the format or codec of a reference clip, which need not be damaged: another reader may know it."""
+
+
 class TextError(ChatterboxError, ValueError):
     """A text cannot be used."""
 

@@ -206,7 +206,10 @@ impl Config {
         }
         let most = self.t3.positions.saturating_sub(3);
         if self.t3.prompt_tokens > most {
-            return fail(format!("t3.prompt_tokens: expected at most t3.positions - 3 = {most}, found {}", self.t3.prompt_tokens));
+            return fail(format!(
+                "t3.prompt_tokens: expected at most t3.positions - 3 = {most}, found {}",
+                self.t3.prompt_tokens
+            ));
         }
         self.voice_encoder.step().map_err(|e| Error::Config(format!("{origin}: {e}")))?;
         let codes = 3usize.checked_pow(self.s3tokenizer.fsq_dims as u32);
@@ -295,7 +298,8 @@ fn compare(value: &Value, example: &Value, ranges: &Value, path: &str) -> std::r
             let one = Value::from(1);
             let [least, largest] = [0, 1].map(|i| ranges.get(i).unwrap_or(&one));
             let whole = example.is_u64();
-            let inside = |x: f64| least.as_f64().is_some_and(|least| least <= x) && largest.as_f64().is_some_and(|most| x <= most);
+            let inside =
+                |x: f64| least.as_f64().is_some_and(|least| least <= x) && largest.as_f64().is_some_and(|most| x <= most);
             let kind = ranges.get(2).and_then(Value::as_str);
             let even = |n: u64| kind.is_none_or(|kind| n.is_multiple_of(2) == (kind == "even"));
             let fits = match value.as_u64() {

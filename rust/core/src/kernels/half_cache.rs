@@ -284,8 +284,10 @@ mod tests {
     #[test]
     fn every_kind_of_number_is_written_as_it_is_or_cut_at_every_level() {
         crate::kernels::level::testing::at_every_level(|| {
-            let special = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, LARGEST, 65519.0, 65520.0, 1e9, -1e30];
-            let small = [5.9604645e-8, 2.9802322e-8, 2.98e-8, -6.1e-5, f32::MIN_POSITIVE, 1e-45, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0];
+            let special =
+                [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, LARGEST, 65519.0, 65520.0, 1e9, -1e30];
+            let small =
+                [5.9604645e-8, 2.9802322e-8, 2.98e-8, -6.1e-5, f32::MIN_POSITIVE, 1e-45, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0];
             let numbers: Vec<f32> = special.into_iter().chain(small).cycle().take(130).collect();
             let mut head = HalfHead::new(LANES, numbers.len());
             head.write(3, &numbers, &numbers);

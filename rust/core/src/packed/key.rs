@@ -171,7 +171,9 @@ mod tests {
         }
         assert_eq!(sources::of(&copy)?.0, digest);
         // every module that the crate names is a file of the list, and every file counts
-        for name in ["lib.rs", "pages.rs", "kernels/maths.rs", "kernels/int8/activations.rs", "stages/t3/decoder.rs", "nn/weight.rs"] {
+        for name in
+            ["lib.rs", "pages.rs", "kernels/maths.rs", "kernels/int8/activations.rs", "stages/t3/decoder.rs", "nn/weight.rs"]
+        {
             assert!(files.contains(&ours.join(name)), "{name}");
         }
         for file in sources::of(&copy)?.1 {

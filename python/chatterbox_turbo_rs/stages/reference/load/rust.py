@@ -17,9 +17,9 @@ def create(resources: Any) -> Callable[[Any], np.ndarray]:
     return load
 
 
-def load(source: Any) -> np.ndarray:
-    """See the contract."""
+def load(source: Any, callback: Callable[[str, int, int], Any] | None = None) -> np.ndarray:
+    """See the contract; what ``callback("reference.load", done, total)`` raises ends the work."""
     clip = sort(source)
     if isinstance(clip, Samples):
-        return _core.reference_load(clip.data, clip.rate)
-    return _core.reference_load(clip if isinstance(clip, bytes) else os.fspath(clip))
+        return _core.reference_load(clip.data, clip.rate, callback=callback)
+    return _core.reference_load(clip if isinstance(clip, bytes) else os.fspath(clip), callback=callback)
