@@ -16,7 +16,7 @@ import soundfile
 
 from ....errors import AudioError, FileError
 from ..soxr_hq import soxr_hq
-from . import MAX_CHANNELS, MIN_SECONDS, RATE, RATES
+from . import MIN_SECONDS, RATE, RATES
 from .source import Samples, sort
 
 
@@ -60,8 +60,6 @@ def decode(content: bytes) -> Samples:
         raise AudioError(f"not an audio file of a known format, or damaged ({reason})") from e
     if len(data) != promised:  # libsndfile skips damaged Ogg pages without telling
         raise AudioError(f"damaged: {promised} samples expected, {len(data)} found")
-    if not 1 <= data.shape[1] <= MAX_CHANNELS:
-        raise AudioError(f"expected 1 to {MAX_CHANNELS} channels, got {data.shape[1]}")
     if rate not in RATES:
         raise AudioError(f"expected a sample rate of {RATES.start} to {RATES.stop - 1} Hz, got {rate} Hz")
     return Samples(data, rate)
