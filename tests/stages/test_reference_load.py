@@ -290,19 +290,16 @@ def test_damaged_opus_is_refused():
             RUST(with_head(content, at, value))
 
 
-@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM"])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_adpcm_is_read_alike(subtype, channels):
-    content = clips.encode(clips.tones(24_000, 5.4, channels), 24_000, "WAV", subtype)
-    got, want = RUST(content), PYTHON(content)
-    assert abs(len(got) - len(want)) <= 2_048, "the last block is padded"
-    n = min(len(got), len(want))
-    assert np.abs(got[:n] - want[:n]).max() < 1e-4
-
-
 @pytest.mark.parametrize(
     ("form", "subtype", "name"),
-    [("RF64", "PCM_16", "RF64"), ("W64", "PCM_16", "Wave64"), ("AU", "PCM_16", "Sun AU"), ("WAV", "G721_32", "WAV"), ("VOC", "PCM_16", "VOC")],
+    [
+        ("RF64", "PCM_16", "RF64"),
+        ("W64", "PCM_16", "Wave64"),
+        ("AU", "PCM_16", "Sun AU"),
+        ("VOC", "PCM_16", "VOC"),
+        ("WAV", "IMA_ADPCM", "WAV"),
+        ("WAV", "MS_ADPCM", "WAV"),
+    ],
 )
 def test_what_rust_does_not_know_has_an_error_of_its_own(tone, tmp_path, form, subtype, name):
     """So that another reader can be asked, which reads it."""
@@ -314,7 +311,7 @@ def test_what_rust_does_not_know_has_an_error_of_its_own(tone, tmp_path, form, s
             RUST(source)
         message = str(caught.value)
         assert message.startswith(where) and name in message and "ffmpeg -i IN -ar 24000 OUT.wav" in message
-        assert len(PYTHON(source)) == len(tone)
+        assert len(tone) <= len(PYTHON(source)) < len(tone) + 1024, "the last block of ADPCM is padded"
 
 
 @pytest.mark.parametrize("channels", [5, 8, 16, 32, 64])

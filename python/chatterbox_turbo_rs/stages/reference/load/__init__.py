@@ -7,8 +7,8 @@
 * ``samples``: float32 ``[L]``, mono, 24 kHz, with ``L / 24000 > 5.0``.
 
 Decode to float32, mean over the channels, resample with the soxr HQ filter when the rate differs. Nothing is clipped.
-A silent clip is accepted. Both sides read WAV (with ADPCM), AIFF, FLAC, MP3, Ogg Vorbis and Opus, and CAF with PCM; Python
-(libsndfile) also AU, W64, RF64, VOC and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are kept).
+A silent clip is accepted. Both sides read WAV, AIFF, FLAC, MP3, Ogg Vorbis and Opus, and CAF with PCM; Python (libsndfile)
+also ADPCM, AU, W64, RF64, more than 26 channels and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are kept).
 What Rust does not know is an ``UnsupportedAudioError``, which names the format and says how to convert it: the file need not be
 damaged, and the other side may read it.
 The two agree to 1e-6 where libsoxr is a single filter (8, 12, 16, 24, 32, 36, 48 kHz) and to 1e-4 relative on speech elsewhere.

@@ -96,7 +96,11 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
 /// What Symphonia says of `bytes`: that it does not know them, or what `damaged` makes of it.
 fn refused(e: Error, damaged: &dyn Fn(Error) -> String, bytes: &[u8]) -> Refused {
     match e {
-        Error::Unsupported(what) => formats::unsupported(&format!("{} ({what})", formats::name(bytes))),
+        // so it calls more channels than it has names for
+        Error::Unsupported(what) | Error::DecodeError(what @ "riff: invalid channel count") if formats::is_read(bytes) => {
+            formats::unsupported(&format!("{} ({what})", formats::name(bytes)))
+        }
+        Error::Unsupported(_) => Refused::Unsupported(formats::UNKNOWN.into()),
         e => Refused::Unusable(damaged(e)),
     }
 }
