@@ -144,13 +144,17 @@ def _consistent(config: Mapping[str, Any], origin: str) -> None:
         if section["hidden_size"] % section["heads"]:
             raise fail(f"{where}.hidden_size by {where}.heads: {section['hidden_size']} is not divisible by {section['heads']}")
     if tokenizer["hidden_size"] // tokenizer["heads"] % 2:
-        raise fail(f"s3tokenizer.hidden_size by s3tokenizer.heads: expected an even number, found {tokenizer['hidden_size'] // tokenizer['heads']}")
+        raise fail(
+            f"s3tokenizer.hidden_size by s3tokenizer.heads: expected an even number, found {tokenizer['hidden_size'] // tokenizer['heads']}"
+        )
     if t3["prompt_tokens"] > t3["positions"] - 3:
         raise fail(f"t3.prompt_tokens: expected at most t3.positions - 3 = {t3['positions'] - 3}, found {t3['prompt_tokens']}")
     voice = config["voice_encoder"]
     step = round(ENCODER_RATE / voice["partials_per_second"] / voice["partial_frames"])
     if not 1 <= step <= voice["partial_frames"]:
-        raise fail(f"voice_encoder.partials_per_second: expected partials 1 to {voice['partial_frames']} frames apart, found {step}")
+        raise fail(
+            f"voice_encoder.partials_per_second: expected partials 1 to {voice['partial_frames']} frames apart, found {step}"
+        )
     codes = 3 ** tokenizer["fsq_dims"]
     if s3gen["vocab"] != codes:
         raise fail(f"s3gen.vocab: expected 3^fsq_dims = {codes}, found {s3gen['vocab']}")

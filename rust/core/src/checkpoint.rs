@@ -20,6 +20,9 @@ use crate::precision::Products;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 
+/// Values by the tensors' full names.
+type Known = Arc<Mutex<BTreeMap<String, Vec<f32>>>>;
+
 /// The tensors of one file below a prefix, and a record of those that were asked for.
 #[derive(Clone, Debug)]
 pub struct Weights {
@@ -32,7 +35,7 @@ pub struct Weights {
     packing: Option<Arc<Packing>>,
     packed: Mode,
     /// Tensors that were read, to be handed out again: where packed weights stay on the disk.
-    read: Option<Arc<Mutex<BTreeMap<String, Vec<f32>>>>>,
+    read: Option<Known>,
 }
 
 impl Weights {
