@@ -14,6 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::packed::Cache;
 use crate::pages::room;
+use crate::threads::{each, run};
 use crate::{Error, Result};
 
 /// Values that are read at a time.
@@ -97,13 +98,13 @@ impl TensorFile {
         let count = bytes.len() / size;
         let mut values: Vec<f32> = room(count);
         let pieces = values.spare_capacity_mut()[..count].par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * size)).enumerate();
-        pieces.for_each(|(i, (to, from))| {
+        each(pieces, |(i, (to, from))| {
             table.read(from, to);
             self.release(table.start + i * PIECE * size, from.len());
         });
         // SAFETY: as many pieces of `bytes` as of the vector have been read, which is all of both.
         unsafe { values.set_len(count) };
-        match values.par_chunks(PIECE).position_first(|piece| !all_finite(piece)) {
+        match run(|| values.par_chunks(PIECE).position_first(|piece| !all_finite(piece))) {
             None => Ok(values),
             Some(piece) => Err(self.not_finite(name, piece, &values[piece * PIECE..])),
         }
@@ -113,15 +114,15 @@ impl TensorFile {
     pub(super) fn check_finite(&self, name: &str, shape: &[usize]) -> Result<()> {
         let table = self.table(name, shape)?;
         let pieces = table.bytes(self).par_chunks(PIECE * table.size).enumerate();
-        let wrong = pieces.find_map_first(|(i, from)| {
+        let wrong = |(i, from): (usize, &[u8])| {
             let mut values = Vec::with_capacity(from.len() / table.size);
             table.read(from, &mut values.spare_capacity_mut()[..from.len() / table.size]);
             // SAFETY: all values have just been written.
             unsafe { values.set_len(from.len() / table.size) };
             self.release(table.start + i * PIECE * table.size, from.len());
             (!all_finite(&values)).then(|| self.not_finite(name, i, &values))
-        });
-        wrong.map_or(Ok(()), Err)
+        };
+        run(|| pieces.find_map_first(wrong)).map_or(Ok(()), Err)
     }
 
     fn not_finite(&self, name: &str, piece: usize, values: &[f32]) -> Error {

@@ -15,6 +15,7 @@ use safetensors::tensor::Metadata;
 use serde_json::json;
 
 use super::array::{Array, Number, Stored};
+use crate::threads::run;
 
 /// What arrays are aligned to in a file, in bytes.
 const ALIGNMENT: usize = 64;
@@ -52,10 +53,8 @@ impl PackedFile {
         if end.div_ceil(PIECE) != map[end..].len() / 4 {
             return Err("not as many checksums as pieces".into());
         }
-        let wrong = pieces
-            .zip(sums)
-            .enumerate()
-            .find_map_first(|(i, (piece, sum))| (crc32fast::hash(piece).to_le_bytes() != sum).then_some(i));
+        let wrong = |(i, (piece, sum)): (usize, (&[u8], &[u8]))| (crc32fast::hash(piece).to_le_bytes() != sum).then_some(i);
+        let wrong = run(|| pieces.zip(sums).enumerate().find_map_first(wrong));
         match wrong {
             Some(piece) => Err(format!("the checksum of piece {piece} is wrong")),
             None => Ok(Self { map: Arc::new(map), metadata, data_start }),

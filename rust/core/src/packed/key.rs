@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::directory::{Cache, replace};
 use crate::Config;
+use crate::threads::run;
 
 /// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
 const SOURCES: [&str; 16] = [
@@ -87,7 +88,7 @@ pub(crate) fn digest(
             read(i * HASHED, piece.len());
             digest
         });
-        let digest = sha256(pieces.collect::<Vec<_>>().iter().map(String::as_bytes));
+        let digest = sha256(run(|| pieces.collect::<Vec<_>>()).iter().map(String::as_bytes));
         let metadata = file.metadata()?;
         if stamp(&metadata) != now {
             return Err(io::Error::other("the weight file is being written"));
