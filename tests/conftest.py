@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, devices
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.engine import devices
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))

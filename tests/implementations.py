@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import backends
+from chatterbox_turbo_rs.engine import registry
 
 
 def of(key: str) -> list[Any]:
     """Parameters for a fixture ``impl``: ``"python"`` and ``"rust"``."""
-    return [param(key, name) for name in backends.TABLE[key]]
+    return [param(key, name) for name in registry.TABLE[key]]
 
 
 def param(key: str, name: str) -> Any:
-    reason = backends.missing(key, name)
+    reason = registry.missing(key, name)
     return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=f"{key}={name}: {reason}"))

@@ -12,11 +12,12 @@ import pytest
 import soundfile
 
 import chatterbox_turbo_rs
-from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice, backends
+from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import ArgumentError, BackendError, FileError
 
 SHORT = {"max_tokens": 6, "watermark": None}
-TWO_SIDED = [key for key, sides in backends.TABLE.items() if len(sides) == 2]
+TWO_SIDED = [key for key, sides in registry.TABLE.items() if len(sides) == 2]
 OF_A_VOICE = [key for key in TWO_SIDED if not key.startswith(("text.", "t3.", "watermark"))]
 OF_SPEECH = [key for key in TWO_SIDED if key not in OF_A_VOICE]
 VOICE_ARRAYS = ("speaker_embedding", "t3_prompt_tokens", "s3gen_prompt_tokens", "s3gen_prompt_mel", "xvector")
@@ -115,7 +116,7 @@ def _python(program: str, **environment: str) -> str:
 
 
 def test_importing_is_light():
-    program = "import sys, chatterbox_turbo_rs, chatterbox_turbo_rs.cli, chatterbox_turbo_rs.tts_turbo; print(*sys.modules)"
+    program = "import sys, chatterbox_turbo_rs, chatterbox_turbo_rs.cli.main, chatterbox_turbo_rs.tts_turbo; print(*sys.modules)"
     loaded = set(_python(program).split())
     heavy = {"torch", "librosa", "transformers", "scipy", "soundfile", "soxr", "pyloudnorm", "tokenizers", "huggingface_hub"}
     assert not loaded & heavy
@@ -123,7 +124,7 @@ def test_importing_is_light():
 
 @pytest.mark.parametrize("key", OF_A_VOICE)
 def test_a_stage_of_a_voice_in_python(demo, clip, rust_voice, key):
-    if reason := backends.missing(key, "python"):
+    if reason := registry.missing(key, "python"):
         with pytest.raises(BackendError, match=f"{key}=python: "):
             demo.voice(clip, backends=f"rust,{key}=python")
         pytest.skip(reason)
@@ -138,7 +139,7 @@ def test_a_stage_of_a_voice_in_python(demo, clip, rust_voice, key):
 @pytest.mark.parametrize("key", OF_SPEECH)
 def test_a_stage_of_speech_in_python(demo, key):
     options = {"seed": 11, "max_tokens": 12, "watermark": "perth" if key == "watermark" else None}
-    if reason := backends.missing(key, "python"):
+    if reason := registry.missing(key, "python"):
         with pytest.raises(BackendError, match=f"{key}=python: "):
             demo.generate("hello [laugh] there", backends=f"rust,{key}=python", **options)
         pytest.skip(reason)
@@ -239,5 +240,5 @@ def test_the_watermark_is_there(demo):
 def test_the_names_of_the_package():
     assert sorted(chatterbox_turbo_rs.__all__) == ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "available"]
     table = chatterbox_turbo_rs.available()
-    assert table.keys() == backends.TABLE.keys()
+    assert table.keys() == registry.TABLE.keys()
     assert all(reason is None or reason for sides in table.values() for reason in sides.values())

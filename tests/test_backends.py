@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import Plan, available, backends
-from chatterbox_turbo_rs.backends import TABLE, parse, resolve
+from chatterbox_turbo_rs import Plan, available
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.engine import registry
+from chatterbox_turbo_rs.engine.registry import TABLE, resolve
 from chatterbox_turbo_rs.errors import BackendError
 from chatterbox_turbo_rs.parity.recording import NETWORKS
-from chatterbox_turbo_rs.resources import Resources
+from chatterbox_turbo_rs.plan import parse
 
 BOTH = [key for key in TABLE if key not in NETWORKS]
 
@@ -26,10 +28,10 @@ def everything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(key: str, name: str) -> str | None:
         return None if name in TABLE[key] else f"stage {key} has no {name} implementation in this version"
 
-    monkeypatch.setattr(backends, "missing", missing)
+    monkeypatch.setattr(registry, "missing", missing)
 
 
-real_missing = backends.missing
+real_missing = registry.missing
 
 
 def sides(plan: Plan) -> dict[str, str]:
@@ -88,20 +90,20 @@ def test_what_a_switch_does_not_mean(spec: Any, says: str) -> None:
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     """``generate(backends=…)``, then the constructor, then the environment, then auto; each speaks only of what it names."""
-    monkeypatch.setenv(backends.ENVIRONMENT, "text=python,reference=python,watermark=python")
+    monkeypatch.setenv(registry.ENVIRONMENT, "text=python,reference=python,watermark=python")
     plan = resolve("text.normalize=rust", "text=python,reference.load=rust,watermark=auto")
     assert sides(plan) == dict.fromkeys(["text.tokenize", "reference.loudness", "reference.resample"], "python")
     assert sides(resolve("rust", "text=python")) == {}
     assert sides(resolve("auto", "text=python")) == {}
     assert sides(resolve({"text": "auto"}, "text=python,t3.sampler=python"))["t3.sampler"] == "python"
-    monkeypatch.setenv(backends.ENVIRONMENT, "t4=python")
+    monkeypatch.setenv(registry.ENVIRONMENT, "t4=python")
     with pytest.raises(BackendError, match="CHATTERBOX_BACKENDS: unknown stage 't4'"):
         resolve("rust")
 
 
 def test_by_name_is_an_error_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {("text.normalize", "rust"): "it is broken; repair it"}
-    monkeypatch.setattr(backends, "missing", lambda key, name: broken.get((key, name)))
+    monkeypatch.setattr(registry, "missing", lambda key, name: broken.get((key, name)))
     assert sides(resolve("auto")) == {"text.normalize": "python"}
     assert sides(resolve(None)) == {"text.normalize": "python"}
     for spec in ("rust", "text=rust", "auto,text.normalize=rust", {"text.normalize": "rust"}):
@@ -113,19 +115,19 @@ def test_by_name_is_an_error_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_stage_that_cannot_run_at_all_stops_only_those_who_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "missing", lambda key, name: "not installed" if key == "watermark" else None)
+    monkeypatch.setattr(registry, "missing", lambda key, name: "not installed" if key == "watermark" else None)
     assert resolve("auto")["watermark"] == "rust"
     with pytest.raises(BackendError, match=r"^watermark=rust: not installed$"):
-        backends.load("watermark", "rust", Resources(".", {}))
+        registry.load("watermark", "rust", Resources(".", {}))
 
 
 def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "missing", real_missing)
+    monkeypatch.setattr(registry, "missing", real_missing)
     module = "chatterbox_turbo_rs.stages.t3.decoder.python"
     monkeypatch.delitem(sys.modules, module, raising=False)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "torch", None)
-        without.delitem(sys.modules, "chatterbox_turbo_rs.torch_network", raising=False)
+        without.delitem(sys.modules, "chatterbox_turbo_rs.stages.shared.torch_network", raising=False)
         with pytest.raises(BackendError, match=r"^t3.decoder=python: .*torch.*; pip install 'chatterbox-turbo-rs\[torch\]'$"):
             resolve("t3.decoder=python")
         assert resolve("auto")["t3.decoder"] == "rust"
@@ -136,7 +138,7 @@ def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(BackendError, match=r"watermark=python: .*torch_of_another_world: pip install torch-of-another-world"):
         resolve("watermark=python")
     with pytest.raises(BackendError, match=r"watermark=python: .*torch_of_another_world"):
-        backends.load("watermark", "python", Resources(".", {}))
+        registry.load("watermark", "python", Resources(".", {}))
     module = "chatterbox_turbo_rs.stages.reference.loudness.python"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "pyloudnorm", None)
@@ -148,7 +150,7 @@ def test_an_implementation_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_available_says_it_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "missing", real_missing)
+    monkeypatch.setattr(registry, "missing", real_missing)
     found = available()
     assert list(found) == list(TABLE) and all(list(entry) == ["python", "rust"] for entry in found.values())
     for key, entry in found.items():

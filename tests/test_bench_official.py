@@ -12,7 +12,7 @@ import pytest
 
 import bench_official
 from bench_official import main, ratios, report
-from chatterbox_turbo_rs import fresh_process, measure
+from chatterbox_turbo_rs.bench import fresh_process, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = pytest.mark.skipif(importlib.util.find_spec("chatterbox") is None, reason="the official package is not installed")

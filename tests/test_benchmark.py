@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import backends, benchmark, cli, devices, errors, fresh_process, measure
+from chatterbox_turbo_rs import errors
+from chatterbox_turbo_rs.bench import command, fresh_process, measure
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import devices, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--seconds", "0.2,0.4", "--threads", "1,2", "--repeat", "2"]
@@ -17,7 +20,7 @@ GENERATING = ["text.normalize", "text.tokenize", "t3", "s3gen.encoder", "draws",
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = cli.main(["bench", *map(str, arguments)])
+    code = main(["bench", *map(str, arguments)])
     return (code, *capsys.readouterr())
 
 
@@ -25,19 +28,19 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The JSON of a tiny run with everything at its default but the lengths."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
-    assert cli.main(["bench", *TINY, "--json", str(path)]) == 0
+    assert main(["bench", *TINY, "--json", str(path)]) == 0
     return json.loads(path.read_text("utf-8"))
 
 
 def test_the_json_says_what_was_measured_and_where(result):
-    assert result["device"] == devices.resolve("auto", "auto", backends.resolve())
+    assert result["device"] == devices.resolve("auto", "auto", registry.resolve())
     assert result["format"] == 1 and result["model"] == "demo" and result["repeat"] == 2
     assert result["machine"]["cpu"] and isinstance(result["machine"]["features"], list)
     assert result["package"] and "max_tokens" in result["lengths"]
     assert [(run["threads"], run["seconds"]) for run in result["runs"]] == [(1, 0.2), (1, 0.4), (2, 0.2), (2, 0.4)]
     for run in result["runs"]:
         assert "batch" not in run
-        assert set(run["plan"]) == set(backends.TABLE)
+        assert set(run["plan"]) == set(registry.TABLE)
         assert list(run["stages"]) == GENERATING
         assert "s3tokenizer.tokens" in run["voice"]["stages"] and "t3" not in run["voice"]["stages"]
 
@@ -121,7 +124,7 @@ def test_errors_of_a_process_arrive():
 
 
 def test_the_table_has_every_number(result):
-    text = benchmark.table(result)
+    text = command.table(result)
     assert "\n1 thread " in text and "\n2 threads " in text
     assert result["machine"]["cpu"] in text and result["package"] in text and result["lengths"] in text
     assert text.count("0.32 s of sound") == text.count("0.52 s of sound") == 2
@@ -136,7 +139,7 @@ def test_the_table_has_every_number(result):
 
 def test_the_table_says_so_where_memory_is_unknown(result):
     runs = [{**run, "peak_bytes": dict.fromkeys(run["peak_bytes"])} for run in result["runs"]]
-    lines = benchmark.table({**result, "runs": runs}).splitlines()
+    lines = command.table({**result, "runs": runs}).splitlines()
     assert all(line.split()[-1] == "–" for line in lines if "memory" in line or ", added" in line)
 
 
@@ -145,7 +148,7 @@ def test_texts_together_beside_one_alone(capsys):
     code, out, _ = bench(capsys, *arguments)
     assert code == 0
     result = json.loads(out)
-    text = benchmark.table(result)
+    text = command.table(result)
     for run in result["runs"]:
         batch = run["batch"]
         assert batch["texts"] == 3 and batch["audio_seconds"] == pytest.approx(3 * run["audio_seconds"])
@@ -167,7 +170,7 @@ def test_json_on_standard_output_and_a_named_side(capsys):
     assert code == 0 and err == "chatterbox-turbo: 0.2 s on 1 thread\n"
     (run,) = json.loads(out)["runs"]
     assert run["plan"]["text.tokenize"] == "python" and run["plan"]["t3.decoder"] == "rust"
-    assert "(python)" in benchmark.table(json.loads(out))
+    assert "(python)" in command.table(json.loads(out))
 
 
 @pytest.mark.parametrize(
@@ -203,10 +206,10 @@ def test_bad_input_is_one_line(capsys, arguments, parts):
 def test_a_seed_that_stops_too_soon_is_replaced(monkeypatch):
     answers = {1: {"stopped": 3}, 2: {"stopped": 4}, 3: {"seed": 3}}
     monkeypatch.setattr(fresh_process, "call", lambda function, job, threads: answers[job["seed"]])
-    assert benchmark.reached({"seconds": 2}, 1) == {"seed": 3}
+    assert command.reached({"seconds": 2}, 1) == {"seed": 3}
     monkeypatch.setattr(fresh_process, "call", lambda function, job, threads: {"stopped": job["seed"]})
     with pytest.raises(errors.ChatterboxError, match="--seconds 2: .* after 1, 2, 3, 4, 5, 6, 7, 8 tokens"):
-        benchmark.reached({"seconds": 2}, 1)
+        command.reached({"seconds": 2}, 1)
 
 
 def test_a_run_that_stops_too_soon_is_not_measured(monkeypatch):

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from chatterbox_turbo_rs import ChatterboxTurbo, _core, cli
+from chatterbox_turbo_rs import ChatterboxTurbo, _core
+from chatterbox_turbo_rs.cli.main import main
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
-from chatterbox_turbo_rs.tts import PRECISIONS
+from chatterbox_turbo_rs.model import PRECISIONS
 
 HOUR = 3600
 SPEAK = """
@@ -253,17 +254,17 @@ def test_digests_are_those_of_the_checkpoint(tiny_checkpoint, cache):
 
 def test_the_commands(tiny_checkpoint, cache, capsys, monkeypatch):
     load(tiny_checkpoint)
-    assert cli.main(["info"]) == 0
+    assert main(["info"]) == 0
     assert f"cache of packed weights: {cache}, 0.0" in capsys.readouterr().out
-    assert cli.main(["cache", "show", "--json"]) == 0
+    assert main(["cache", "show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["directory"] == str(cache) and shown["limit"] == 8_000_000_000
     assert {entry["name"] for entry in shown["entries"]} == {path.stem for path in files(cache)}
-    assert cli.main(["cache", "show"]) == 0 and "t3-int8-" in capsys.readouterr().out
-    assert cli.main(["cache", "clear"]) == 0 and "GB removed" in capsys.readouterr().out
+    assert main(["cache", "show"]) == 0 and "t3-int8-" in capsys.readouterr().out
+    assert main(["cache", "clear"]) == 0 and "GB removed" in capsys.readouterr().out
     assert not cache.exists()
     monkeypatch.setenv("CHATTERBOX_CACHE", "off")
-    assert cli.main(["cache", "show"]) == 0 and capsys.readouterr().out == "off\n"
+    assert main(["cache", "show"]) == 0 and capsys.readouterr().out == "off\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="each system has its own place for caches")

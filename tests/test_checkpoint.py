@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from chatterbox_turbo_rs import _core
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 from chatterbox_turbo_rs.errors import CheckpointError, FileError
 
 

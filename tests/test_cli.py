@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import Voice, backends, cli
+from chatterbox_turbo_rs import Voice
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--max-tokens", "4", "--seed", "1"]
@@ -28,7 +30,7 @@ def command(capsys, monkeypatch, tmp_path):
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         try:
-            code = cli.main([str(argument) for argument in arguments])
+            code = main([str(argument) for argument in arguments])
         except SystemExit as stopped:  # argparse
             code = stopped.code
         out, err = capsys.readouterr()
@@ -38,7 +40,7 @@ def command(capsys, monkeypatch, tmp_path):
 
 
 def process(*arguments: object, prepare: str = "", **options) -> subprocess.CompletedProcess:
-    program = f"{prepare}\nimport sys\nfrom chatterbox_turbo_rs.cli import main\nsys.exit(main(sys.argv[1:]))"
+    program = f"{prepare}\nimport sys\nfrom chatterbox_turbo_rs.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT} | options
     return subprocess.run(command, check=False, **options)
@@ -139,7 +141,7 @@ def test_info(command):
     facts = json.loads(out)
     assert facts["devices"]["cpu"] is None and facts["stages"]["t3.decoder"]["rust"] is None
     reason = facts["stages"]["t3.decoder"]["python"]
-    assert reason == backends.missing("t3.decoder", "python")
+    assert reason == registry.missing("t3.decoder", "python")
     assert reason is None or reason.endswith("pip install 'chatterbox-turbo-rs[torch]'")
     assert facts["version"] == facts["core"]["version"]
     core = facts["core"]

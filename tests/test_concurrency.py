@@ -195,7 +195,7 @@ def test_ctrl_c_ends_the_command_without_a_traceback_or_a_file(tmp_path):
     arguments = ["demo", text, "--max-tokens", "1000", "--seed", "3", "-o", str(tmp_path / "out.wav")]
     # a program that has imported everything and tells when it begins, so that the signal falls into the work
     program = (
-        "import signal, sys, chatterbox_turbo_rs.tts as t, chatterbox_turbo_rs.cli as c\n"
+        "import signal, sys, chatterbox_turbo_rs.model as t, chatterbox_turbo_rs.cli.main as c\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also where jobs run with SIGINT ignored
         "usual = t.Pipeline.generate\n"
         "def generate(*a):\n    print('working', flush=True)\n    return usual(*a)\n"

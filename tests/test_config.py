@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import _core, config
+from chatterbox_turbo_rs import _core
+from chatterbox_turbo_rs.checkpoint import config
 from chatterbox_turbo_rs.errors import ConfigError, FileError
 
 TINY = (Path(__file__).parent / "data" / "tiny.json").read_text("utf-8")

@@ -26,11 +26,11 @@ print(_core.build_info()["cpu_level"])
 DECODE = """
 import json, sys, numpy as np
 from pathlib import Path
-from chatterbox_turbo_rs import backends
-from chatterbox_turbo_rs.resources import Resources
+from chatterbox_turbo_rs.engine import registry
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 directory = Path(sys.argv[1])
 resources = Resources(directory, json.loads((directory / "config.json").read_text()), precision="f32")
-decoder = backends.load("t3.decoder", "rust", resources)
+decoder = registry.load("t3.decoder", "rust", resources)
 logits = []
 for rows in (5, 60):  # a prefill of few rows, and one of many
     session = decoder.start(np.linspace(-1, 1, 32, dtype=np.float32), np.arange(rows // 4), np.arange(rows), 9)

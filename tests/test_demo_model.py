@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chatterbox_turbo_rs import Voice
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, _core, backends, cli, devices
+from chatterbox_turbo_rs import ChatterboxTurbo, _core
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import devices, registry
 from chatterbox_turbo_rs.errors import DeviceError
 
 HERE = {"cpu": None, "cuda": None, "metal": None}
-RUST, MIXED = backends.resolve("rust"), backends.resolve("rust,t3.sampler=python")
+RUST, MIXED = registry.resolve("rust"), registry.resolve("rust,t3.sampler=python")
 PYTORCH = {**RUST, "s3gen.flow": "python"}
 
 
@@ -56,7 +58,7 @@ def test_auto_is_the_cpu_where_something_is_missing():
 
 def test_auto_asks_pytorch_where_it_runs_a_network(with_cuda, monkeypatch):
     assert devices.resolve("auto", "auto", MIXED) == "cuda", "no network is PyTorch's"
-    monkeypatch.setitem(sys.modules, "chatterbox_turbo_rs.torch_network", None)
+    monkeypatch.setitem(sys.modules, "chatterbox_turbo_rs.stages.shared.torch_network", None)
     assert devices.resolve("auto", "auto", PYTORCH) == "cpu"
 
 
@@ -74,9 +76,9 @@ def test_the_command_says_it_in_one_line(capsys):
     reason = devices.reasons()["cuda"]
     if reason is None:
         pytest.skip("a CUDA device is here")
-    assert cli.main(["say", "Hi.", "--model", "demo", "--device", "cuda"]) == 2
+    assert main(["say", "Hi.", "--model", "demo", "--device", "cuda"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err == f"chatterbox-turbo: device: cuda: {reason}\n"
-    assert cli.main(["info"]) == 0
+    assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"device cuda: {reason}; not run on hardware by this project" in lines and "device cpu: available" in lines

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from chatterbox_turbo_rs import _core
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError
 from chatterbox_turbo_rs.parity.digests import digest
 from chatterbox_turbo_rs.parity.official import digests
-from chatterbox_turbo_rs.resources import Resources
 
 NETWORKS = ("VoiceEncoder", "S3Tokenizer", "SpeakerEncoder", "T3Decoder", "FlowEncoder", "Flow", "Vocoder")
 NORM = ".parametrizations.weight.original"

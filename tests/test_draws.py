@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chatterbox_turbo_rs import _core, draws
+from chatterbox_turbo_rs import _core
+from chatterbox_turbo_rs.engine import draws
 from chatterbox_turbo_rs.errors import ArgumentError
 
 SEEDS = [0, 7, 2**32 + 5, 2**64 - 1]

@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import audio, torch_archive
-from chatterbox_turbo_rs.backends import TABLE, Plan
+from chatterbox_turbo_rs.audio.files import whole_file
+from chatterbox_turbo_rs.audio.read import read
+from chatterbox_turbo_rs.checkpoint import torch_archive
+from chatterbox_turbo_rs.engine.registry import TABLE
 from chatterbox_turbo_rs.errors import ArgumentError, FileError
-from chatterbox_turbo_rs.files import whole_file
+from chatterbox_turbo_rs.plan import Plan
 from chatterbox_turbo_rs.speech import Speech
 from chatterbox_turbo_rs.voice import Voice
 
@@ -204,7 +206,7 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path, kind: type[BaseExce
 def test_speech_is_saved_and_read_back(tmp_path: Path, speech: Speech, ending: str, distance: float) -> None:
     path = tmp_path / f"a{ending}"
     speech.save(path)
-    samples, rate = audio.read(path)
+    samples, rate = read(path)
     assert rate == 24_000 and samples.dtype == np.float32
     assert len(samples) >= len(speech) if ending == ".mp3" else len(samples) == len(speech)
     # MP3 adds silence at both ends: there, the best shift counts.
@@ -217,7 +219,7 @@ def test_a_long_sound_as_vorbis(tmp_path: Path, speech: Speech) -> None:
     """In a process of its own: libsndfile's encoder would end it if it got the sound in one piece."""
     code = (
         "import sys, numpy as np\n"
-        "from chatterbox_turbo_rs.backends import TABLE, Plan\nfrom chatterbox_turbo_rs.speech import Speech\n"
+        "from chatterbox_turbo_rs.engine.registry import TABLE, Plan\nfrom chatterbox_turbo_rs.speech import Speech\n"
         "samples = np.random.default_rng(1).uniform(-0.5, 0.5, 24_000 * 300).astype(np.float32)\n"
         "Speech(samples, 24_000, 1, Plan(dict.fromkeys(TABLE, 'rust'))).save(sys.argv[1])"
     )
@@ -228,12 +230,12 @@ def test_a_long_sound_as_vorbis(tmp_path: Path, speech: Speech) -> None:
 def test_loud_samples_are_cut_and_not_wrapped(tmp_path: Path, speech: Speech) -> None:
     loud = Speech(np.array([2, -2, 1, -1, 0], np.float32), 24_000, 1, speech.plan)
     loud.save(tmp_path / "a.wav")
-    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], [1, -1, 1, -1, 0], atol=1e-4)
+    np.testing.assert_allclose(read(tmp_path / "a.wav")[0], [1, -1, 1, -1, 0], atol=1e-4)
 
 
 def test_nothing_said_is_a_file_of_nothing(tmp_path: Path, speech: Speech) -> None:
     Speech(np.zeros(0, np.float32), 24_000, 1, speech.plan).save(tmp_path / "a.wav")
-    assert len(audio.read(tmp_path / "a.wav")[0]) == 0
+    assert len(read(tmp_path / "a.wav")[0]) == 0
 
 
 def test_endings(tmp_path: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +269,8 @@ def test_speech_plays_in_a_notebook(speech: Speech) -> None:
 def test_reading_what_is_no_sound(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("RIFF, but not really")
     with pytest.raises(ValueError, match=r"a.wav: not a sound file that can be read"):
-        audio.read(tmp_path / "a.wav")
+        read(tmp_path / "a.wav")
     with pytest.raises(FileError, match=r"absent.wav: No such file"):
-        audio.read(tmp_path / "absent.wav")
+        read(tmp_path / "absent.wav")
     with pytest.raises(FileError, match="Is a directory"):
-        audio.read(tmp_path)
+        read(tmp_path)

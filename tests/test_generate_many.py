@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice, backends
+from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import (
     ArgumentError,
     AudioError,
@@ -229,7 +230,7 @@ def test_a_voice_that_all_share_fails_at_once(demo, tmp_path):
 
 @pytest.mark.parametrize("key", ["text.tokenize", "t3.sampler", "t3.decoder", "s3gen.flow", "watermark"])
 def test_a_stage_in_python(demo, key):
-    if reason := backends.missing(key, "python"):
+    if reason := registry.missing(key, "python"):
         pytest.skip(reason)
     options = {"max_tokens": 6, "backends": f"rust,{key}=python"}
     found = demo.generate_many(TEXTS[:3], seeds=3, batch=2, **options)

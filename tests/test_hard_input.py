@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import ChatterboxTurbo, backends
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import (
     ArgumentError,
     AudioError,
@@ -124,9 +125,9 @@ def test_arguments_of_generate_are_refused_by_name(demo, name, value):
     ],
 )
 def test_backends_that_do_not_exist(demo, value, message, monkeypatch):
-    real = backends.missing
+    real = registry.missing
     monkeypatch.setattr(
-        backends, "missing", lambda key, name: "not installed" if (key, name) == ("t3.decoder", "python") else real(key, name)
+        registry, "missing", lambda key, name: "not installed" if (key, name) == ("t3.decoder", "python") else real(key, name)
     )
     for call in (
         lambda: demo.generate("Hi.", **SHORT, backends=value),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from hub_server import Hub
 
-from chatterbox_turbo_rs import config, hub
-from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
+from chatterbox_turbo_rs import Voice
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.checkpoint import locate as where
+from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, VoiceError
 
 TURBO = config.builtin("turbo")
 NINE = {
@@ -33,11 +36,11 @@ CHILD = """
 import json, sys
 import huggingface_hub.constants as constants
 constants.DOWNLOAD_CHUNK_SIZE = 65536
-from chatterbox_turbo_rs import hub
+from chatterbox_turbo_rs.checkpoint import locate
 from chatterbox_turbo_rs.errors import ChatterboxError
 exec(sys.argv[2])
 try:
-    directory, config = hub.locate(*json.loads(sys.argv[1]))
+    directory, config = locate.locate(*json.loads(sys.argv[1]))
     print(json.dumps({"directory": str(directory), "name": config["name"]}))
 except ChatterboxError as error:
     print(json.dumps({"error": type(error).__name__, "message": str(error)}))
@@ -203,8 +206,12 @@ def test_no_network_and_offline_without_a_cache(home) -> None:
 
 
 def test_offline_with_half_a_cache_names_the_missing_file(repository, home) -> None:
-    with turbo({name: path for name, path in repository.items() if name != "ve.safetensors"}) as server:
+    without = {name: path for name, path in repository.items() if name != "ve.safetensors"}
+    with turbo(without) as server:
         failure(locate(home, server.endpoint, "turbo"), "ve.safetensors")
+        assert not server.transfers("GET"), "what lacks a file is refused before anything is fetched"
+    with turbo(repository) as server:
+        (Path(locate(home, server.endpoint, "turbo")["directory"]) / "ve.safetensors").unlink()
     failure(locate(home, server.endpoint, "turbo", HF_HUB_OFFLINE="1"), "ve.safetensors", "HF_HUB_OFFLINE")
 
 
@@ -248,27 +255,80 @@ def test_wrong_names(home, tmp_path: Path) -> None:
     failure(locate(home, "http://127.0.0.1:9", "some/-thing-"), "some/-thing-", "expected owner/name")
     for name in ("turboo", "a/b/c", "./absent", "/absent/x", Path("some/thing")):
         with pytest.raises(CheckpointError, match="no such directory; expected turbo, nano, demo"):
-            hub.locate(name)
+            where.locate(name)
     with pytest.raises(CheckpointError, match="found a file"):
-        hub.locate(Path(__file__))
+        where.locate(Path(__file__))
     with pytest.raises(CheckpointError, match=r"missing t3_turbo_v1.safetensors, .*vocab.json.*; a turbo model needs"):
-        hub.locate(tmp_path)
+        where.locate(tmp_path)
     with pytest.raises(ArgumentError, match="only models from the hub have revisions"):
-        hub.locate(tmp_path, revision="main")
+        where.locate(tmp_path, revision="main")
 
 
 def test_fingerprint_tells_checkpoints_apart(tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = config.read(tiny_checkpoint / "config.json")
-    known = hub.fingerprint(tiny_checkpoint, settings)
+    known = where.fingerprint(tiny_checkpoint, settings)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_checkpoint, copy)
-    assert hub.fingerprint(copy, settings) == known
+    assert where.fingerprint(copy, settings) == known
     for name, offset in [("ve.safetensors", -1), ("s3gen_meanflow.safetensors", 100), ("t3_turbo_v1.safetensors", -65536)]:
         content = bytearray((tiny_checkpoint / name).read_bytes())
         content[offset] ^= 1
         (copy / name).write_bytes(content)
-        assert hub.fingerprint(copy, settings) != known, name
+        assert where.fingerprint(copy, settings) != known, name
         shutil.copy(tiny_checkpoint / name, copy / name)
     (copy / "ve.safetensors").unlink()
     with pytest.raises(OSError, match=r"ve.safetensors"):
-        hub.fingerprint(copy, settings)
+        where.fingerprint(copy, settings)
+
+
+def test_nano_and_turbo_are_pinned_to_commits() -> None:
+    for name in ("turbo", "nano"):
+        assert re.fullmatch("[0-9a-f]{40}", config.builtin(name)["revision"]), name
+
+
+def test_the_size_is_said_before_anything_is_fetched(repository, home) -> None:
+    before = "import logging; logging.basicConfig(level=logging.INFO)"
+    with turbo(repository) as server:
+        answer = locate(home, server.endpoint, "turbo", before=before)
+        size = sum(repository[name].stat().st_size for name in NINE) / 1e9
+        line = next(line for line in answer["stderr"].splitlines() if "fetching" in line)
+        assert f"{TURBO['repository']}@{TURBO['revision']}: fetching {size:.2f} GB in 9 files into {home}" in line
+        asked = [request.method for request in server.requests]
+        assert asked[: len(NINE)] == ["HEAD"] * len(NINE), "the sizes come first"
+        again = locate(home, server.endpoint, "turbo", before=before)
+    assert "fetching" not in again["stderr"]
+
+
+def test_a_full_disk_is_found_before_anything_is_fetched(repository, home) -> None:
+    full = "import shutil, types; shutil.disk_usage = lambda path: types.SimpleNamespace(free=1000)"
+    with turbo(repository) as server:
+        size = sum(repository[name].stat().st_size for name in NINE)
+        failure(
+            locate(home, server.endpoint, "turbo", before=full), f"expected {size:,} bytes", "found 1,000", str(home), "HF_HOME"
+        )
+        assert not server.transfers("GET")
+
+
+def test_a_commit_that_the_cache_has_is_named(repository, home) -> None:
+    with turbo(repository, revisions=("e" * 40,)) as server:
+        locate(home, server.endpoint, "turbo", "e" * 40)
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {}):
+        answer = locate(home, server.endpoint, "turbo", before=QUICK, **environment)
+        failure(answer, f"the cache has it of another commit: revision='{'e' * 40}'")
+    assert "directory" in locate(home, server.endpoint, "turbo", "e" * 40, HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.parametrize("name", ["t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", "conds.pt", "vocab.json"])
+def test_a_git_lfs_pointer_is_named_as_such(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "clone"
+    shutil.copytree(tiny_checkpoint, copy)
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1912612000\n")
+    with pytest.raises(CheckpointError, match=rf"{name}: expected the file itself, found a git-lfs pointer.*git lfs pull"):
+        where.locate(copy)
+
+
+def test_a_voice_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
+    for name in ("voice.safetensors", "conds.pt"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(VoiceError, match=rf"{name}: expected the file itself, found a git-lfs pointer"):
+            Voice.load(tmp_path / name)

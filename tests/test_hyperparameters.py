@@ -9,9 +9,9 @@ from typing import Any
 import implementations
 import pytest
 
-from chatterbox_turbo_rs import backends
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.parity.recording import NETWORKS as KEYS
-from chatterbox_turbo_rs.resources import Resources
 
 
 def expected(key: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -52,13 +52,13 @@ def both() -> list[Any]:
 
 
 def told(key: str, implementation: str, directory: Path, config: dict[str, Any]) -> dict[str, Any]:
-    return backends.load(key, implementation, Resources(directory, config)).hyperparameters()
+    return registry.load(key, implementation, Resources(directory, config)).hyperparameters()
 
 
 @pytest.mark.parametrize(("key", "implementation"), both())
 @pytest.mark.parametrize("size", ["tiny", "demo"])
 def test_are_those_of_the_configuration(tiny_checkpoint: Path, key: str, implementation: str, size: str) -> None:
-    demo = Path(backends.__file__).parent / "assets" / "demo"
+    demo = Path(registry.__file__).parent / "assets" / "demo"
     directory = tiny_checkpoint if size == "tiny" else demo
     config = json.loads((directory / "config.json").read_text())
     assert told(key, implementation, directory, config) == expected(key, config)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import _core, backends
-from chatterbox_turbo_rs.backends import TABLE
+from chatterbox_turbo_rs import _core
+from chatterbox_turbo_rs.engine import registry
+from chatterbox_turbo_rs.engine.registry import TABLE
+from chatterbox_turbo_rs.plan import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = Path(backends.__file__).parent / "stages"
+PYTHON = Path(registry.__file__).parents[1] / "stages"
 CORE = ROOT / "rust" / "core" / "src" / "stages"
 BINDING = ROOT / "rust" / "binding" / "src" / "stages"
 GROUPS = {key.partition(".")[0] for key in TABLE}
@@ -51,8 +53,8 @@ def test_keys_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("key", TABLE)
 def test_a_stage_has_its_contract_and_its_implementations(key: str) -> None:
-    assert set(TABLE[key]) <= set(backends.IMPLEMENTATIONS) and "rust" in TABLE[key]
-    files = {path.stem for path in folder(key).glob("*.py")} & set(backends.IMPLEMENTATIONS)
+    assert set(TABLE[key]) <= set(IMPLEMENTATIONS) and "rust" in TABLE[key]
+    files = {path.stem for path in folder(key).glob("*.py")} & set(IMPLEMENTATIONS)
     assert files == set(TABLE[key]), f"{key}: the registry and the folder differ"
     contract = ast.get_docstring(ast.parse((folder(key) / "__init__.py").read_text("utf-8"))) or ""
     assert len(contract.splitlines()) >= 5, f"{key}: its __init__.py does not say what goes in and comes out"
@@ -76,8 +78,8 @@ def test_adapters_are_thin(key: str) -> None:
 
 def test_no_folder_is_unlisted() -> None:
     found = {".".join(path.parent.relative_to(PYTHON).parts) for path in PYTHON.rglob("__init__.py")} - {"."}
-    assert found - {""} == set(TABLE) | GROUPS
-    implementations = {path for name in backends.IMPLEMENTATIONS for path in PYTHON.rglob(f"{name}.py")}
+    assert found - {"", "shared"} == set(TABLE) | GROUPS
+    implementations = {path for name in IMPLEMENTATIONS for path in PYTHON.rglob(f"{name}.py")}
     assert {".".join(path.parent.relative_to(PYTHON).parts) for path in implementations} == set(TABLE)
 
 

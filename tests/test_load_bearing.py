@@ -18,9 +18,9 @@ import implementations
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import backends
-from chatterbox_turbo_rs.checkpoint import TensorFile
-from chatterbox_turbo_rs.resources import Resources
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
+from chatterbox_turbo_rs.engine import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(11)
@@ -122,7 +122,7 @@ def test_changing_any_tensor_changes_the_result(checkpoint, stage, implementatio
     assert names
 
     def result() -> bytes:
-        loaded = backends.load(stage, implementation, Resources(directory, json.loads(config)))
+        loaded = registry.load(stage, implementation, Resources(directory, json.loads(config)))
         return np.ascontiguousarray(run(loaded)).tobytes()
 
     with patched.handle:

@@ -125,7 +125,7 @@ def test_half_precision_is_the_rounded_float32(
     exact = load_file(tiny_checkpoint / FILES[0])["speech_emb.weight"]
     with safe_open(half / FILES[0], "numpy") as opened:
         assert opened.get_slice("speech_emb.weight").get_dtype() == dtype.upper()
-    from chatterbox_turbo_rs.checkpoint import TensorFile
+    from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 
     rounded = TensorFile(half / FILES[0]).get("speech_emb.weight")
     limit = 2.0**-11 if dtype == "f16" else 2.0**-8

@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, backends
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
 from chatterbox_turbo_rs.parity.tolerances import judge, limits
 
 VOICE = ("voice_encoder.embedding", "s3tokenizer.tokens", "speaker_encoder.xvector")
 SPEECH = ("t3.decoder", "s3gen.encoder", "s3gen.flow", "s3gen.vocoder")
-SIDES = backends.IMPLEMENTATIONS
+SIDES = registry.IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif(
-    backends.missing("t3.decoder", "python") is not None, reason=str(backends.missing("t3.decoder", "python"))
+    registry.missing("t3.decoder", "python") is not None, reason=str(registry.missing("t3.decoder", "python"))
 )
 
 

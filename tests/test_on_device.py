@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, backends, cli, config
-from chatterbox_turbo_rs.devices import NETWORKS
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import registry
+from chatterbox_turbo_rs.engine.devices import NETWORKS
 from chatterbox_turbo_rs.parity import cases
 from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
 from chatterbox_turbo_rs.parity.run import Options, Parity
 from chatterbox_turbo_rs.parity.stages import Comparison
 from chatterbox_turbo_rs.parity.tolerances import judge, limits
-from chatterbox_turbo_rs.resources import Resources
 
 GPUS = [pytest.param("cuda", marks=pytest.mark.cuda), pytest.param("metal", marks=pytest.mark.metal)]
-PYTORCH = backends.missing("t3.decoder", "python")
+PYTORCH = registry.missing("t3.decoder", "python")
 TEXT = "Hello [laugh] there."
 
 
@@ -40,7 +43,7 @@ def test_networks_are_those_of_the_cpu(recorded: Parity, device: str) -> None:
     options, reference = recorded.options, recorded.recordings["rust"]
     resources = Resources(options.checkpoint, options.config, device, "f32")
     found = Comparison(
-        reference, "rust", lambda key: backends.load(key, "rust", resources), options.cases, (*NETWORKS, "t3"), device
+        reference, "rust", lambda key: registry.load(key, "rust", resources), options.cases, (*NETWORKS, "t3"), device
     )
     found.isolated()
     assert set(NETWORKS) <= {row.stage.partition("@")[0] for row in found.rows}
@@ -81,4 +84,4 @@ def test_a_seed_gives_the_same_samples_alone_together_and_in_threads(tts: Chatte
 @pytest.mark.parametrize("device", GPUS)
 @pytest.mark.skipif(PYTORCH is not None, reason=str(PYTORCH))
 def test_parity_with_pytorch(device: str, tmp_path: Path) -> None:
-    assert cli.main(["parity", "--device", device, "--parties", "python,rust", "--work", str(tmp_path)]) == 0
+    assert main(["parity", "--device", device, "--parties", "python,rust", "--work", str(tmp_path)]) == 0

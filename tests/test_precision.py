@@ -15,13 +15,15 @@ import implementations
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import ChatterboxTurbo, _core, backends, cli
+from chatterbox_turbo_rs import ChatterboxTurbo, _core
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import ArgumentError, DeviceError
-from chatterbox_turbo_rs.resources import Resources
 
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
 INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
-DEMO = Path(backends.__file__).parent / "assets" / "demo"
+DEMO = Path(registry.__file__).parent / "assets" / "demo"
 NAMES = "expected 'auto', 'f32', 'int8', 'bf16', 'int8+bf16', got "
 AUTO = _core.build_info()["cpu_precision"]
 S3GEN = ("encoder", "flow", "vocoder")
@@ -211,7 +213,7 @@ def test_other_precisions_are_one_clear_error(value, capsys):
         ChatterboxTurbo.from_pretrained("demo", precision=value)
     assert str(caught.value) == f"precision: {NAMES}{value!r}"
     if isinstance(value, str):
-        assert cli.main(["say", "Hi.", "--model", "demo", "--precision", value]) == 2
+        assert main(["say", "Hi.", "--model", "demo", "--precision", value]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err == f"chatterbox-turbo: precision: {NAMES}{value!r}\n"
 
@@ -237,5 +239,5 @@ def test_auto_leaves_the_devices_own_error_as_it_is():
 def test_the_command_says_which_precision_it_took(capsys, tmp_path):
     for arguments, expected in ((["--precision", "f32"], "f32"), (["--precision", "int8+bf16"], "int8+bf16"), ([], AUTO)):
         command = ["say", "Hi.", "--model", "demo", "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
-        assert cli.main(command) == 0
+        assert main(command) == 0
         assert json.loads(capsys.readouterr().out)["precision"] == expected

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import backends, cli
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
@@ -33,7 +34,7 @@ def test_python_runs(folder):
     assert len(found) >= 3
     for block in found:
         code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=40)")
-        if backends.missing("t3.decoder", "python") or backends.missing("watermark", "python"):
+        if registry.missing("t3.decoder", "python") or registry.missing("watermark", "python"):
             code = code.replace('"python,s3gen.vocoder=rust"', '"text=python,s3gen.vocoder=rust"')  # without PyTorch
         code = code.replace("seeds=7)", "seeds=7, max_tokens=40)")
         code = code.replace('"Hello.", backends', '"Hello.", max_tokens=40, backends')
@@ -50,7 +51,7 @@ def test_commands_run(folder, capsys):
         arguments = shlex.split(line)[1:]
         if arguments[0] == "say":
             arguments += ["--model", "demo", "--max-tokens", "40"]
-        assert cli.main(arguments) == 0, line
+        assert main(arguments) == 0, line
     assert "real-time factor" in capsys.readouterr().out
     assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()
     assert (folder / "speech" / "002.wav").exists()

@@ -14,7 +14,8 @@ import time
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import ChatterboxTurbo, cli
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.cli.main import main
 
 SHORT = ["--model", "demo", "--max-tokens", "6", "--seed", "4"]
 
@@ -26,7 +27,7 @@ def say(capsys, monkeypatch, tmp_path):
     (tmp_path / "lines.txt").write_bytes("\ufeffHello there.\r\n\n  Good morning. \nÄh …".encode())
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["say", *map(str, arguments)])
+        code = main(["say", *map(str, arguments)])
         return (code, *capsys.readouterr())
 
     return run
@@ -134,7 +135,7 @@ def test_ctrl_c_while_texts_are_decoded_together(tmp_path):
     arguments = ["say", "--texts", str(lines), "-o", str(tmp_path / "out"), "--model", "demo", "--seed", "3"]
     # a program that tells when T3 is at work, so that the signal falls into it
     program = (
-        "import signal, sys, chatterbox_turbo_rs.many as m, chatterbox_turbo_rs.cli as c\n"
+        "import signal, sys, chatterbox_turbo_rs.engine.batch as m, chatterbox_turbo_rs.cli.main as c\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "usual = m.Batch._together\n"
         "def together(*a):\n    print('working', flush=True)\n    return usual(*a)\n"

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import ArgumentError
-from chatterbox_turbo_rs.resources import Resources
 from chatterbox_turbo_rs.voice import Voice
 
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from chatterbox_turbo_rs import _core
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import ArgumentError
-from chatterbox_turbo_rs.resources import Resources
 
 RNG = np.random.default_rng(8)
 STEPS = 5

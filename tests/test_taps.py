@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from chatterbox_turbo_rs import _core
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError
 from chatterbox_turbo_rs.parity.recording import NETWORKS as KEYS
-from chatterbox_turbo_rs.resources import Resources
 
 RNG = np.random.default_rng(5)
 STEPS = [7, 4000]

@@ -10,9 +10,9 @@ import implementations
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import draws, token_loop
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.engine import draws, token_loop
 from chatterbox_turbo_rs.errors import ArgumentError
-from chatterbox_turbo_rs.resources import Resources
 from chatterbox_turbo_rs.stages.t3.decoder import rust as decoder_stage
 from chatterbox_turbo_rs.stages.t3.sampler import SamplerParameters
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import torch_archive
+from chatterbox_turbo_rs.checkpoint import torch_archive
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, FileError
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chatterbox_turbo_rs import torch_archive
+from chatterbox_turbo_rs.checkpoint import torch_archive
 from chatterbox_turbo_rs.errors import CheckpointError
 
 GOLDENS = Path(__file__).parent / "goldens"

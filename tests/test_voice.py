@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from chatterbox_turbo_rs import conditionals, config, hub, torch_archive
+from chatterbox_turbo_rs.checkpoint import conds_pt, config, locate, torch_archive
 from chatterbox_turbo_rs.errors import FileError, VoiceError
 from chatterbox_turbo_rs.tts_turbo import Conditionals
 from chatterbox_turbo_rs.voice import KIND, Voice, describe, show
@@ -39,7 +39,7 @@ def voice(goldens: Path) -> Voice:
 @pytest.fixture
 def model(tiny_checkpoint: Path) -> tuple[dict[str, Any], str]:
     settings = config.read(tiny_checkpoint / "config.json")
-    return settings, hub.fingerprint(tiny_checkpoint, settings)
+    return settings, locate.fingerprint(tiny_checkpoint, settings)
 
 
 def same(found: Voice, expected: Voice) -> None:
@@ -103,7 +103,7 @@ def test_used_conds_hold_ids_as_floats_and_are_the_same_voice(goldens: Path) -> 
 
 def test_written_conds_have_upstreams_structure(tmp_path: Path, voice: Voice, goldens: Path) -> None:
     """The same keys in the same order, the same dtypes and shapes, and the same storages as torch's own file."""
-    t3, gen = conditionals.to_dicts(voice)
+    t3, gen = conds_pt.to_dicts(voice)
     torch_archive.save(tmp_path / "a.pt", {"t3": t3, "gen": gen})
     found, expected = torch_archive.read(tmp_path / "a.pt"), torch_archive.read(goldens / "conds_fresh.pt")
     assert {section: list(entries) for section, entries in found.items()} == NAMES

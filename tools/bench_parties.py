@@ -16,8 +16,10 @@ from unittest import mock
 
 import numpy as np
 
-from chatterbox_turbo_rs import ChatterboxTurbo, Voice, draws, measure
-from chatterbox_turbo_rs.token_loop import SILENCE_TOKENS
+from chatterbox_turbo_rs import ChatterboxTurbo, Voice
+from chatterbox_turbo_rs.bench import measure
+from chatterbox_turbo_rs.engine import draws
+from chatterbox_turbo_rs.engine.token_loop import SILENCE_TOKENS
 
 CLIP = Path(__file__).resolve().parents[1] / "tests" / "data" / "clips" / "long.flac"
 DECODE_STEPS = 20

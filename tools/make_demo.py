@@ -22,7 +22,8 @@ LIMIT = 3_000_000
 
 def make(directory: Path) -> None:
     """Writes the model's files into ``directory``."""
-    from chatterbox_turbo_rs import ChatterboxTurbo, conditionals, torch_archive
+    from chatterbox_turbo_rs import ChatterboxTurbo
+    from chatterbox_turbo_rs.checkpoint import conds_pt, torch_archive
 
     directory.mkdir(parents=True, exist_ok=True)
     maker = ROOT / "tools" / "make_checkpoint.py"
@@ -32,7 +33,7 @@ def make(directory: Path) -> None:
     conds = directory / "conds.pt"
     conds.unlink(missing_ok=True)
     model = ChatterboxTurbo.from_pretrained(directory, backends="rust", watermark=None)
-    t3, gen = conditionals.to_dicts(model.voice(CLIP))
+    t3, gen = conds_pt.to_dicts(model.voice(CLIP))
     torch_archive.save(conds, {"t3": t3, "gen": gen})
     size = sum(file.stat().st_size for file in directory.iterdir())
     if size > LIMIT:

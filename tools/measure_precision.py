@@ -50,8 +50,8 @@ def main() -> None:
     if options.logits:
         write_logits(options.checkpoint, options.steps, options.logits)
         return
-    from chatterbox_turbo_rs.benchmark import describe
-    from chatterbox_turbo_rs.parity.run import machine
+    from chatterbox_turbo_rs.bench.command import describe
+    from chatterbox_turbo_rs.bench.machine import machine
 
     print(f"{options.threads} threads, {describe(machine())}")
     if options.only != "t3":
@@ -73,12 +73,13 @@ def main() -> None:
 
 def load(checkpoint: Path, precision: str):
     """The decoder, the seconds that it took, and the peak memory of this process in MB."""
-    from chatterbox_turbo_rs import backends, config
-    from chatterbox_turbo_rs.resources import Resources
+    from chatterbox_turbo_rs.checkpoint import config
+    from chatterbox_turbo_rs.checkpoint.resources import Resources
+    from chatterbox_turbo_rs.engine import registry
 
     resources = Resources(checkpoint, config.for_directory(checkpoint), "cpu", precision)
     started = time.perf_counter()
-    decoder = backends.load("t3.decoder", "rust", resources)
+    decoder = registry.load("t3.decoder", "rust", resources)
     seconds = time.perf_counter() - started
     return decoder, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -86,8 +87,10 @@ def load(checkpoint: Path, precision: str):
 def s3gen(checkpoint: Path, repeat: int) -> None:
     import numpy as np
 
-    from chatterbox_turbo_rs import _core, backends, config
-    from chatterbox_turbo_rs.resources import Resources
+    from chatterbox_turbo_rs import _core
+    from chatterbox_turbo_rs.checkpoint import config
+    from chatterbox_turbo_rs.checkpoint.resources import Resources
+    from chatterbox_turbo_rs.engine import registry
 
     random = np.random.default_rng(3)
     ids, frames = random.integers(0, 6561, PROMPT + GENERATED), 2 * (PROMPT + GENERATED)
@@ -100,7 +103,7 @@ def s3gen(checkpoint: Path, repeat: int) -> None:
     stages = {}
     for precision in ("f32", "bf16"):
         resources = Resources(checkpoint, config.for_directory(checkpoint), "cpu", precision)
-        stages[precision] = {name: backends.load(f"s3gen.{name}", "rust", resources) for name in ("encoder", "flow", "vocoder")}
+        stages[precision] = {name: registry.load(f"s3gen.{name}", "rust", resources) for name in ("encoder", "flow", "vocoder")}
     exact, rounded = stages["f32"], stages["bf16"]
     mu = exact["encoder"](ids)
     mel = exact["flow"](mu, xvector, prompt, noise)

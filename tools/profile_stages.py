@@ -117,7 +117,9 @@ def prepared(options: argparse.Namespace) -> Iterator[Any]:
     """Runs ``options.loop`` for ever, on inputs as the pipeline makes them."""
     import numpy as np
 
-    from chatterbox_turbo_rs import ChatterboxTurbo, draws, measure
+    from chatterbox_turbo_rs import ChatterboxTurbo
+    from chatterbox_turbo_rs.bench import measure
+    from chatterbox_turbo_rs.engine import draws
 
     tts = ChatterboxTurbo.from_pretrained(options.checkpoint, precision=options.precision, backends="rust", progress=False)
     voice, config, random = tts.voice(CLIP), tts.config["s3gen"], np.random.default_rng(1)

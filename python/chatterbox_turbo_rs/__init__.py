@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
-from .backends import Plan, available
+from .engine.registry import available
 from .errors import ChatterboxError
+from .model import ChatterboxTurbo
+from .plan import Plan
 from .speech import Speech
-from .tts import ChatterboxTurbo
 from .voice import Voice
 
 __all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "available"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,24 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Plan
+from .audio.encode import encode, format_of
+from .audio.files import whole_file
 from .errors import ArgumentError
-from .files import whole_file
-
-_BLOCK = 1 << 16
-"""Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
-_LOSSLESS = ("WAV", "FLAC", "AIFF")
-_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF"}
-
-
-def format_of(path: str | Path) -> str:
-    """The file format that a name's ending stands for; raises ``ArgumentError`` for another ending."""
-    if not isinstance(path, (str, Path)):
-        raise ArgumentError(f"path: expected str or Path, got {type(path).__name__}")
-    ending = Path(path).suffix
-    if ending.lower() not in _FORMATS:
-        raise ArgumentError(f"{path}: expected a name ending in {', '.join(_FORMATS)}, got {ending!r}")
-    return _FORMATS[ending.lower()]
+from .plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,24 +58,12 @@ class Speech:
         import soundfile
 
         try:
-            data = self._encode(kind)
+            data = encode(self.samples, self.sample_rate, kind)
         except (soundfile.LibsndfileError, ValueError) as error:
             raise ArgumentError(f"{path}: libsndfile {soundfile.__libsndfile_version__} cannot write {kind}: {error}") from None
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
 
-    def _encode(self, kind: str) -> bytes:
-        import soundfile
-
-        buffer = io.BytesIO()
-        samples = np.clip(self.samples, -1.0, 1.0)
-        if kind in _LOSSLESS:  # rounded here: libsndfile rounds for FLAC and cuts off for WAV and AIFF
-            samples = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
-        with soundfile.SoundFile(buffer, "w", self.sample_rate, 1, format=kind) as file:
-            for start in range(0, len(samples), _BLOCK):
-                file.write(samples[start : start + _BLOCK])
-        return buffer.getvalue()
-
     def _repr_html_(self) -> str:
-        audio = base64.b64encode(self._encode("WAV")).decode("ascii")
+        audio = base64.b64encode(encode(self.samples, self.sample_rate, "WAV")).decode("ascii")
         return f'<audio controls src="data:audio/wav;base64,{audio}"></audio><br><code>{html.escape(repr(self))}</code>'

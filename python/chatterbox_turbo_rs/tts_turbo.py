@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, conditionals, hub, torch_archive
-from . import config as configuration
+from . import _core
+from .checkpoint import conds_pt, locate, torch_archive
+from .checkpoint import config as configuration
+from .constants import ENCODER_RATE, SAMPLE_RATE
 from .errors import AudioError, CheckpointError, VoiceError
+from .model import ChatterboxTurbo
 from .stages.reference.load import MIN_SECONDS
-from .tts import ChatterboxTurbo
 from .voice import Voice
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class Conditionals:
         if not os.path.exists(fpath):
             raise FileNotFoundError(f"[Errno 2] No such file or directory: {os.fspath(fpath)!r}")
         try:
-            t3, gen = conditionals.sections(torch_archive.read(fpath))
+            t3, gen = conds_pt.sections(torch_archive.read(fpath))
             return cls(T3Cond(**t3), gen)
         except (VoiceError, CheckpointError, TypeError) as error:
             raise VoiceError(f"{fpath}: {error}") from None
@@ -98,14 +100,14 @@ class Conditionals:
     def voice(self) -> Voice:
         """The same voice for :class:`~chatterbox_turbo_rs.ChatterboxTurbo`."""
         t3 = {name: _host(value) for name, value in vars(self.t3).items()}
-        return conditionals.from_dicts(t3, {name: _host(value) for name, value in self.gen.items()})
+        return Voice(**conds_pt.from_dicts(t3, {name: _host(value) for name, value in self.gen.items()}))
 
 
 class ChatterboxTurboTTS:
     """Upstream's class over this package's engine."""
 
-    ENC_COND_LEN = 15 * 16_000
-    DEC_COND_LEN = 10 * 24_000
+    ENC_COND_LEN = 15 * ENCODER_RATE
+    DEC_COND_LEN = 10 * SAMPLE_RATE
 
     def __init__(
         self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo"
@@ -122,8 +124,8 @@ class ChatterboxTurboTTS:
         """Loads upstream's files from ``ckpt_dir``; where it holds both models, ``nano`` chooses."""
         directory = Path(ckpt_dir)
 
-        def locate() -> tuple[Path, dict[str, Any]]:
-            found, config = hub.locate(directory)
+        def find() -> tuple[Path, dict[str, Any]]:
+            found, config = locate.locate(directory)
             name = "nano" if nano else "turbo"
             if config["name"] in ("turbo", "nano") and config["name"] != name:
                 config = configuration.builtin(name)
@@ -132,7 +134,7 @@ class ChatterboxTurboTTS:
                     raise CheckpointError(f"{found}: missing {', '.join(missing)}, which nano={nano} needs")
             return found, config
 
-        return cls._wrap(ChatterboxTurbo._open(locate, _device(device)), device, nano)
+        return cls._wrap(ChatterboxTurbo._open(find, _device(device)), device, nano)
 
     @classmethod
     def from_pretrained(cls, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
@@ -146,7 +148,7 @@ class ChatterboxTurboTTS:
     def _wrap(cls, engine: ChatterboxTurbo, device: Any, nano: bool) -> ChatterboxTurboTTS:
         conds = None
         if engine.builtin_voice is not None:
-            t3, gen = conditionals.to_dicts(engine.builtin_voice)
+            t3, gen = conds_pt.to_dicts(engine.builtin_voice)
             conds = Conditionals(T3Cond(**t3), gen)
         return cls(engine, str(device), conds, "Nano" if nano else "Turbo")
 
@@ -180,7 +182,7 @@ class ChatterboxTurboTTS:
             if f"must be longer than {MIN_SECONDS} s" in str(error):
                 raise AssertionError("Audio prompt must be longer than 5 seconds!") from error
             raise
-        t3, gen = conditionals.to_dicts(voice, exaggeration)
+        t3, gen = conds_pt.to_dicts(voice, exaggeration)
         self.conds = Conditionals(T3Cond(**t3), gen)
 
     def generate(

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import TensorFile
+from .audio.files import whole_file
+from .checkpoint import conds_pt
+from .checkpoint.tensor_file import TensorFile
 from .errors import CheckpointError, VoiceError
-from .files import whole_file
 
 FORMAT = "1"
 KIND = "chatterbox-turbo-rs voice"
@@ -84,9 +85,11 @@ class Voice:
         """
         path = Path(path)
         if path.suffix.lower() in (".pt", ".pth"):
-            from .conditionals import read_conds
-
-            return read_conds(path)
+            arrays = conds_pt.read(path)
+            try:
+                return cls(**arrays)
+            except VoiceError as error:
+                raise VoiceError(f"{path}: {error}") from None
         try:
             file = TensorFile(path)
             if file.metadata.get("kind") != KIND:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import config, draws
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.engine import draws
 from chatterbox_turbo_rs.errors import ArgumentError
 from chatterbox_turbo_rs.parity import cases, official_party
 

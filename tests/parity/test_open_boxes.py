@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import backends
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import ArgumentError, AudioError, CheckpointError
 from chatterbox_turbo_rs.parity import open_boxes
-from chatterbox_turbo_rs.resources import Resources
 
 ROOT = Path(__file__).parents[2]
 CONFIG = json.loads((ROOT / "python/chatterbox_turbo_rs/config/turbo.json").read_text())
@@ -42,7 +42,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def load(name: str) -> np.ndarray:
-    return np.asarray(backends.load("reference.load", "rust", RESOURCES)(str(ROOT / f"tests/data/clips/{name}.flac")))
+    return np.asarray(registry.load("reference.load", "rust", RESOURCES)(str(ROOT / f"tests/data/clips/{name}.flac")))
 
 
 def test_tokenizers_side_by_side(base: Path) -> None:
@@ -89,13 +89,13 @@ def test_entries_are_compared_as_the_text_that_they_stand_for() -> None:
 
 
 def test_sides_that_disagree_are_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = backends.load
+    real = registry.load
 
     def one_side_is_wrong(key: str, side: str, resources: Resources) -> Any:
         stage = real(key, side, resources)
         return (lambda text: stage(text)[:-1]) if (key, side) == ("text.tokenize", "rust") else stage
 
-    monkeypatch.setattr(backends, "load", one_side_is_wrong)
+    monkeypatch.setattr(registry, "load", one_side_is_wrong)
     assert not open_boxes.tokenizer_source(RESOURCES, base, ["ab"])["sides_agree"]
 
 
@@ -185,7 +185,7 @@ def test_a_side_left_out_is_named() -> None:
 def test_watermark_of_a_clip() -> None:
     stages = open_boxes.sides("watermark", RESOURCES)
     found = open_boxes.watermark(load("short"), stages)
-    assert list(found["marked"]) == list(stages) and set(found["left_out"]) == set(backends.IMPLEMENTATIONS) - set(stages)
+    assert list(found["marked"]) == list(stages) and set(found["left_out"]) == set(registry.IMPLEMENTATIONS) - set(stages)
     for row in found["marked"].values():
         assert 8 < row["snr_db"] < 20 and 0.01 < row["largest_difference"] < 0.5
     for row in found["scores"].values():

@@ -14,7 +14,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import backends, config
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.parity import cases, checklist
 from chatterbox_turbo_rs.parity.run import Options, Parity
 
@@ -22,7 +23,7 @@ torch = pytest.importorskip("torch", reason="the planted errors are in the PyTor
 from torch import nn  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
-    backends.missing("watermark", "python") is not None, reason=str(backends.missing("watermark", "python"))
+    registry.missing("watermark", "python") is not None, reason=str(registry.missing("watermark", "python"))
 )
 
 
@@ -261,4 +262,4 @@ def test_without_an_error_nothing_is_found(reference: tuple[Options, Parity], st
 
 def test_there_are_enough_of_them() -> None:
     assert len(ERRORS) >= 20 and len({box for _, _, box in ERRORS.values()}) >= 15
-    assert {stage for stage, _, _ in ERRORS.values()} <= set(backends.TABLE)
+    assert {stage for stage, _, _ in ERRORS.values()} <= set(registry.TABLE)

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from chatterbox_turbo_rs import backends, cli, config
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import ArgumentError, BackendError
 from chatterbox_turbo_rs.parity import cases, report
 from chatterbox_turbo_rs.parity.recording import NETWORKS
 from chatterbox_turbo_rs.parity.run import Options, Parity, to_json
 
-WITHOUT = backends.missing("t3.decoder", "python") or backends.missing("watermark", "python")
+WITHOUT = registry.missing("t3.decoder", "python") or registry.missing("watermark", "python")
 needs_torch = pytest.mark.skipif(WITHOUT is not None, reason=str(WITHOUT))
 needs_official = pytest.mark.skipif(importlib.util.find_spec("chatterbox") is None, reason="chatterbox-tts is not installed here")
 
@@ -51,10 +53,10 @@ def test_both_sides_agree_in_all_25_boxes(found: tuple[dict[str, Any], dict[str,
     assert all(row["box"] for row in result["rows"]), "a row without a box"
     assert all(box["answer"] for box in boxes)
     stages = {row["stage"].partition("@")[0] for row in result["rows"]}
-    assert set(backends.TABLE) <= stages
+    assert set(registry.TABLE) <= stages
     for mode in ("loaded", "isolated", "chained"):
         assert any(row["mode"] == mode for row in result["rows"])
-    assert set(result["times"]) == {"python", "rust"} and set(result["times"]["rust"]) == set(backends.TABLE)
+    assert set(result["times"]) == {"python", "rust"} and set(result["times"]["rust"]) == set(registry.TABLE)
 
 
 @needs_torch
@@ -122,15 +124,15 @@ def test_three_parties(options: Options) -> None:
 
 def test_without_pytorch_the_other_stages_are_compared(few: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """The networks' rows say what is missing; the run goes on."""
-    real = backends.missing
+    real = registry.missing
     lacking = (*NETWORKS, "watermark")
     monkeypatch.setattr(
-        backends, "missing", lambda key, name: "no torch here" if name == "python" and key in lacking else real(key, name)
+        registry, "missing", lambda key, name: "no torch here" if name == "python" and key in lacking else real(key, name)
     )
     result = Parity(few).run()[0]
     assert result["comparisons"] == [["rust", "python"]] and result["summary"]["failed"] == 0
     verdicts = {row["stage"].partition("@")[0]: row["verdict"] for row in result["rows"]}
-    assert all(verdicts[key] == ("missing" if key in lacking else "ok") for key in backends.TABLE)
+    assert all(verdicts[key] == ("missing" if key in lacking else "ok") for key in registry.TABLE)
     assert "no torch here" in report.terminal(result)
 
 
@@ -148,14 +150,14 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, data: Path, capsys: pyte
         (["--reuse"], "--reuse: expected --work DIR"),
         (["--html", str(tmp_path / "no" / "x.html")], "cannot be written: no directory"),
     ):
-        assert cli.main(["parity", *arguments]) == 2, arguments
+        assert main(["parity", *arguments]) == 2, arguments
         assert says in capsys.readouterr().err, arguments
 
 
 def test_an_environment_without_the_package_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if importlib.util.find_spec("chatterbox") is not None:
         pytest.skip("chatterbox-tts is installed here: the environment without it is the other run's")
-    assert cli.main(["parity", "--official-python", sys.executable]) == 2
+    assert main(["parity", "--official-python", sys.executable]) == 2
     assert "cannot import the official package: ModuleNotFoundError" in capsys.readouterr().err
 
 
@@ -163,7 +165,7 @@ def test_an_environment_without_the_package_is_named(tmp_path: Path, capsys: pyt
 def test_the_command_writes_its_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {name: tmp_path / f"report.{name}" for name in ("json", "md", "html")}
     arguments = ["--json", str(files["json"]), "--markdown", str(files["md"]), "--html", str(files["html"])]
-    assert cli.main(["parity", "--parties", "python,rust", "--stages", "text,t3", "--mode", "isolated", *arguments]) == 0
+    assert main(["parity", "--parties", "python,rust", "--stages", "text,t3", "--mode", "isolated", *arguments]) == 0
     assert "T3 Model" in capsys.readouterr().out
     assert json.loads(files["json"].read_text("utf-8"))["summary"]["failed"] == 0
     assert files["html"].read_text("utf-8").startswith("<!doctype html>") and "[x]" in files["md"].read_text("utf-8")
@@ -175,7 +177,7 @@ def test_a_failed_row_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     monkeypatch.setattr(python, "create", lambda resources: lambda text: f"{text}!")
     arguments = ["parity", "--parties", "python,rust", "--stages", "text.normalize", "--mode", "isolated"]
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     assert "FAIL" in capsys.readouterr().out
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import config
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
-from chatterbox_turbo_rs.resources import Resources
 
 TESTS = Path(__file__).parents[1]
 SEED = 1234  # the goldens' checkpoint, see tests/goldens/manifest.json

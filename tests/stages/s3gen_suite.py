@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import ArgumentError
-from chatterbox_turbo_rs.resources import Resources
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 IMPLEMENTATIONS = ["rust"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from s3gen_suite import assert_close, create, golden, progress, refusal, stops_at_once, without_gradient
 
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 from chatterbox_turbo_rs.stages.s3gen.vocoder import FADE, HOP, RATE
 
 

@@ -10,8 +10,8 @@ import pytest
 from mel_suite import TESTS, Golden, Stage, check_count, check_form, check_refusals, check_views, load
 from safetensors.numpy import save_file
 
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import CheckpointError
-from chatterbox_turbo_rs.resources import Resources
 
 KEY = "s3tokenizer.mel"
 GOLDEN = Golden("s3tokenizer_mel")

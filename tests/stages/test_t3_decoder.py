@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from chatterbox_turbo_rs.checkpoint import TensorFile
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
-from chatterbox_turbo_rs.resources import Resources
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = np.load(ROOT / "tests/goldens/t3_decoder.npz")

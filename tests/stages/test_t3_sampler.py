@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import draws
+from chatterbox_turbo_rs.engine import draws
 from chatterbox_turbo_rs.errors import ArgumentError
 from chatterbox_turbo_rs.stages.t3.sampler import SamplerParameters, python, rust
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, TextError, TruncationWarning
-from chatterbox_turbo_rs.resources import Resources
 
 TESTS = Path(__file__).parents[1]
 VOCABULARY = TESTS / "data/tokenizer"

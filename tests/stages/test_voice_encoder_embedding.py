@@ -10,8 +10,8 @@ import implementations
 import numpy as np
 import pytest
 
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.errors import AudioError, ConfigError
-from chatterbox_turbo_rs.resources import Resources
 
 KEY = "voice_encoder.embedding"
 CASES = list(suite.cases("voice_encoder_embedding", "mel"))

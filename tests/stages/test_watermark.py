@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chatterbox_turbo_rs import torch_archive
+from chatterbox_turbo_rs.checkpoint import torch_archive
 from chatterbox_turbo_rs.errors import ArgumentError, AudioError, WatermarkError
 from chatterbox_turbo_rs.stages.watermark import rust
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import draws
+from ..constants import HOP, SAMPLE_RATE
+from ..engine import draws
 from ..errors import ArgumentError
 from ..stages.t3.sampler import SamplerParameters
 
@@ -144,13 +145,13 @@ def quick(directory: Path, clip: Path | None = None) -> Cases:
 
 def _odd(path: Path, directory: Path) -> Path:
     """The longest start of a clip whose mel has an odd number of frames, at most 10 s and more than 5 s, as a new file."""
-    from ..audio import read
+    from ..audio.read import read
 
     samples, rate = read(path)
     samples = samples if samples.ndim == 1 else samples[:, 0]
-    frames = min(len(samples) * 24000 // (rate * 480), 500)
+    frames = min(len(samples) * SAMPLE_RATE // (rate * HOP), 500)
     frames -= 1 - frames % 2
-    length = -(-(frames * 480 + 240) * rate // 24000)
+    length = -(-(frames * HOP + HOP // 2) * rate // SAMPLE_RATE)
     if not 5 * rate < length <= len(samples):
         raise ArgumentError(f"{path}: expected a clip of at least 5.1 s, found {len(samples) / rate:.2f} s")
     import soundfile
@@ -188,5 +189,5 @@ def arrays(text: Text, prompt_tokens: int, mels: int, harmonics: int) -> dict[st
         "uniforms": draws.uniforms(text.seed, draws.T3, 0, text.max_tokens + 1),
         "flow": draws.normals(text.seed, draws.FLOW, 0, 2 * (prompt_tokens + tokens), mels),
         "phases": draws.phases(text.seed, harmonics),
-        "noise": draws.normals(text.seed, draws.NOISE, 0, 480 * 2 * tokens, harmonics),
+        "noise": draws.normals(text.seed, draws.NOISE, 0, HOP * 2 * tokens, harmonics),
     }

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from .. import backends, hub
+from ..audio.files import whole_file
+from ..checkpoint import locate
+from ..engine import registry
 from ..errors import ArgumentError, FileError
-from ..files import whole_file
 
 
 def add(commands: Any) -> None:
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace, bar: Any) -> int:
         wanted = tuple(name.strip() for name in options.parties.split(","))
         if unknown := [name for name in wanted if name not in PARTIES]:
             raise ArgumentError(f"--parties: expected some of {', '.join(PARTIES)}, got {unknown[0]!r}")
-    directory, config = hub.locate(options.model)
+    directory, config = locate.locate(options.model)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -100,8 +101,8 @@ def run(options: argparse.Namespace, bar: Any) -> int:
 def _stages(text: str | None) -> tuple[str, ...]:
     stages = tuple(part.strip() for part in text.split(",")) if text else ()
     for stage in stages:
-        if not any(key == stage or key.startswith(f"{stage}.") for key in backends.TABLE):
-            raise ArgumentError(f"--stages: unknown stage {stage!r}; the stages are {', '.join(backends.TABLE)}")
+        if not any(key == stage or key.startswith(f"{stage}.") for key in registry.TABLE):
+            raise ArgumentError(f"--stages: unknown stage {stage!r}; the stages are {', '.join(registry.TABLE)}")
     return stages
 
 

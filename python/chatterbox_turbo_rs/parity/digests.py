@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import describe
 from ..errors import ArgumentError
+from ..stages.shared.arrays import describe
 from .official import digests
 
 

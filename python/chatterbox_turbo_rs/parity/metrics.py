@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..constants import HOP
+
 # Frame of a one-dimensional signal, samples: one mel frame at 24 kHz.
-FRAME = 480
 # Norm of a row that counts as silent, by the largest row's.
 SILENT = 1e-5
 
@@ -136,8 +137,8 @@ def _ratio(top: float, bottom: float, both_zero: float = 0.0) -> float:
 def _worst_cosine(x: np.ndarray, y: np.ndarray) -> float:
     """Smallest cosine between rows; rows that are silent on both sides agree: in them a cosine is one of rounding errors."""
     if x.ndim < 2:
-        padding = -x.size % FRAME if x.size > FRAME else 0
-        width = FRAME if x.size > FRAME else x.size
+        padding = -x.size % HOP if x.size > HOP else 0
+        width = HOP if x.size > HOP else x.size
         x, y = (np.pad(v.ravel(), (0, padding)).reshape(-1, width) for v in (x, y))
     else:
         x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])

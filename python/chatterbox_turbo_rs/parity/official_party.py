@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from .. import hub
+from ..checkpoint import locate
 from ..errors import BackendError
 from . import cases as given
 from .cases import Cases
@@ -65,7 +65,7 @@ def write_job(
         "clips": [{"name": clip.name, "path": str(clip.path.resolve())} for clip in cases.clips],
         "texts": texts,
         "sentences": list(cases.sentences),
-        "files": [*config["files"].values(), *hub.TOKENIZER_FILES],
+        "files": [*config["files"].values(), *locate.TOKENIZER_FILES],
         "describe": True,
         "taps": taps,
     }

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends
+from ..checkpoint.resources import Resources
+from ..engine import registry
 from ..errors import ArgumentError, AudioError
-from ..resources import Resources
 from ..stages.reference.loudness import METHODS, RMS_GAIN_LIMIT, TARGET
 from ..stages.text.tokenize import SPACE, vocabulary
 from ..stages.text.tokenize import python as tokenizer_files
@@ -34,7 +34,7 @@ SENTENCES = tuple(importlib.resources.files(__package__).joinpath("sentences.txt
 
 def sides(key: str, resources: Resources) -> dict[str, Any]:
     """Side (``"python"``, ``"rust"``) -> stage, for every side that can run here."""
-    return {name: backends.load(key, name, resources) for name in backends.IMPLEMENTATIONS if not backends.missing(key, name)}
+    return {name: registry.load(key, name, resources) for name in registry.IMPLEMENTATIONS if not registry.missing(key, name)}
 
 
 def tokenizer_source(resources: Resources, file: Path | None, sentences: Sequence[str] = SENTENCES) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def watermark(samples: np.ndarray, stages: Mapping[str, Any]) -> dict[str, Any]:
         for side, stage in stages.items()
     }
     first = next(iter(marked.values()))
-    left_out = [side for side in backends.IMPLEMENTATIONS if side not in stages]
+    left_out = [side for side in registry.IMPLEMENTATIONS if side not in stages]
     return {
         "box": "watermark",
         "samples": len(samples),
@@ -176,7 +176,7 @@ def watermark(samples: np.ndarray, stages: Mapping[str, Any]) -> dict[str, Any]:
         "marked": rows,
         "scores": scores,
         "largest_difference_between_sides": max(float(np.abs(out - first).max()) for out in marked.values()),
-        "left_out": {side: backends.missing("watermark", side) or "not asked for" for side in left_out},
+        "left_out": {side: registry.missing("watermark", side) or "not asked for" for side in left_out},
     }
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, draws, token_loop
-from ..backends import Plan
-from ..devices import NETWORKS
-from ..pipeline import Pipeline, Run
-from ..resources import Resources
+from ..checkpoint.resources import Resources
+from ..constants import HOP
+from ..engine import draws, registry, token_loop
+from ..engine.devices import NETWORKS
+from ..engine.pipeline import Pipeline, Run
+from ..plan import Plan
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
 from .cases import Cases, Clip, Text
@@ -206,7 +207,7 @@ def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     mel, vocoder = take.arrays["s3gen.vocoder/in.mel"], recorder.raw("s3gen.vocoder")
     harmonics = recorder.config["s3gen"]["vocoder"]["harmonics"] + 1
     f0 = vocoder.f0(mel)
-    noise = draws.normals(text.seed, draws.NOISE, 0, 480 * len(mel), harmonics)
+    noise = draws.normals(text.seed, draws.NOISE, 0, HOP * len(mel), harmonics)
     take.arrays["s3gen.vocoder/out.f0"] = f0
     take.arrays["s3gen.vocoder/out.source"] = vocoder.source(f0, draws.phases(text.seed, harmonics), noise)
     take.arrays["end_to_end/out.samples"] = speech.samples
@@ -222,7 +223,7 @@ def quiet() -> Iterator[None]:
 
 def plan_of(party: str) -> Plan:
     """Every stage on one side. Raises ``BackendError`` that names what is missing."""
-    return backends.resolve(party)
+    return registry.resolve(party)
 
 
 def describe(recorder: Recorder) -> Mapping[str, dict[str, Any]]:

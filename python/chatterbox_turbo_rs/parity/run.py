@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, hub
+from ..bench.machine import machine
+from ..checkpoint import locate
+from ..checkpoint.resources import Resources
+from ..constants import SAMPLE_RATE
+from ..engine import registry
 from ..errors import ArgumentError, BackendError
-from ..resources import Resources
 from . import checklist, configuration, official_party, open_boxes, taps
 from .cases import Cases
 from .recording import NETWORKS, Recorder, Recording, describe, plan_of, record
@@ -91,7 +93,7 @@ class Parity:
                 "official: the official package cannot be imported here; pass --official-python PATH, the Python of an environment that has chatterbox-tts"
             )
         if "python" in o.parties:
-            lacking = [r for key in backends.TABLE if (r := backends.missing(key, "python"))]
+            lacking = [r for key in registry.TABLE if (r := registry.missing(key, "python"))]
             if lacking and not ({"official", "rust"} & set(o.parties)):
                 raise BackendError(f"python: {lacking[0]}")
             if lacking:
@@ -114,8 +116,8 @@ class Parity:
         if party not in self.recorders:
             o = self.options
             resources = Resources(o.checkpoint, o.config, o.device if party == "rust" else "cpu", "f32", {"digests": True})
-            partly = {key: party if backends.missing(key, party) is None else "rust" for key in backends.TABLE}
-            recorder = Recorder(resources, backends.Plan(partly))
+            partly = {key: party if registry.missing(key, party) is None else "rust" for key in registry.TABLE}
+            recorder = Recorder(resources, registry.Plan(partly))
             if party == "python":
                 for key, change in o.replaced.items():
                     recorder._stages[key, "python"] = change(recorder.raw(key))
@@ -147,7 +149,7 @@ class Parity:
         """The stages of a party; one that cannot run raises its reason."""
 
         def load(key: str) -> Any:
-            reason = backends.missing(key, party)
+            reason = registry.missing(key, party)
             if reason is not None:
                 raise BackendError(reason)
             return self._recorder(party).raw(key)
@@ -180,7 +182,7 @@ class Parity:
         present = [p for p in ("python", "rust") if p in o.parties]
 
         def sides(key: str) -> dict[str, Any]:
-            return {p: self._load(p)(key) for p in present if backends.missing(key, p) is None}
+            return {p: self._load(p)(key) for p in present if registry.missing(key, p) is None}
 
         self.open = {
             "model_files": open_boxes.tokenizer_source(resources, o.base_tokenizer),
@@ -252,7 +254,7 @@ class Parity:
                 if n == 0:
                     plots["mels"].append(pair(f"Mel of “{text.name}”", "s3gen.flow/out.mel"))
                     wave = pair(f"Samples of “{text.name}”", "end_to_end/out.samples")
-                    plots["waveforms"].append({**wave, "rate": 24000})
+                    plots["waveforms"].append({**wave, "rate": SAMPLE_RATE})
                     plots["logits"].append(pair(f"First logits of “{text.name}”", "t3.decoder/out.logits", 0))
         return plots
 
@@ -274,14 +276,14 @@ def times(recording: Recording) -> dict[str, float]:
     for take in [*recording.clips.values(), *recording.texts.values()]:
         for key, seconds in take.seconds.items():
             stage = key.partition("@")[0]
-            if stage in backends.TABLE:
+            if stage in registry.TABLE:
                 total[stage] = total.get(stage, 0.0) + seconds
-    return {key: round(total[key], 6) for key in backends.TABLE if key in total}
+    return {key: round(total[key], 6) for key in registry.TABLE if key in total}
 
 
 def _files(directory: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
-    for name in [*config["files"].values(), *hub.TOKENIZER_FILES]:
+    for name in [*config["files"].values(), *locate.TOKENIZER_FILES]:
         path = directory / name
         if path.exists():
             found[name] = {"bytes": path.stat().st_size, "sha256": configuration.sha256(path)}
@@ -324,29 +326,6 @@ def _versions(party: str, device: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def machine() -> dict[str, Any]:
-    """The processor and what it can do, from ``/proc/cpuinfo`` where there is one."""
-    name, flags = platform.processor() or platform.machine(), set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            if key.strip() in ("flags", "Features"):
-                flags |= set(value.split())
-    except OSError:
-        pass
-    wanted = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
-    return {
-        "platform": platform.platform(),
-        "cpu": name,
-        "features": [flag for flag in wanted if flag in flags],
-        "threads": os.cpu_count() or 1,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 
 def to_json(report: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import draws, token_loop
+from ..constants import HOP
+from ..engine import draws, token_loop
 from .cases import Cases, Text
 from .recording import Recording, Take
 from .rows import Row, fill
@@ -208,7 +209,7 @@ class Comparison:
         ref, name = take.arrays, text.name
         mel, f0, source, samples = (ref[f"s3gen.vocoder/{n}"] for n in ("in.mel", "out.f0", "out.source", "out.samples"))
         phases = draws.phases(text.seed, HARMONICS)
-        noise = draws.normals(text.seed, draws.NOISE, 0, 480 * len(mel), HARMONICS)
+        noise = draws.normals(text.seed, draws.NOISE, 0, HOP * len(mel), HARMONICS)
         self.run("s3gen.vocoder@f0", name, f0, lambda s: s.f0(mel), None)
         self.run("s3gen.vocoder@source", name, source, lambda s: s.source(f0, phases, noise), None)
         # The fade-in is part of the stage, but not of its decoder.

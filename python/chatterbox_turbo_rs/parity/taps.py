@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import draws
+from ..constants import HOP
+from ..engine import draws
 from ..errors import ArgumentError
 from .cases import Cases, Text
 from .metrics import compare
@@ -68,7 +69,7 @@ def _text(stage: str, found: Any, take: Take, text: Text) -> None:
     else:
         mel, f0, source = (ref[f"s3gen.vocoder/{n}"] for n in ("in.mel", "out.f0", "out.source"))
         found.f0(mel)
-        noise = draws.normals(text.seed, draws.NOISE, 0, 480 * len(mel), HARMONICS)
+        noise = draws.normals(text.seed, draws.NOISE, 0, HOP * len(mel), HARMONICS)
         found.source(f0, draws.phases(text.seed, HARMONICS), noise)
         found.samples_from_source(mel, source)
 

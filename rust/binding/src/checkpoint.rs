@@ -84,7 +84,7 @@ fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Where Python's packages keep CUDA's libraries.
 fn library_folders(py: Python<'_>) -> PyResult<Vec<std::path::PathBuf>> {
-    py.import("chatterbox_turbo_rs.devices")?.getattr("folders")?.call0()?.extract()
+    py.import("chatterbox_turbo_rs.engine.devices")?.getattr("folders")?.call0()?.extract()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

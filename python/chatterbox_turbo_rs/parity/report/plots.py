@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..metrics import FRAME
+from ...constants import HOP, SAMPLE_RATE
 from . import png
 from . import text as words
 from .axes import BINS, difference, lengths, not_finite, outline, panel, path, reach, span, svg, tick
 from .markup import Child, Markup, el
 from .model import Pair, Wave
 
-MEL_RATE = 24000 / FRAME
+MEL_RATE = SAMPLE_RATE / HOP
 # A picture with fewer frames is drawn with hard edges; a longer one would lose frames on a narrow page.
 CRISP = 350
 

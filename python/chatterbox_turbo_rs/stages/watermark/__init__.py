@@ -23,8 +23,8 @@ resemble-ai/chatterbox at commit 5de7a54.
 
 from __future__ import annotations
 
-SAMPLE_RATE = 24_000
-"""Rate of the speech that is marked, in Hz."""
+from ...constants import SAMPLE_RATE as SAMPLE_RATE
+
 BLOCK = 240
 """One hop of Perth's spectrogram at 24 kHz."""
 SHORTEST = 960

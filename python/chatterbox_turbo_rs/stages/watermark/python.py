@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError, AudioError, WatermarkError
+from ..shared.arrays import vector
 from . import BLOCK, INSTALL, SAMPLE_RATE, SHORTEST
 
 INNER_RATE = 32_000
@@ -87,10 +88,7 @@ def missing() -> str | None:
 
 
 def _check(samples: np.ndarray) -> None:
-    if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
-        got = f"{samples.dtype} array of shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
-        raise ArgumentError(f"samples: expected float32 [n], got {got}")
-    if not len(samples):
+    if not len(vector("samples", samples)):
         raise ArgumentError("samples: expected at least one sample, got none")
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):

@@ -19,7 +19,9 @@ Source: ``prepare_conditionals`` in ``tts_turbo.py`` of resemble-ai/chatterbox a
 
 from __future__ import annotations
 
-RATE = 24_000
+from ....constants import SAMPLE_RATE
+
+RATE = SAMPLE_RATE
 """Sample rate of every clip after this stage, in Hz."""
 
 MIN_SECONDS = 5.0

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyloudnorm
 
+from ....constants import SAMPLE_RATE
 from ....errors import ArgumentError
-from ..samples import check
+from ...shared.arrays import vector
 from . import METHODS, RMS_GAIN_LIMIT, TARGET
 
-RATE = 24_000
+RATE = SAMPLE_RATE
 BLOCK = 0.4
 
 
@@ -36,7 +37,7 @@ def measure(samples: np.ndarray) -> float | None:
 
 def loudness(samples: np.ndarray, method: str = "bs1770") -> np.ndarray:
     """See the contract."""
-    check(samples)
+    samples = vector("samples", samples)
     if method not in METHODS:
         raise ArgumentError(f'method: expected "bs1770" or "rms", got {json.dumps(method)}')
     gain = bs1770_gain(samples) if method == "bs1770" else rms_gain(samples)

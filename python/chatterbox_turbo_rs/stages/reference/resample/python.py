@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ....constants import ENCODER_RATE, SAMPLE_RATE
 from ....errors import ArgumentError
-from ..samples import check
+from ...shared.arrays import vector
 from ..soxr_hq import soxr_hq
 from . import S3GEN_SAMPLES
 
@@ -28,11 +29,11 @@ def create(resources: Any) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarra
 
 def resample(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """See the contract."""
-    check(samples)
+    samples = vector("samples", samples)
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
         raise ArgumentError(f"samples: expected finite values, got {samples[bad[0]]} at {bad[0]}")
-    return soxr_hq(samples, 24_000, 16_000), sinc(samples[:S3GEN_SAMPLES])
+    return soxr_hq(samples, SAMPLE_RATE, ENCODER_RATE), sinc(samples[:S3GEN_SAMPLES])
 
 
 def sinc(samples: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .... import arrays, torch_network
+from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 from . import EMBEDDING_BASE, FRAMES_PER_TOKEN, LOOKAHEAD_SLOPE
 
 STAGE = "s3gen.encoder"

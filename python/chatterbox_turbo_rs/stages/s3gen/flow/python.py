@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .... import arrays, torch_network
+from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 from . import TIME_BASE, TIME_SCALE
 
 STAGE = "s3gen.flow"

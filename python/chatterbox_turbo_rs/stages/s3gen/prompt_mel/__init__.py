@@ -13,9 +13,10 @@ A clip needs 721 samples because its ends are mirrored by 720. Raises ``Argument
 Source: ``mel_spectrogram`` of ``src/chatterbox/models/s3gen/utils/mel.py`` at 5de7a54.
 """
 
-RATE = 24000
+from ....constants import HOP, SAMPLE_RATE
+
+RATE = SAMPLE_RATE
 FFT_SIZE = 1920
-HOP = 480
 MELS = 80
 HIGHEST = 8000.0
 PAD = (FFT_SIZE - HOP) // 2

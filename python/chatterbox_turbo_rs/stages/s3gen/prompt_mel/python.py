@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....dsp import check_samples, hann_f32, mel_filters, stft
+from ...shared.dsp import check_samples, hann_f32, mel_filters, stft
 from . import FFT_SIZE, HIGHEST, HOP, MELS, MIN_SAMPLES, PAD, RATE
 
 

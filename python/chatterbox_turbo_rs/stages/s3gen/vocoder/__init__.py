@@ -21,8 +21,10 @@ another dtype or shape, too few frames, NaN or infinity.
 Source: ``src/chatterbox/models/s3gen/hifigan.py``, ``f0_predictor.py`` and ``trim_fade`` in ``s3gen.py`` at 5de7a54.
 """
 
-RATE = 24000
-HOP = 480
+from ....constants import HOP as HOP
+from ....constants import SAMPLE_RATE
+
+RATE = SAMPLE_RATE
 FADE = 480
 """Samples of silence at the start, and of the half cosine after them."""
 LAST_SLOPE = 0.01

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .... import arrays, torch_network
+from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 from . import FADE, LAST_SLOPE, RATE
 
 STAGE = "s3gen.vocoder"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ....dsp import check_samples, stft
-from ....resources import Resources
+from ....checkpoint.resources import Resources
+from ...shared.dsp import check_samples, stft
 from . import FFT_SIZE, HOP, MIN_SAMPLES
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 
 
 def create(resources: Resources) -> Callable[[np.ndarray], np.ndarray]:

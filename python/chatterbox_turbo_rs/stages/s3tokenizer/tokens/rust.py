@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 
 
 class Tokens:

@@ -14,7 +14,9 @@ transform of 512; triangles are linear in mel = 1127 ln(1 + f / 700) between 20 
 Source: ``extract_feature`` of ``src/chatterbox/models/s3gen/xvector.py`` at 5de7a54, with ``torchaudio.compliance.kaldi.fbank``.
 """
 
-RATE = 16000
+from ....constants import ENCODER_RATE
+
+RATE = ENCODER_RATE
 FRAME = 400
 HOP = 160
 FFT_SIZE = 512

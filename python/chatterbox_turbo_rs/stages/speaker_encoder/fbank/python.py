@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ....dsp import check_samples, frames, hann_f32
+from ...shared.dsp import check_samples, frames, hann_f32
 from . import FFT_SIZE, FLOOR, FRAME, HOP, LOWEST, MELS, PREEMPHASIS, RATE
 
 _f32 = np.float32

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .... import arrays, torch_network
+from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 from . import MIN_FRAMES
 
 STAGE = "speaker_encoder.xvector"

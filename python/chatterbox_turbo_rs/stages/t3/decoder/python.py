@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .... import arrays, torch_network
-from ....checkpoint import TensorFile
+from ....checkpoint.resources import Resources
+from ....checkpoint.tensor_file import TensorFile
 from ....errors import ArgumentError, CheckpointError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 from . import Callback
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .... import _core
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 from ..sampler import SamplerParameters
 from .prefixes import Prefixes
 

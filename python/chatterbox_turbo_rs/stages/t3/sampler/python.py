@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
-from ....resources import Resources
 from . import SamplerParameters
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .... import _core
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 from . import SamplerParameters
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 from .. import check_text
 from . import EMPTY
 

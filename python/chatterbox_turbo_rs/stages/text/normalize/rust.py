@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 
 from .... import _core
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 from .. import check_text
 
 _UNICODE = int(unicodedata.unidata_version.split(".")[0])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ....checkpoint.resources import Resources
 from ....errors import CheckpointError
-from ....resources import Resources
 from .. import check_text
 from . import BASE_TOKENS, END_OF_TEXT, SPACE, vocabulary, warn_truncated
 

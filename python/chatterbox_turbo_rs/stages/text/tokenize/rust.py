@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .... import _core
-from ....resources import Resources
+from ....checkpoint.resources import Resources
 from .. import check_text
 from . import warn_truncated
 

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .... import arrays, torch_network
+from ....checkpoint.resources import Resources
+from ....constants import ENCODER_RATE
 from ....errors import AudioError, ConfigError
-from ....resources import Resources
+from ...shared import arrays, torch_network
 
 STAGE = "voice_encoder.embedding"
-RATE = 16_000
+RATE = ENCODER_RATE
 """Samples a second of the clip behind the mel spectrogram."""
 BATCH = 32
 """Partials that go through the network together, at most."""

@@ -14,7 +14,9 @@ Source: ``src/chatterbox/models/voice_encoder/melspec.py`` and ``embeds_from_wav
 ``librosa.effects.trim`` and ``librosa.stft``.
 """
 
-RATE = 16000
+from ....constants import ENCODER_RATE
+
+RATE = ENCODER_RATE
 FFT_SIZE = 400
 HOP = 160
 MELS = 40

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....dsp import check_samples, frames, hann, mel_filters, stft
+from ...shared.dsp import check_samples, frames, hann, mel_filters, stft
 from . import FFT_SIZE, HOP, MELS, RATE, TRIM_DB, TRIM_FRAME, TRIM_HOP
 
 

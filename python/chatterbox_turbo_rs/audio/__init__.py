@@ -1,0 +1,1 @@
+"""Sound files: reading, encoding, writing whole or not at all."""

@@ -1,0 +1,49 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import FileError
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` that replaces it on success; on any error nothing is left behind.
+
+    A symbolic link keeps standing and its target is replaced; a device or a pipe is refused. Raises ``FileError`` that names
+    ``path`` when the system refuses (no such directory, no permission, disk full).
+    """
+    temporary = None
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise FileError(f"{path}: expected a file name, found a directory")
+        if target.exists() and not target.is_file():
+            raise FileError(f"{path}: expected a file name, found a device or a pipe")
+        beside = (
+            target.parent / f".{secrets.token_hex(8)}.part"
+        )  # of its own, for ``path`` may already be as long as names may be
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = beside
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+        temporary = None
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except ValueError as error:
+        if "null" not in str(error):
+            raise
+        raise FileError(f"{str(path)!r}: cannot be written: {error}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()

@@ -1,0 +1,1 @@
+"""``chatterbox-turbo bench``: times, memory and the machine they were measured on."""

@@ -1,0 +1,1 @@
+"""Where a model's files are and how they are read: configuration, tensors, upstream's torch archives, packed weights."""

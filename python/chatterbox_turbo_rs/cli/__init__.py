@@ -1,0 +1,1 @@
+"""The command ``chatterbox-turbo``, one file a command."""

@@ -1,0 +1,1 @@
+"""What runs a request: the registry of stages, the pipeline, T3's loop, many texts at once."""

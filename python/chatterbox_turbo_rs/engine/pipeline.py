@@ -1,0 +1,225 @@
+"""From text and a reference clip to samples: the stages in order, on whichever side the plan says.
+
+The order, the crops and the filter are those of ``src/chatterbox/tts_turbo.py`` and ``models/s3gen/s3gen.py`` of
+resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that is the stages' work.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint.resources import Resources
+from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
+from ..plan import Plan
+from ..speech import Speech
+from ..stages.t3.sampler import SamplerParameters
+from ..voice import Voice, describe
+from . import draws, registry, token_loop
+from .observer import Callback
+
+logger = logging.getLogger(__name__)
+
+S3GEN_SECONDS = 10
+"""S3Gen sees this much of the reference clip."""
+T3_SECONDS = 15
+"""T3's prompt tokens come from this much of it."""
+NORMALS = 1 << 16
+"""Rows of random normals between two looks at the callback."""
+
+READS_CHECKPOINT = (
+    "text.tokenize",
+    "voice_encoder.embedding",
+    "s3tokenizer.mel",
+    "s3tokenizer.tokens",
+    "speaker_encoder.xvector",
+    "t3.decoder",
+    "s3gen.encoder",
+    "s3gen.flow",
+    "s3gen.vocoder",
+)
+"""Stages that are built when a model is loaded, so that a damaged checkpoint is found before anything is computed."""
+
+
+class Pipeline:
+    """The stages of one loaded model. Immutable but for stages that are built on first use; threads may share it."""
+
+    def __init__(self, resources: Resources, fingerprint: str) -> None:
+        self.resources = resources
+        self.config = resources.config
+        self.fingerprint = fingerprint
+        self._stages: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()
+
+    def stage(self, key: str, implementation: str) -> Any:
+        """The implementation of a stage, built once."""
+        with self._lock:
+            if (key, implementation) not in self._stages:
+                self._stages[key, implementation] = registry.load(key, implementation, self.resources)
+            return self._stages[key, implementation]
+
+    def build(self, plan: Plan, watermark: bool = False) -> None:
+        """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
+
+        All threads work on the networks; beside them the others are read by one thread each.
+        """
+        tokenizer, *networks = READS_CHECKPOINT
+        with ThreadPoolExecutor(2) as beside:
+            reading = {tokenizer: beside.submit(registry.load, tokenizer, plan[tokenizer], self.resources)}
+            if watermark and plan["watermark"] == "rust" and registry.missing("watermark", "rust") is None:
+                reading["watermark"] = beside.submit(registry.load, "watermark", "rust", self.resources)
+            for key in networks:
+                self.stage(key, plan[key])
+        for key, stage in reading.items():
+            if key == tokenizer or stage.exception() is None:  # what is wrong with the watermark is said when it is asked for
+                self._stages[key, plan[key]] = stage.result()
+        self._tell_cache()
+
+    def _tell_cache(self) -> None:
+        """Logs what became of the packed weights (see ``docs/cache.md``)."""
+        for event in self.resources.core.packed() if "core" in vars(self.resources) else ():
+            what = "found in the cache" if event["found"] else "packed"
+            if event["trouble"] is None:
+                logger.info("%s: %s", event["network"], what)
+            else:
+                logger.warning("%s: %s, cache: %s", event["network"], what, event["trouble"])
+
+    def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
+        """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""
+        run = Run(self, plan, callback)
+        samples = run("reference.load", source)
+        raw = samples
+        if loudness is not None:
+            samples = run("reference.loudness", samples, loudness)
+        w16, r16 = run("reference.resample", samples)
+        r24 = samples[: S3GEN_SECONDS * SAMPLE_RATE]
+
+        prompt_mel = run("s3gen.prompt_mel", r24)
+        xvector = run("speaker_encoder.xvector", run("speaker_encoder.fbank", r16))
+        s3gen_tokens = run("s3tokenizer.tokens", run("s3tokenizer.mel", r16))
+        # An odd mel count keeps its last frame; only the tokens are cut to half of it.
+        s3gen_tokens = s3gen_tokens[: len(prompt_mel) // 2]
+
+        limit = self.config["t3"]["prompt_tokens"]
+        t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * ENCODER_RATE])
+        t3_tokens = run("s3tokenizer.tokens", t3_mel[: 4 * limit])
+        embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
+        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw))
+
+    def generate(
+        self,
+        text: str,
+        voice: Voice,
+        plan: Plan,
+        parameters: SamplerParameters,
+        seed: int,
+        max_tokens: int,
+        watermark: str | None,
+        callback: Callback | None = None,
+    ) -> Speech:
+        """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
+        voice.check(self.config, self.fingerprint)
+        run = Run(self, plan, callback)
+        normalized = run("text.normalize", text)
+        text_ids = run("text.tokenize", normalized)
+        raw = self.tokens(run, voice, text_ids, parameters, seed, max_tokens)
+        return self.sound(run, voice, normalized, raw, seed, watermark)
+
+    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, seed: int, watermark: str | None) -> Speech:
+        """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
+        tokens = token_loop.keep_speech(raw, self.config["s3gen"])
+
+        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
+        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
+        mel = run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
+
+        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
+        phases = draws.phases(seed, harmonics)
+        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
+        samples = run("s3gen.vocoder", mel, phases, noise)
+        if watermark is not None:
+            samples = run("watermark", samples)
+        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, watermark is not None, normalized)
+
+    def tokens(
+        self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
+    ) -> np.ndarray:
+        """The raw tokens of the loop: inside Rust when both T3 stages are, which gives the same tokens.
+
+        There the two stages have one time, ``t3``; in the Python loop each has its own, the decoder's with what the loop itself takes.
+        """
+        decoder = self.stage("t3.decoder", run.plan["t3.decoder"])
+        prompt = (voice.speaker_embedding, voice.t3_prompt_tokens, text_ids)
+        started = time.perf_counter()
+        if run.plan["t3.decoder"] == run.plan["t3.sampler"] == "rust":
+            prefix = decoder.prefix_of(voice)
+            tokens = decoder.generate(*prompt, parameters, max_tokens, prefix=prefix, seed=seed, callback=run.callback)
+            run.timings["t3"] = time.perf_counter() - started
+            return tokens
+        sampler, sampled = self.stage("t3.sampler", run.plan["t3.sampler"]), 0.0
+
+        def sample(*arguments: Any) -> int | None:
+            nonlocal sampled
+            begun = time.perf_counter()
+            token = sampler(*arguments)
+            sampled += time.perf_counter() - begun
+            return token
+
+        def uniform(step: int) -> float:
+            return float(draws.uniforms(seed, draws.T3, step, 1)[0])
+
+        tokens = token_loop.generate(decoder, sample, *prompt, parameters, uniform, max_tokens, run.callback)
+        run.timings["t3.decoder"] = time.perf_counter() - started - sampled
+        run.timings["t3.sampler"] = sampled
+        return tokens
+
+
+class Run:
+    """One request: calls stages by key, keeps their times, hands the callback to those that take one."""
+
+    def __init__(self, pipeline: Pipeline, plan: Plan, callback: Callback | None) -> None:
+        self.pipeline = pipeline
+        self.plan = plan
+        self.callback = callback
+        self.timings: dict[str, float] = {}
+
+    def __call__(self, key: str, *arguments: Any) -> Any:
+        stage = self.pipeline.stage(key, self.plan[key])
+        more = {}
+        if self.callback is not None:
+            self.callback(key, 0, 1)
+            if _takes_callback(stage):
+                more["callback"] = self.callback
+        started = time.perf_counter()
+        result = stage(*arguments, **more)
+        self.timings[key] = self.timings.get(key, 0.0) + time.perf_counter() - started
+        if self.callback is not None:
+            self.callback(key, 1, 1)
+        return result
+
+    def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
+        """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
+        from .. import _core
+
+        started = time.perf_counter()
+        values = np.empty((rows, cols), np.float32)
+        for start in range(0, rows, NORMALS):
+            if self.callback is not None:
+                self.callback(key, 0, 1)
+            block = values[start : start + NORMALS]
+            block[:] = _core.draws_normals(seed, stream, start, len(block), cols)
+        self.timings["draws"] = self.timings.get("draws", 0.0) + time.perf_counter() - started
+        return values
+
+
+def _takes_callback(stage: Any) -> bool:
+    try:
+        return "callback" in inspect.signature(stage).parameters
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,59 @@
+"""The token loop over any `t3.decoder` and `t3.sampler`, and the filter after it.
+
+``generate`` returns the tokens as upstream does; ``keep_speech`` makes of them what S3Gen is given.
+
+Source: ``inference_turbo`` of ``src/chatterbox/models/t3/t3.py`` and ``generate`` of ``src/chatterbox/tts_turbo.py`` of
+resemble-ai/chatterbox at 5de7a54; ``stages/t3/generate.rs`` is the same loop in Rust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..stages.t3.decoder import Callback, Decoder
+from ..stages.t3.sampler import SamplerParameters
+
+SILENCE_TOKENS = 3  # copies of S3Gen's silence token that end every utterance
+
+
+def generate(
+    decoder: Decoder,
+    sampler: Callable[..., int | None],
+    speaker_embedding: np.ndarray,
+    prompt_tokens: np.ndarray,
+    text_ids: np.ndarray,
+    parameters: SamplerParameters,
+    uniforms: Callable[[int], float],
+    max_tokens: int,
+    callback: Callback | None = None,
+) -> np.ndarray:
+    """Tokens of one utterance, int64 [n], n at most 1 + ``max_tokens``; ``uniforms(step)`` is the number a step draws with.
+
+    The first token comes from the prefill, with the start token alone as history, and is never compared with the stop token.
+    Then at most ``max_tokens`` steps follow, each with all generated tokens as history. A step that samples the stop token
+    ends the loop, as does a row of -inf alone (which adds no token). A stop token at the end is taken off.
+
+    ``callback("t3", tokens so far, 1 + max_tokens)`` is called after every token; what it raises stops the loop.
+    """
+    session = decoder.start(speaker_embedding, prompt_tokens, text_ids, max_tokens)
+    tokens: list[int] = []
+    logits, history = session.prefill(callback), [decoder.start_token]
+    while (token := sampler(logits, np.array(history, np.int64), parameters, uniforms(len(tokens)))) is not None:
+        tokens.append(token)
+        if callback:
+            callback("t3", len(tokens), 1 + max_tokens)
+        if len(tokens) > max_tokens or (len(tokens) > 1 and token == decoder.stop_token):
+            break
+        logits, history = session.step(token), tokens
+    if tokens and tokens[-1] == decoder.stop_token:
+        tokens.pop()
+    return np.array(tokens, np.int64)
+
+
+def keep_speech(tokens: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """The tokens that S3Gen knows (no start, no stop), then three silences: int64 [n + 3]. ``config`` is section ``s3gen``."""
+    known = tokens[(tokens >= 0) & (tokens < config["vocab"])]
+    return np.concatenate([known, np.full(SILENCE_TOKENS, config["silence_token"], np.int64)])

@@ -1,0 +1,1 @@
+"""What the stages share: checks of arrays, signal processing, PyTorch modules from upstream's tensors."""
