@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -59,6 +59,12 @@ parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checkl
 	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
 	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 
+parity-turbo: build $(REFERENCE)/bin/python ## the same on the published weights of Turbo, which it downloads (3 GB)
+	mkdir -p $(BUILD)/real-weights
+	$(TORCH) -m chatterbox_turbo_rs parity --model turbo --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) $(PARITY_OPTIONS) \
+	  --json $(BUILD)/real-weights/parity.json --markdown $(BUILD)/real-weights/parity.md --html $(BUILD)/real-weights/parity.html
+
 $(REFERENCE)/bin/python:
 	PYTHON=$(PYTHON) tools/reference_env.sh $(REFERENCE)
 
@@ -83,11 +89,12 @@ profile: setup $(FULL)/config.json ## what each stage spends its time on; needs 
 readme-table: build ## check that the README's table is that of the last make parity-official
 	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md
 
-lint: setup ## formatting, clippy, ruff, type checks, stubs
+lint: setup ## formatting, clippy, ruff, type checks, stubs, workflows
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -q -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor -q --offline .github/workflows
 	$(MAKE) build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest chatterbox_turbo_rs._core --concise --allowlist tools/stubtest-allowlist.txt --ignore-unused-allowlist

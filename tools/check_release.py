@@ -33,7 +33,7 @@ def faults(names: Iterable[str], tag: str, changes: str) -> list[str]:
             found.append(f"{kind}: expected one file of version {tag[1:]}, found {len(fitting)}")
         left = [name for name in left if name not in fitting]
     found += [f"{name}: not expected in release {tag}" for name in left]
-    if not re.search(rf"^## {re.escape(tag[1:])}(?! \(unreleased)", changes, re.MULTILINE):
+    if not re.search(rf"^## {re.escape(tag[1:])}(?![\d.]| \(unreleased)", changes, re.MULTILINE):
         found.append(f"CHANGELOG.md: expected a section '## {tag[1:]}' that is not said to be unreleased")
     return found
 

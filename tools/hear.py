@@ -17,6 +17,7 @@ from pathlib import Path
 from chatterbox_turbo_rs import ChatterboxTurbo
 
 MOST_WRONG = 0.1
+MAX_TOKENS = 300  # 12 s: no sentence takes half as long
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog near the river bank.",
     "She opened the window because the room had become far too warm.",
@@ -65,7 +66,9 @@ def report(model: str, heard: Sequence[tuple[str, float, str | None]]) -> tuple[
     share = wrong / total
     listened = any(text is not None for _, _, text in heard)
     verdict = f"{wrong} of {total} words wrong ({share:.1%}; at most {MOST_WRONG:.0%})." if listened else "Nobody listened."
-    return "\n".join([f"# {model}: ten sentences, heard by a recogniser", "", verdict, "", *lines, ""]), share if listened else 0.0
+    return "\n".join(
+        [f"# {model}: ten sentences, heard by a recogniser", "", verdict, "", *lines, ""]
+    ), share if listened else 0.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     heard = []
     for number, sentence in enumerate(SENTENCES, 1):
         path = options.out / f"{number:02}.wav"
-        speech = tts.generate(sentence, voice=options.voice, seed=number)
+        speech = tts.generate(sentence, voice=options.voice, seed=number, max_tokens=MAX_TOKENS)
         speech.save(path)
         heard.append((sentence, len(speech.samples) / speech.sample_rate, transcribe(path) if transcribe else None))
     text, share = report(options.model, heard)
