@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +11,9 @@ CLIPS := short stereo long
 TORCH_TESTS ?= tests
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
+PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+LOWEST ?= $(firstword $(PYTHONS))
+export UV_CACHE_DIR ?= $(abspath $(BUILD))/uv
 PYTEST ?= $(BIN)/python -m pytest -q
 # An environment with PyTorch: the official package's, which has what this package needs as well.
 TORCH := PYTHONPATH=python $(REFERENCE)/bin/python -W ignore
@@ -56,6 +59,12 @@ parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checkl
 	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
 	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 
+parity-turbo: build $(REFERENCE)/bin/python ## the same on the published weights of Turbo, which it downloads (3 GB)
+	mkdir -p $(BUILD)/real-weights
+	$(TORCH) -m chatterbox_turbo_rs parity --model turbo --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) $(PARITY_OPTIONS) \
+	  --json $(BUILD)/real-weights/parity.json --markdown $(BUILD)/real-weights/parity.md --html $(BUILD)/real-weights/parity.html
+
 $(REFERENCE)/bin/python:
 	PYTHON=$(PYTHON) tools/reference_env.sh $(REFERENCE)
 
@@ -80,11 +89,12 @@ profile: setup $(FULL)/config.json ## what each stage spends its time on; needs 
 readme-table: build ## check that the README's table is that of the last make parity-official
 	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md
 
-lint: setup ## formatting, clippy, ruff, type checks, stubs
+lint: setup ## formatting, clippy, ruff, type checks, stubs, workflows
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -q -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor -q --offline .github/workflows
 	$(MAKE) build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest chatterbox_turbo_rs._core --concise --allowlist tools/stubtest-allowlist.txt --ignore-unused-allowlist
@@ -93,7 +103,21 @@ wheel: setup ## build the wheel into dist/
 	$(BIN)/maturin build --release --quiet --out dist
 
 check-wheel: wheel ## install the wheel into an empty environment and use it there
+	$(BIN)/uvx -q twine check --strict dist/*.whl
 	PYTHON=$(PYTHON) tools/check_wheel.sh dist
+
+check-wheel-pythons: wheel ## speak with the wheel on every Python that pyproject.toml names and this machine has
+	UV=$(BIN)/uv tools/check_pythons.sh dist $(BUILD)/pythons $(PYTHONS)
+
+check-wheel-lowest: wheel ## test the wheel with the oldest packages that pyproject.toml allows
+	UV=$(BIN)/uv tools/check_lowest.sh dist $(BUILD)/pythons $(LOWEST)
+
+sdist: setup ## build the source distribution into dist/
+	$(BIN)/maturin sdist --quiet --out dist
+
+check-sdist: sdist ## install the source distribution into an empty environment and speak there
+	$(BIN)/uvx -q twine check --strict dist/*.tar.gz
+	PYTHON=$(PYTHON) CARGO_TARGET_DIR=$(abspath $(or $(CARGO_TARGET_DIR),target)) tools/check_sdist.sh dist
 
 wheel-cuda: setup $(BUILD)/cuda/.ready ## build the Linux wheel with CUDA code into dist-cuda/; no GPU is needed
 	tools/cuda/build_wheel.sh $(BUILD)/cuda $(BIN)/maturin dist-cuda $(WHEEL_OPTIONS)

@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import re
-import resource
 import signal
 import stat
 import subprocess
@@ -105,6 +104,8 @@ def wrong_place(tmp_path: Path, kind: str) -> Path:
         (tmp_path / "file").touch()
         path = tmp_path / "file" / "a.wav"
     elif kind == "a pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system keeps no pipes in directories")
         os.mkfifo(path)
     elif kind == "a name too long":
         path = tmp_path / ("n" * 300 + ".wav")
@@ -135,6 +136,8 @@ def test_places_that_cannot_be_written(tmp_path: Path, writer: Any, kind: str, s
 @pytest.fixture
 def foreign() -> Iterator[Path]:
     """A directory with one file, neither of which this process may change."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("directories of this system can be written to whatever their mode")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "a.wav").write_text("old")
@@ -160,6 +163,7 @@ def test_no_permission(foreign: Path, speech: Speech, name: str) -> None:
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_limit_of_the_file_size_in_the_middle(tmp_path: Path, writer: Any, old: str | None) -> None:
     """The system itself stops the writing half way (as a full disk does)."""
+    resource = pytest.importorskip("resource", reason="this system limits no file's size")
     path = tmp_path / "a.wav"
     if old is not None:
         path.write_text(old)
