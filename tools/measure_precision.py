@@ -50,7 +50,7 @@ def main() -> None:
     if options.logits:
         write_logits(options.checkpoint, options.steps, options.logits)
         return
-    from chatterbox_turbo_rs.bench.command import describe
+    from chatterbox_turbo_rs.bench.machine import describe
     from chatterbox_turbo_rs.bench.machine import machine
 
     print(f"{options.threads} threads, {describe(machine())}")
