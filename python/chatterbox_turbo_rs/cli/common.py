@@ -90,7 +90,9 @@ def report_file(kind: str) -> Decorator:
     return click.option(f"--{kind}", f"{kind}_file", type=FILE, metavar="FILE", callback=_report, help=text)
 
 
-revision = click.option("--revision", metavar="NAME", show_default="the pinned one", help="A commit, branch or tag of a model on the hub.")
+revision = click.option(
+    "--revision", metavar="NAME", show_default="the pinned one", help="A commit, branch or tag of a model on the hub."
+)
 device = device_option("auto", "auto, cpu, cuda, cuda:1 or metal.")
 precision = click.option(
     "--precision",
@@ -99,7 +101,11 @@ precision = click.option(
     help="f32 is the parity contract, int8 T3's weights, bf16 S3Gen's products.",
 )
 backends = click.option(
-    "--backends", metavar="SPEC", callback=_backends, show_default="$CHATTERBOX_BACKENDS or auto", help="Which side runs each stage, such as auto,t3=rust,text=python."
+    "--backends",
+    metavar="SPEC",
+    callback=_backends,
+    show_default="$CHATTERBOX_BACKENDS or auto",
+    help="Which side runs each stage, such as auto,t3=rust,text=python.",
 )
 loudness = _choice("--loudness", LOUDNESS, "How a reference clip is brought to its level.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
@@ -125,7 +131,11 @@ def speaking_options(seed: int | None = None, max_tokens: int = MAX_TOKENS) -> D
             "--voice", type=FILE, show_default="the model's own", help="A reference clip of more than 5 s, or a voice file."
         ),
         click.option(
-            "--seed", type=int, default=seed, show_default=seed is not None or "a random one", help="The same seed, the same sound."
+            "--seed",
+            type=int,
+            default=seed,
+            show_default=seed is not None or "a random one",
+            help="The same seed, the same sound.",
         ),
         click.option("--temperature", default=0.8, help="Above 1 more varied, below 1 more even."),
         click.option("--top-p", default=0.95, help="Draw among the likeliest tokens that together have this probability."),

@@ -16,7 +16,7 @@ from ..progress import on_terminal
 from . import streams
 from .common import FILE, device_option, model_option, report_file, revision
 
-PARTIES = ("official", "python", "rust")
+PARTIES: tuple[str, ...] = ("official", "python", "rust")
 MODES = {"isolated": ("isolated",), "chained": ("chained",), "both": ("isolated", "chained")}
 
 
@@ -26,9 +26,21 @@ MODES = {"isolated": ("isolated",), "chained": ("chained",), "both": ("isolated"
 @click.option("--parties", metavar="LIST", show_default="all that can run here", help="Two or three of official,python,rust.")
 @click.option("--against", type=click.Choice(PARTIES), help="Only the comparisons with this reference.")
 @click.option("--official-python", type=FILE, metavar="PATH", help="The Python of an environment with chatterbox-tts.")
-@click.option("--mode", type=click.Choice(list(MODES)), default="both", help="Each stage on the reference's inputs, on its own side's, or both.")
+@click.option(
+    "--mode",
+    type=click.Choice(list(MODES)),
+    default="both",
+    help="Each stage on the reference's inputs, on its own side's, or both.",
+)
 @device_option("cpu", "cpu, cuda or metal, for the Rust side.")
-@click.option("--clip", "clips", type=FILE, multiple=True, show_default="the packaged one", help="A reference clip of more than 5.1 s; may be repeated.")
+@click.option(
+    "--clip",
+    "clips",
+    type=FILE,
+    multiple=True,
+    show_default="the packaged one",
+    help="A reference clip of more than 5.1 s; may be repeated.",
+)
 @click.option("--thorough", is_flag=True, help="More and longer texts, every clip whole.")
 @click.option("--stages", metavar="LIST", show_default="all", help="Only the rows of these stages, such as t3,s3gen.flow.")
 @click.option("--taps", metavar="STAGE", help="Compare the intermediates of a network stage and name the first that is off.")
