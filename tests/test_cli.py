@@ -8,15 +8,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import soundfile
 
+import chatterbox_turbo_rs
 from chatterbox_turbo_rs import Voice
-from chatterbox_turbo_rs.cli.main import main
+from chatterbox_turbo_rs.checkpoint import locate
+from chatterbox_turbo_rs.cli.main import SETTINGS, commands, main
 from chatterbox_turbo_rs.engine import registry
+from chatterbox_turbo_rs.errors import DownloadError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--max-tokens", "4", "--seed", "1"]
@@ -93,7 +98,7 @@ def test_the_options_reach_the_model(command):
 
 @pytest.mark.parametrize(
     ("stdin", "spoken"),
-    [(b"hello\n", "Hello."), ("grüße …\n".encode(), "Grüße,"), (b"", "You need to add some text for me to talk.")],
+    [(b"hello\n", "Hello."), (b"\xef\xbb\xbfhello\n", "Hello."), ("grüße …\n".encode(), "Grüße,"), (b"", "You need to add some text for me to talk.")],
 )
 def test_text_from_standard_input(command, monkeypatch, stdin, spoken):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "ascii"))
@@ -280,6 +285,7 @@ def test_a_text_that_is_too_long_is_one_line_on_stderr(command):
 def test_help_and_the_module(command):
     code, out, _ = command("--help")
     assert code == 0 and all(name in out for name in ("demo", "say", "voice", "info", "download", "watermark"))
+    assert "_CHATTERBOX_TURBO_COMPLETE=bash_source" in out
     result = subprocess.run(
         [sys.executable, "-m", "chatterbox_turbo_rs", "info", "--json"], capture_output=True, check=False, cwd=ROOT
     )
@@ -289,3 +295,106 @@ def test_help_and_the_module(command):
 def test_download_without_a_network_is_one_line(command, monkeypatch, tmp_path):
     result = process("download", "turbo", env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)})
     refused((result.returncode, result.stdout, result.stderr), 1, "ResembleAI/chatterbox-turbo")
+
+
+def test_version(command):
+    code, out, err = command("--version")
+    assert (code, err) == (0, "") and out == f"chatterbox-turbo {chatterbox_turbo_rs.__version__}\n"
+
+
+WITHOUT_A_DEFAULT = {"texts", "against", "official_python", "taps", "base_tokenizer", "work"}
+WITHOUT_A_DEFAULT |= {"json_file", "markdown_file", "html_file"}
+
+
+def every(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with its path."""
+    yield path, group
+    if isinstance(group, click.Group):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            yield from every(group.get_command(context, name), (*path, name))
+
+
+def test_every_command_has_help_and_shows_its_defaults(command):
+    found = dict(every(commands))
+    assert {("voice", "prepare"), ("watermark", "detect"), ("cache", "clear"), ("bench",)} <= set(found)
+    for path, one in found.items():
+        for flag in ("-h", "--help"):
+            code, out, err = command(*path, flag)
+            assert (code, err) == (0, "") and out.startswith(f"Usage: chatterbox-turbo {' '.join(path)}".rstrip()), path
+        context = click.Context(one, info_name=path[-1] if path else None, **SETTINGS)
+        for option in one.params:
+            if not isinstance(option, click.Option):
+                continue
+            _, text = option.get_help_record(context)
+            assert option.help and option.help.endswith("."), (path, option.name)
+            nothing = option.is_flag or option.required or option.name in WITHOUT_A_DEFAULT
+            assert ("[default: " in text) != nothing, (path, text)
+            if (default := option.to_info_dict()["default"]) is not None and not nothing:
+                assert str(default) in text, (path, text)
+
+
+def test_the_seed_of_demo_is_that_of_its_help(command):
+    _, out, _ = command("demo", "--help")
+    (seed,) = re.findall(r"--seed.*?\[default: (\d+)\]", out, re.DOTALL)
+    _, out, _ = command("demo", "--json", "--max-tokens", "4")
+    assert json.loads(out)["seed"] == int(seed)
+
+
+def test_completion_by_the_shell():
+    def complete(**environment: str) -> list[str]:
+        done = process(env=os.environ | {"_CHATTERBOX_TURBO_COMPLETE": "bash_complete", "COMP_CWORD": "1"} | environment)
+        assert done.returncode == 0 and done.stderr == ""
+        return done.stdout.splitlines()
+
+    assert any("complete -o" in line and "chatterbox-turbo" in line for line in complete(_CHATTERBOX_TURBO_COMPLETE="bash_source"))
+    assert complete(COMP_WORDS="chatterbox-turbo wa") == ["plain,watermark"]
+    assert complete(COMP_WORDS="chatterbox-turbo say --prec", COMP_CWORD="2") == ["plain,--precision"]
+    assert complete(COMP_WORDS="chatterbox-turbo say --model n", COMP_CWORD="3") == ["plain,nano"]
+    assert complete(COMP_WORDS="chatterbox-turbo say --voice x", COMP_CWORD="3") == ["file,x"]
+
+
+def test_help_loads_the_command_that_is_asked_for_alone():
+    heavy = "{'torch', 'scipy', 'soundfile', 'soxr', 'tokenizers', 'huggingface_hub', 'tqdm'}"
+    program = (
+        "import sys\nfrom chatterbox_turbo_rs.cli.main import COMMANDS, main\n"
+        "def loaded(): return {n for n in COMMANDS if f'chatterbox_turbo_rs.cli.{n}' in sys.modules}\n"
+        "assert main(['--version']) == 0 and not loaded()\n"
+        "assert main(['cache', '--help']) == 0 and loaded() == {'cache'}\n"
+        f"assert main(['--help']) == 0 and not set(sys.modules) & {heavy}, set(sys.modules) & {heavy}"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["say", "Hi."], ["voice", "prepare", "x.wav", "-o", "x.pt"], ["bench"], ["parity"]], ids=lambda found: found[0]
+)
+def test_a_revision_of_a_model(command, monkeypatch, arguments):
+    refused(command(*arguments, "--model", "demo", "--revision", "v2"), 2, "revision: only models from the hub", "'v2'")
+    asked = []
+
+    def download(model: str, revision: str | None = None, progress: bool = True) -> None:
+        asked.append((model, revision))
+        raise DownloadError(f"{model} at {revision}")
+
+    monkeypatch.setattr(locate, "download", download)
+    refused(command(*arguments, "--model", "nano", "--revision", "v2"), 1, "nano at v2")
+    assert asked == [("nano", "v2")]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ZeroDivisionError("by zero"), r"a defect, please report it: ZeroDivisionError: by zero \(.*test_cli\.py:\d+\)"),
+        (MemoryError(), "out of memory"),
+        (OSError(28, "No space left on device"), r"\[Errno 28\] No space left on device"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line(command, monkeypatch, error, line):
+    def resolve() -> None:
+        raise error
+
+    monkeypatch.setattr(registry, "resolve", resolve)
+    code, out, err = command("info")
+    assert (code, out) == (1, "") and re.fullmatch(f"chatterbox-turbo: {line}\n", err), err

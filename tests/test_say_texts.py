@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs import ChatterboxTurbo, Speech
 from chatterbox_turbo_rs.cli.main import main
 
 SHORT = ["--model", "demo", "--max-tokens", "6", "--seed", "4"]
@@ -101,6 +102,38 @@ def test_a_line_is_written_as_soon_as_it_is_spoken(say, monkeypatch, tmp_path):
     code, _, err = say("--texts", "lines.txt", "-o", "out", "--batch", "1", *SHORT)
     assert code == 1 and "004.wav" in err and err.count("\n") == 1
     assert sorted(os.listdir(tmp_path / "out")) == ["001.wav", "003.wav", "004.wav"]
+
+
+def test_the_sound_of_a_line_is_not_kept(say, monkeypatch, tmp_path):
+    (tmp_path / "book.txt").write_text("Hello.\n" * 12)
+    spoken: list[weakref.ref] = []
+    most = 0
+    usual = Speech.save
+
+    def save(speech: Speech, path: object) -> object:
+        nonlocal most
+        spoken.append(weakref.ref(speech))
+        most = max(most, sum(found() is not None for found in spoken))
+        return usual(speech, path)
+
+    monkeypatch.setattr(Speech, "save", save)
+    assert say("--texts", "book.txt", "-o", "out", "--batch", "2", "--json", *SHORT)[0] == 0
+    assert len(spoken) == 12 and most <= 3
+
+
+def test_a_line_is_said_when_its_file_is_there(say, monkeypatch, capsys):
+    """Not at the end: who waits for a book sees where it is, and what was made before an interruption."""
+    seen: list[list[str]] = []
+    usual = Speech.save
+
+    def save(speech: Speech, path: object) -> object:
+        seen.append(capsys.readouterr().out.splitlines())
+        return usual(speech, path)
+
+    monkeypatch.setattr(Speech, "save", save)
+    code, out, _ = say("--texts", "lines.txt", "-o", "out", "--batch", "1", *SHORT)
+    assert code == 0 and [len(lines) for lines in seen] == [0, 1, 1] and len(out.splitlines()) == 2
+    assert seen[1][0].startswith(f"out{os.sep}001.wav: ")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..errors import ArgumentError, AudioError
 from . import streams
 from .common import FILE, as_json, backends
 
@@ -29,7 +30,10 @@ def detect(file: Path, backends: str | None, as_json: bool) -> int:
     samples, rate = read(file)
     resources: Any = None
     stage = registry.load("watermark", registry.resolve(backends)["watermark"], resources)
-    score = float(stage.detect(samples, rate))
+    try:
+        score = float(stage.detect(samples, rate))
+    except ArgumentError as error:  # what is wrong with the file's samples is no wrong use
+        raise AudioError(f"{file}: {error}") from None
     found = score >= 0.5
     if as_json:
         streams.out(json.dumps({"file": str(file), "score": score, "watermarked": found}))
