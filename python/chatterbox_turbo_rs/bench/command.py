@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace, bar: Any) -> int:
     """Measures and prints; returns 0."""
     from .. import _core
-    from ..model import MOST_ROWS
+    from ..options import MOST_ROWS
     from . import measure
     from .machine import machine
 
