@@ -215,7 +215,16 @@ def test_a_seed_that_stops_too_soon_is_replaced(monkeypatch):
 
 
 def test_a_run_that_stops_too_soon_is_not_measured(monkeypatch):
-    job = {"model": "demo", "revision": None, "device": "auto", "precision": "auto", "backends": None, "clip": None, "repeat": 1, "seconds": 0.4}
+    job = {
+        "model": "demo",
+        "revision": None,
+        "device": "auto",
+        "precision": "auto",
+        "backends": None,
+        "clip": None,
+        "repeat": 1,
+        "seconds": 0.4,
+    }
     monkeypatch.setattr(measure, "tokens_of", lambda seconds: 8)
     speak = measure.ChatterboxTurbo.generate
     shorter = lambda tts, text, **options: speak(tts, text, **{**options, "max_tokens": 5})  # noqa: E731

@@ -70,8 +70,9 @@ def test_demo_without_arguments_speaks(command, tmp_path):
 def test_say_as_json(command, tmp_path, clip):
     arguments = ["say", "hello [laugh]", "--model", "demo", "-o", "x.flac", "--voice", clip, "--json", *SHORT]
     code, out, err = command(*arguments, "--backends", "rust,text=python", "--watermark", "none")
-    assert code == 0 and err == ""
+    assert code == 0 and re.fullmatch(r"chatterbox-turbo: the speech \(0\.3 s\): cut off at max_tokens=4 before [^\n]*\n", err)
     done = json.loads(out)
+    assert done["finish_reason"] == "length"
     assert (done["output"], done["seed"], done["text"], done["watermarked"]) == ("x.flac", 1, "Hello [laugh].", False)
     assert done["plan"]["text.tokenize"] == "python" and done["plan"]["t3.decoder"] == "rust"
     assert {"voice_encoder.embedding", "reference.load"}.isdisjoint(done["timings"]) and done["timings"]["t3"] > 0
@@ -98,7 +99,12 @@ def test_the_options_reach_the_model(command):
 
 @pytest.mark.parametrize(
     ("stdin", "spoken"),
-    [(b"hello\n", "Hello."), (b"\xef\xbb\xbfhello\n", "Hello."), ("grüße …\n".encode(), "Grüße,"), (b"", "You need to add some text for me to talk.")],
+    [
+        (b"hello\n", "Hello."),
+        (b"\xef\xbb\xbfhello\n", "Hello."),
+        ("grüße …\n".encode(), "Grüße,"),
+        (b"", "You need to add some text for me to talk."),
+    ],
 )
 def test_text_from_standard_input(command, monkeypatch, stdin, spoken):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "ascii"))
@@ -338,7 +344,8 @@ def test_the_seed_of_demo_is_that_of_its_help(command):
     _, out, _ = command("demo", "--help")
     (seed,) = re.findall(r"--seed.*?\[default: (\d+)\]", out, re.DOTALL)
     _, out, _ = command("demo", "--json", "--max-tokens", "4")
-    assert json.loads(out)["seed"] == int(seed)
+    done = json.loads(out)
+    assert done["seed"] == int(seed) and done["finish_reason"] == "length"
 
 
 def test_completion_by_the_shell():
@@ -347,7 +354,9 @@ def test_completion_by_the_shell():
         assert done.returncode == 0 and done.stderr == ""
         return done.stdout.splitlines()
 
-    assert any("complete -o" in line and "chatterbox-turbo" in line for line in complete(_CHATTERBOX_TURBO_COMPLETE="bash_source"))
+    assert any(
+        "complete -o" in line and "chatterbox-turbo" in line for line in complete(_CHATTERBOX_TURBO_COMPLETE="bash_source")
+    )
     assert complete(COMP_WORDS="chatterbox-turbo wa") == ["plain,watermark"]
     assert complete(COMP_WORDS="chatterbox-turbo say --prec", COMP_CWORD="2") == ["plain,--precision"]
     assert complete(COMP_WORDS="chatterbox-turbo say --model n", COMP_CWORD="3") == ["plain,nano"]
@@ -398,3 +407,10 @@ def test_what_nobody_foresaw_is_one_line(command, monkeypatch, error, line):
     monkeypatch.setattr(registry, "resolve", resolve)
     code, out, err = command("info")
     assert (code, out) == (1, "") and re.fullmatch(f"chatterbox-turbo: {line}\n", err), err
+
+
+@pytest.mark.parametrize("option", ["--seed=-1", "--top-p=-1", "--max-tokens=0", "--temperature=nan"])
+def test_values_out_of_range_are_refused_before_a_model_is_loaded(command, option):
+    (Path.cwd() / "lines.txt").write_text("Hello.")
+    refused(command("say", "Hello.", "--model", "/nowhere", option), 2, option[2:5])
+    refused(command("say", "--texts", "lines.txt", "--model", "/nowhere", option), 2, option[2:5])

@@ -36,9 +36,11 @@ def say(capsys, monkeypatch, tmp_path):
 
 def test_every_line_becomes_the_file_of_its_number(say, tmp_path):
     code, out, err = say("--texts", "lines.txt", "-o", "out", *SHORT)
-    assert code == 0 and err == ""
+    assert code == 0
+    assert err == "chatterbox-turbo: lines.txt: cut off at max_tokens=6 before the text was over: lines 1, 3, 4\n"
     assert sorted(os.listdir(tmp_path / "out")) == ["001.wav", "003.wav", "004.wav"]
     *files, last = out.splitlines()
+    files.sort()  # they are said in the order in which they were finished
     assert [line.split(":")[0] for line in files] == ["out/001.wav", "out/003.wav", "out/004.wav"]
     assert [line.rpartition(" ")[2] for line in files] == ["4", "5", "6"]
     assert re.fullmatch(r"out: 3 of 3 texts, \d\.\d\d s of sound in .* s, real-time factor .*", last)
@@ -52,7 +54,7 @@ def test_standard_input_json_and_an_existing_directory(say, monkeypatch, tmp_pat
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"One.\nTwo.\n"), "ascii"))
     (tmp_path / "speech").mkdir()
     code, out, err = say("--texts", "-", "--json", "--batch", "1", "--watermark", "none", *SHORT)
-    assert code == 0 and err == ""
+    assert code == 0 and err.startswith("chatterbox-turbo: -: cut off") and err.count("\n") == 1
     done = json.loads(out)
     assert done["output"] == "speech" and done["real_time_factor"] > 0 and done["load_seconds"] > 0
     assert done["precision"] == ChatterboxTurbo.from_pretrained("demo").precision != "auto"
@@ -60,6 +62,7 @@ def test_standard_input_json_and_an_existing_directory(say, monkeypatch, tmp_pat
         (1, "One.", 4, False),
         (2, "Two.", 5, False),
     ]
+    assert [text["finish_reason"] for text in done["texts"]] == ["length", "length"]
     for text in done["texts"]:
         assert soundfile.info(text["output"]).duration == text["seconds"] == text["tokens"] / 25
         assert text["timings"]["t3"] > 0
@@ -80,7 +83,8 @@ def test_errors_of_lines_are_said_at_the_end(say, monkeypatch, tmp_path):
     fails_at("morning", monkeypatch)
     code, out, err = say("--texts", "lines.txt", "-o", "out", *SHORT)
     assert code == 1 and out.splitlines()[-1].startswith("out: 2 of 3 texts, ")
-    assert re.fullmatch(r"chatterbox-turbo: lines\.txt: line 3: text: [^\n]*U\+DCFF[^\n]*\n", err)
+    cut, failed = err.splitlines(keepends=True)
+    assert cut.endswith("lines 1, 4\n") and re.fullmatch(r"chatterbox-turbo: lines\.txt: line 3: text: [^\n]*U\+DCFF[^\n]*\n", failed)
     assert sorted(os.listdir(tmp_path / "out")) == ["001.wav", "004.wav"]
     code, out, _ = say("--texts", "lines.txt", "-o", "out", "--json", *SHORT)
     entry = json.loads(out)["texts"][1]

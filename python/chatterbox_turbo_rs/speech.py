@@ -70,6 +70,10 @@ class Speech:
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
 
+    def wav_bytes(self) -> bytes:
+        """A whole WAV file, 16 bit mono."""
+        return encode(self.samples, self.sample_rate, "WAV")
+
     def _repr_html_(self) -> str:
         audio = base64.b64encode(encode(self.samples, self.sample_rate, "WAV")).decode("ascii")
         return f'<audio controls src="data:audio/wav;base64,{audio}"></audio><br><code>{html.escape(repr(self))}</code>'

@@ -47,7 +47,7 @@ def command(seconds: str, threads: str, repeat: str, batch: str, clip: Path | No
     from .. import _core
     from ..bench import measure
     from ..bench.machine import machine
-    from ..model import MOST_ROWS
+    from ..options import MOST_ROWS
 
     lengths = numbers("--seconds", seconds, float, measure.SHORTEST, measure.LONGEST)
     counts = numbers("--threads", threads, int, 1, MOST_THREADS)

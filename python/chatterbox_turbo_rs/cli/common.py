@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, BackendError, FileError
-from ..model import LOUDNESS, MAX_TOKENS, PRECISIONS, WATERMARK
+from ..options import LOUDNESS, PRECISIONS, WATERMARK, GenerationOptions
 from ..plan import parse
 from ..progress import on_terminal
 
@@ -42,8 +42,8 @@ def _backends(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 def _device(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"auto|(cpu|cuda|metal)(:\d+)?", value):
-        raise ArgumentError(f"device: expected auto, cpu, cuda, cuda:1 or metal, got {value!r}")
+    if not re.fullmatch(r"auto|(cpu|cuda|metal|mps)(:\d+)?", value):
+        raise ArgumentError(f"device: expected auto, cpu, cuda, cuda:1, metal or mps, got {value!r}")
     return value
 
 
@@ -124,7 +124,7 @@ model_options = stacked(
 SPEAKING = ("voice", "seed", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "loudness", "watermark")
 
 
-def speaking_options(seed: int | None = None, max_tokens: int = MAX_TOKENS) -> Decorator:
+def speaking_options(seed: int | None = None, max_tokens: int = GenerationOptions.max_tokens) -> Decorator:
     """The arguments of ``generate``."""
     return stacked(
         click.option(
@@ -137,10 +137,22 @@ def speaking_options(seed: int | None = None, max_tokens: int = MAX_TOKENS) -> D
             show_default=seed is not None or "a random one",
             help="The same seed, the same sound.",
         ),
-        click.option("--temperature", default=0.8, help="Above 1 more varied, below 1 more even."),
-        click.option("--top-p", default=0.95, help="Draw among the likeliest tokens that together have this probability."),
-        click.option("--top-k", default=1000, help="Draw among so many of the likeliest tokens."),
-        click.option("--repetition-penalty", default=1.2, help="Above 1, tokens that were spoken become less likely."),
+        click.option(
+            "--temperature",
+            default=GenerationOptions.temperature,
+            help="Above 1 more varied, below 1 more even; 0 and below mean 1.",
+        ),
+        click.option(
+            "--top-p",
+            default=GenerationOptions.top_p,
+            help="Draw among the likeliest tokens that together have this probability.",
+        ),
+        click.option("--top-k", default=GenerationOptions.top_k, help="Draw among so many of the likeliest tokens."),
+        click.option(
+            "--repetition-penalty",
+            default=GenerationOptions.repetition_penalty,
+            help="Above 1, tokens that were spoken become less likely.",
+        ),
         click.option("--max-tokens", default=max_tokens, help="Speech is cut here, at 25 tokens a second."),
         loudness,
         _choice("--watermark", WATERMARK, "The mark that is put into the sound."),
@@ -151,6 +163,13 @@ def speaking_options(seed: int | None = None, max_tokens: int = MAX_TOKENS) -> D
 def some(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
     """The ``values`` that are called ``names``."""
     return {name: values[name] for name in names}
+
+
+def speaking(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``generate`` that ``speaking_options`` stand for, checked before a model is loaded."""
+    found = some(SPEAKING, values)
+    GenerationOptions(**{name: value for name, value in found.items() if name != "voice" and (name, value) != ("seed", None)})
+    return found
 
 
 def load(values: Mapping[str, Any]) -> ChatterboxTurbo:

@@ -18,8 +18,7 @@ import click
 from click.shell_completion import shell_complete
 
 from .. import _core
-from ..errors import ArgumentError, ChatterboxError, TruncationWarning
-from ..progress import Bar
+from ..errors import ArgumentError, ChatterboxError, TruncatedSpeechWarning, TruncationWarning
 from . import streams
 
 PROGRAM = "chatterbox-turbo"
@@ -56,15 +55,16 @@ def commands() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     streams.prepare()
-    bar = Bar()
+    bar = streams.Line()
 
     def remark(message: object) -> None:
-        bar.close()
-        streams.remark(message)
+        with bar.aside():
+            streams.remark(message)
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", TruncationWarning)
+            for kind in (TruncationWarning, TruncatedSpeechWarning):
+                warnings.simplefilter("always", kind)
             warnings.showwarning = lambda message, *_, **__: remark(message)
             code = run(sys.argv[1:] if arguments is None else arguments, bar)
     except click.exceptions.Exit as stopped:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if flushed else code or 1
 
 
-def run(arguments: Sequence[str], bar: Bar) -> int:
+def run(arguments: Sequence[str], bar: streams.Line) -> int:
     """The exit code of the subcommand, which has ``bar`` as its object; raises whatever stops it."""
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(commands, {}, PROGRAM, COMPLETE, instruction)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, FileError
-from ..model import ROWS
-from ..progress import Bar
+from ..options import ROWS
 from ..speech import Speech, format_of
 from . import say_texts, streams
-from .common import FILE, SPEAKING, load, model_options, some, speaking_options, writable
+from .common import FILE, load, model_options, speaking, speaking_options, writable
 
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
@@ -38,7 +37,7 @@ DEMO_REMARK = "The demo model's weights are random: what you hear is not speech.
 @model_options
 @speaking_options()
 @click.pass_obj
-def command(bar: Bar, text: str | None, output: Path | None, texts: Path | None, batch: int, **values: Any) -> int:
+def command(bar: streams.Line, text: str | None, output: Path | None, texts: Path | None, batch: int, **values: Any) -> int:
     """Speak a text into a file, or every line of a file into one of its own.
 
     TEXT is what is spoken, - reads it from standard input. `-o - | aplay -` plays it.
@@ -52,7 +51,7 @@ def command(bar: Bar, text: str | None, output: Path | None, texts: Path | None,
 
 
 def speak(
-    bar: Bar, text: str, output: Path, values: dict[str, Any], load: Callable[[], ChatterboxTurbo], remark: str | None
+    bar: streams.Line, text: str, output: Path, values: dict[str, Any], load: Callable[[], ChatterboxTurbo], remark: str | None
 ) -> int:
     """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how; 0."""
     piped = str(output) == "-"
@@ -62,11 +61,12 @@ def speak(
         format_of(output)
         writable(output)
     text = streams.decoded("standard input", streams.standard_input()) if text == "-" else text
+    arguments = speaking(values)
     started = time.perf_counter()
     tts = load()
     loaded = time.perf_counter() - started
     started = time.perf_counter()
-    speech = tts.generate(text, progress=bar, **some(SPEAKING, values))
+    speech = tts.generate(text, progress=bar, **arguments)
     taken = time.perf_counter() - started
     bar.close()
     if piped:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, ChatterboxError, FileError, TextError
-from ..progress import Bar
+from ..errors import ArgumentError, ChatterboxError, FileError, TextError, TruncatedSpeechWarning
+from ..options import Many
 from ..speech import Speech
 from . import streams
-from .common import SPEAKING, load, some, writable_directory
+from .common import load, speaking, writable_directory
 
 DIRECTORY = Path("speech")
 
@@ -53,52 +54,66 @@ def lines_of(path: Path) -> dict[int, str]:
     return texts
 
 
-def run(bar: Bar, path: Path, output: Path | None, batch: int, values: dict[str, Any]) -> int:
+def run(bar: streams.Line, path: Path, output: Path | None, batch: int, values: dict[str, Any]) -> int:
     """Speaks and prints; 1 when a line failed."""
     directory = output or DIRECTORY
     if str(directory) == "-":
         raise ArgumentError("--texts: expected -o DIRECTORY, got -")
     texts = lines_of(path)
     writable_directory(directory)
-    as_json, speaking = values["as_json"], some(SPEAKING, values)
-    voice, seed = speaking.pop("voice"), speaking.pop("seed")
+    arguments, as_json = speaking(values), values["as_json"]
+    voice, seed = arguments.pop("voice"), arguments.pop("seed")
+    Many(texts.values(), voice, seed, batch, "return")  # its check, before a model is loaded
     numbers = list(texts)
     width = max(3, len(str(numbers[-1])))
+    warnings.simplefilter("ignore", TruncatedSpeechWarning)  # which counts texts: lines are named at the end
     started = time.perf_counter()
     tts = load(values)
     loaded = time.perf_counter() - started
-    seconds, failed, entries = 0.0, {}, {}
+    seconds, cut, failed, entries = 0.0, [], {}, {}
     started = time.perf_counter()
-    spoken = tts.iter_many(texts.values(), voice, seed, batch=batch, errors="return", progress=bar, **speaking)
+    spoken = tts.iter_many(texts.values(), voice, seed, batch=batch, errors="return", progress=bar, **arguments)
     with contextlib.closing(spoken):
         for index, result in spoken:
             number = numbers[index]
             file = directory / f"{number:0{width}}.wav"
             if isinstance(result, ChatterboxError):
                 failed[number] = str(result)
-                entries[number] = {"line": number, "error": str(result), "kind": type(result).__name__}
+                entries[number] = {"error": failed[number], "kind": type(result).__name__}
                 continue
             _make(directory)
             result.save(file)
             seconds += result.seconds
+            if result.finish_reason == "length":
+                cut.append(number)
             if as_json:
-                entries[number] = {"line": number, **facts(result, file)}
+                entries[number] = facts(result, file)
             else:
-                bar.close()
-                streams.out(f"{file}: {result.seconds:.2f} s, seed {result.seed}")
+                with bar.aside():
+                    streams.out(f"{file}: {result.seconds:.2f} s, seed {result.seed}")
+            del result  # the next one is made while this one would wait
     taken = time.perf_counter() - started
     bar.close()
     if as_json:
         whole = {"seconds": seconds, "real_time_factor": taken / seconds if seconds else None, "load_seconds": loaded}
-        lines = [entries[number] for number in numbers]
+        lines = [{"line": number, **entries[number]} for number in numbers]
         streams.out(json.dumps({"output": str(directory), "precision": tts.precision, **whole, "texts": lines}))
     else:
         factor = f", real-time factor {taken / seconds:.2f}" if seconds else ""
         count = f"{len(numbers) - len(failed)} of {len(numbers)} texts"
         streams.out(f"{directory}: {count}, {seconds:.2f} s of sound in {taken:.2f} s{factor}")
+    if cut:
+        limit = arguments["max_tokens"]
+        streams.remark(f"{path}: cut off at max_tokens={limit} before the text was over: {_listed(sorted(cut))}")
     for number, message in sorted(failed.items()):
         streams.remark(f"{path}: line {number}: {message}")
     return 1 if failed else 0
+
+
+def _listed(numbers: list[int]) -> str:
+    """The first ten, and how many more there are."""
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:10]))}{more}"
 
 
 def _make(directory: Path) -> None:

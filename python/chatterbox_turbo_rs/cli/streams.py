@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
 
 from ..errors import FileError, TextError
+from ..progress import Bar
+
+
+class Line(Bar):
+    """The progress bar, which another thread may draw, and which goes away for what is printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        with self._lock:
+            super().__call__(stage, done, total)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Nothing is drawn meanwhile."""
+        with self._lock:
+            self.close()
+            yield
 
 
 def prepare() -> None:

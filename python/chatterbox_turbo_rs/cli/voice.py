@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError
-from ..progress import Bar
 from . import streams
 from .common import FILE, as_json, load, loudness, model_options, writable
 
 if TYPE_CHECKING:
+    from ..options import Loudness
     from ..voice import Voice
 
 output = click.option(
@@ -32,7 +32,7 @@ def command() -> None:
 @loudness
 @model_options
 @click.pass_obj
-def prepare(bar: Bar, clip: Path, output: Path, loudness: str | None, **values: Any) -> None:
+def prepare(bar: streams.Line, clip: Path, output: Path, loudness: Loudness | None, **values: Any) -> None:
     """Make a voice file from CLIP, a recording of more than 5 s."""
     _named(output)
     voice = load(values).voice(clip, loudness=loudness, progress=bar)
