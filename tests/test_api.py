@@ -319,7 +319,7 @@ def test_a_path_is_whatever_has_one(clip, tmp_path):
     tokenizer = Somewhere("nowhere/tokenizer.json")
     with pytest.raises(CheckpointError, match=r"nowhere/tokenizer\.json"):
         ChatterboxTurbo.from_pretrained("demo", tokenizer=tokenizer)
-    with pytest.raises(ArgumentError, match="tokenizer: expected a path, got b'x'"):
+    with pytest.raises(ArgumentError, match="^tokenizer: expected a path, got "):
         ChatterboxTurbo.from_pretrained("demo", tokenizer=Somewhere(b"x"))
 
 
