@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
 import re
 from pathlib import Path
@@ -131,3 +132,32 @@ def test_a_stage_has_its_test_and_its_golden(key: str) -> None:
     name = key.replace(".", "_")
     assert (ROOT / "tests" / "stages" / f"test_{name}.py").is_file()
     assert any((ROOT / "tests" / "goldens" / f"{name}{ending}").is_file() for ending in (".npz", ".json"))
+
+
+PACKAGE = PYTHON.parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imported(name: str) -> set[str]:
+    """The package's modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: len(name.split(".")) - node.level + (MODULES[name].name == "__init__.py")]
+            origin = ".".join([*(above if node.level else []), *([node.module] if node.module else [])])
+            within = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= (within & MODULES.keys()) | ({origin} if within - MODULES.keys() - {f"{PACKAGE.name}._core"} else set())
+    return (found & MODULES.keys()) - {name}
+
+
+def test_no_circle_of_imports() -> None:
+    """Not among imports within functions either: graphlib names the circle."""
+    graph = {name: imported(name) for name in MODULES}
+    assert f"{PACKAGE.name}.model" in graph[PACKAGE.name] and len(graph) > 100
+    assert graph[f"{PACKAGE.name}.stages.t3.sampler.rust"] >= {f"{PACKAGE.name}.stages.t3.sampler"}
+    list(graphlib.TopologicalSorter(graph).static_order())

@@ -42,7 +42,7 @@ class Bar:
             from tqdm.auto import tqdm
 
             style = "{desc:24} |{bar:24}| {n_fmt}/{total_fmt}"
-            self._bar = tqdm(total=total, desc=stage, leave=False, bar_format=style, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, desc=stage, leave=False, bar_format=style, file=sys.stderr)
         elif stage != self._stage or done < self._bar.n:
             self._bar.set_description_str(stage, refresh=False)
             self._bar.reset(total=total)

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,10 +26,10 @@ from .checkpoint import conds_pt, locate, torch_archive
 from .checkpoint import config as configuration
 from .constants import ENCODER_RATE, SAMPLE_RATE
 from .engine import devices
-from .engine.stand_ins import Part, Tokenizer, Watermarker
-from .errors import ArgumentError, AudioError, CheckpointError, VoiceError
+from .errors import AbsentError, ArgumentError, AudioError, CheckpointError, VoiceError
 from .model import ChatterboxTurbo
 from .stages.reference.load import MIN_SECONDS
+from .tts_turbo_parts import Part, Tokenizer, Watermarker
 from .voice import Voice
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ class ChatterboxTurboTTS:
         self.conds = conds
         self.model_label = model_label
         self._last: Voice | None = None
-        self._tokenizer = Tokenizer(engine._pipeline, engine.plan["text.tokenize"])
-        self._watermarker: Any = Watermarker(engine._pipeline, engine.plan["watermark"])
+        self._tokenizer = Tokenizer(engine)
+        self._watermarker: Any = Watermarker(engine)
 
     @property
     def watermarker(self) -> Any:
@@ -149,6 +149,12 @@ class ChatterboxTurboTTS:
     def tokenizer(self) -> Tokenizer:
         """``encode(text)`` gives T3's ids; for another vocabulary, ``ChatterboxTurbo.from_pretrained(…, tokenizer=PATH)``."""
         return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: object) -> NoReturn:
+        raise AbsentError(
+            "tokenizer: a loaded model keeps its own; ChatterboxTurbo.from_pretrained(…, tokenizer=PATH) takes another"
+        )
 
     @classmethod
     def from_local(cls, ckpt_dir: str | os.PathLike[str], device: Any, nano: bool = False) -> ChatterboxTurboTTS:

@@ -64,14 +64,15 @@ class Batch:
         for start in range(0, self.total, size):
             opened: dict[Any, Voice | ChatterboxError] = {}
             items: dict[int, Item] = {}
-            for index in range(start, min(start + size, self.total)):
+            end = min(start + size, self.total)
+            for index in range(start, end):
                 try:
                     voice = self._opened(many.voices[index], opened)
                     items[len(items)] = self._begin(index, many.texts[index], voice, many.seeds[index])
                 except ChatterboxError as error:
                     self._finish(index, self._own(error))
             if self.together:
-                self._together(items, many.rows)
+                self._together(items, many.rows, self.total - end)
             else:
                 for item in items.values():
                     self._sound(item, partial(self._tokens, item))
@@ -94,7 +95,9 @@ class Batch:
         normalized = run("text.normalize", text)
         return Item(index, run, voice, seed, normalized, run("text.tokenize", normalized))
 
-    def _together(self, items: dict[int, Item], rows: int) -> None:
+    def _together(self, items: dict[int, Item], rows: int, behind: int) -> None:
+        """Speaks the texts of a window; ``behind`` it are so many more."""
+
         def take(position: int, outcome: np.ndarray | ChatterboxError, seconds: float) -> None:
             item = items.pop(position)
             item.run.timings["t3"] = seconds
@@ -104,7 +107,7 @@ class Batch:
                 self._sound(item, lambda: outcome)
 
         decoder = self.pipeline.stage("t3.decoder", "rust")
-        limit, behind = self.options.max_tokens + 1, self.total - max((item.index + 1 for item in items.values()), default=0)
+        limit = self.options.max_tokens + 1
         past, self.past = self.past, self.past + limit * len(items)
 
         def report(stage: str, done: int, total: int) -> None:

@@ -18,7 +18,7 @@ class Onlooker:
 
     def __init__(self, progress: Progress, cancel: Event | None) -> None:
         self._bar = Bar() if progress is True else None
-        report = self._bar if progress is True else progress or None
+        report = self._bar if progress is True else None if progress is False else progress
         if report is not None and not callable(report):
             raise ArgumentError(f"progress: expected True or a callable (stage, done, total), got {type(progress).__name__}")
         if cancel is not None and not hasattr(cancel, "is_set"):

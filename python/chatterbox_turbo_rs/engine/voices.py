@@ -51,10 +51,19 @@ class Voices:
             made = (loudness, *(plan[key] for key in STAGES))
             make = lambda: self._pipeline.voice(path, plan, loudness, callback)  # noqa: E731
         try:
-            with open(path, "rb") as file:
-                digest = hashlib.sha256()
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError:
-            return make()  # which says what is wrong with it
-        return self._kept.get((digest.hexdigest(), *made), make)
+            digest = _digest(path)
+        except (OSError, ValueError):
+            digest = None
+        # What cannot be read, and what is no regular file, is refused by whoever reads it.
+        return make() if digest is None else self._kept.get((digest, *made), make)
+
+
+def _digest(path: Path) -> bytes | None:
+    """SHA-256 of a regular file's bytes; None for what is none."""
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
