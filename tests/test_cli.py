@@ -414,3 +414,12 @@ def test_values_out_of_range_are_refused_before_a_model_is_loaded(command, optio
     (Path.cwd() / "lines.txt").write_text("Hello.")
     refused(command("say", "Hello.", "--model", "/nowhere", option), 2, option[2:5])
     refused(command("say", "--texts", "lines.txt", "--model", "/nowhere", option), 2, option[2:5])
+
+
+def test_the_document_names_every_command(command):
+    document = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    for path, one in every(commands):
+        if path and not isinstance(one, click.Group):
+            assert re.search(rf"`{path[0]}\b.*`{' ?'.join(path[1:])}|`{' '.join(path)}\b", document), path
+    for option in set(re.findall(r"(?<![\w-])(--[a-z-]+)", document)):
+        assert any(option in parameter.opts + ["--help"] for _, one in every(commands) for parameter in one.params), option

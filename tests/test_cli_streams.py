@@ -8,12 +8,16 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import soundfile
 from test_cli import SHORT, process
 
 from chatterbox_turbo_rs.cli.main import COMMANDS, main
+from chatterbox_turbo_rs.cli.streams import Line, remark
+from chatterbox_turbo_rs.progress import Bar
 
 NAME = "日本 “ñ” →"
 
@@ -142,3 +146,38 @@ def test_no_sound_on_a_terminal(monkeypatch, capsys):
 def test_no_sound_where_output_is_closed(tmp_path):
     done = process("demo", "-o", "-", *SHORT, prepare=without("stdout"), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "chatterbox-turbo: -: cannot be written: standard output is closed\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_have_their_own_place(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    bar = Line()
+    for number in range(3):
+        bar("t3", number, 9)
+        with bar.aside():
+            remark(f"line {number}")
+    lines = [line.rpartition("\r")[2] for line in shown.getvalue().split("\n")[:-1]]
+    assert lines == [f"chatterbox-turbo: line {number}" for number in range(3)] and shown.getvalue().count("t3") == 3
+
+
+def test_a_line_waits_for_the_thread_that_draws(monkeypatch):
+    begun, seen = threading.Event(), []
+
+    def draw(*_: object) -> None:
+        begun.set()
+        time.sleep(0.1)
+        seen.append("drawn")
+
+    monkeypatch.setattr(Bar, "__call__", draw)
+    bar = Line()
+    thread = threading.Thread(target=bar, args=("t3", 1, 2))
+    thread.start()
+    assert begun.wait(10)
+    with bar.aside():
+        seen.append("line")
+    thread.join()
+    assert seen == ["drawn", "line"]

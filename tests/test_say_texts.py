@@ -84,7 +84,9 @@ def test_errors_of_lines_are_said_at_the_end(say, monkeypatch, tmp_path):
     code, out, err = say("--texts", "lines.txt", "-o", "out", *SHORT)
     assert code == 1 and out.splitlines()[-1].startswith("out: 2 of 3 texts, ")
     cut, failed = err.splitlines(keepends=True)
-    assert cut.endswith("lines 1, 4\n") and re.fullmatch(r"chatterbox-turbo: lines\.txt: line 3: text: [^\n]*U\+DCFF[^\n]*\n", failed)
+    assert cut.endswith("lines 1, 4\n") and re.fullmatch(
+        r"chatterbox-turbo: lines\.txt: line 3: text: [^\n]*U\+DCFF[^\n]*\n", failed
+    )
     assert sorted(os.listdir(tmp_path / "out")) == ["001.wav", "004.wav"]
     code, out, _ = say("--texts", "lines.txt", "-o", "out", "--json", *SHORT)
     entry = json.loads(out)["texts"][1]
