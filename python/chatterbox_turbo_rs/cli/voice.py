@@ -1,0 +1,84 @@
+"""``chatterbox-turbo voice``: prepare, show or convert voices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ArgumentError
+from . import streams
+from .common import FILE, as_json, load, loudness, model_options, writable
+
+if TYPE_CHECKING:
+    from ..options import Loudness
+    from ..voice import Voice
+
+output = click.option(
+    "-o", "--output", type=FILE, required=True, help="A name ending in .safetensors or .pt (upstream's conds.pt)."
+)
+
+
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Prepare, show or convert voices."""
+
+
+@command.command()
+@click.argument("clip", type=FILE)
+@output
+@loudness
+@model_options
+@click.pass_obj
+def prepare(bar: streams.Line, clip: Path, output: Path, loudness: Loudness | None, **values: Any) -> None:
+    """Make a voice file from CLIP, a recording of more than 5 s."""
+    _named(output)
+    voice = load(values).voice(clip, loudness=loudness, progress=bar)
+    bar.close()
+    _save(voice, output)
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@as_json
+def show(file: Path, as_json: bool) -> None:
+    """Print what is in a voice file."""
+    from .. import voice
+
+    shown = voice.show(voice.Voice.load(file))
+    if as_json:
+        return streams.out(json.dumps(shown))
+    for name, (dtype, *shape) in shown["arrays"].items():
+        streams.out(f"{name:22} {dtype:8} {shape}")
+    for name, value in shown["metadata"].items():
+        streams.out(f"{name:22} {value}")
+
+
+@command.command()
+@click.argument("file", type=FILE)
+@output
+def convert(file: Path, output: Path) -> None:
+    """Make a voice file from upstream's conds.pt, or the other way round."""
+    from ..voice import Voice
+
+    _named(output)
+    _save(Voice.load(file), output)
+
+
+def _named(path: Path) -> None:
+    if path.suffix not in (".safetensors", ".pt"):
+        raise ArgumentError(f"{path}: expected a name ending in .safetensors or .pt, got {path.suffix!r}")
+    writable(path)
+
+
+def _save(voice: Voice, path: Path) -> None:
+    from ..checkpoint import conds_pt, torch_archive
+
+    if path.suffix == ".safetensors":
+        voice.save(path)
+    else:
+        t3, gen = conds_pt.to_dicts(voice)
+        torch_archive.save(path, {"t3": t3, "gen": gen})
+    streams.out(f"{path}: {voice!r}")
