@@ -23,7 +23,7 @@ from chatterbox_turbo_rs.errors import ArgumentError, DeviceError
 
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
 INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
-DEMO = Path(registry.__file__).parent / "assets" / "demo"
+DEMO = Path(registry.__file__).parents[1] / "assets" / "demo"
 NAMES = "expected 'auto', 'f32', 'int8', 'bf16', 'int8+bf16', got "
 AUTO = _core.build_info()["cpu_precision"]
 S3GEN = ("encoder", "flow", "vocoder")
