@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 from hub_server import Hub
 
+from chatterbox_turbo_rs import Voice
 from chatterbox_turbo_rs.checkpoint import config
 from chatterbox_turbo_rs.checkpoint import locate as where
-from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError
+from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, VoiceError
 
 TURBO = config.builtin("turbo")
 NINE = {
@@ -204,8 +206,12 @@ def test_no_network_and_offline_without_a_cache(home) -> None:
 
 
 def test_offline_with_half_a_cache_names_the_missing_file(repository, home) -> None:
-    with turbo({name: path for name, path in repository.items() if name != "ve.safetensors"}) as server:
+    without = {name: path for name, path in repository.items() if name != "ve.safetensors"}
+    with turbo(without) as server:
         failure(locate(home, server.endpoint, "turbo"), "ve.safetensors")
+        assert not server.transfers("GET"), "what lacks a file is refused before anything is fetched"
+    with turbo(repository) as server:
+        (Path(locate(home, server.endpoint, "turbo")["directory"]) / "ve.safetensors").unlink()
     failure(locate(home, server.endpoint, "turbo", HF_HUB_OFFLINE="1"), "ve.safetensors", "HF_HUB_OFFLINE")
 
 
@@ -273,3 +279,56 @@ def test_fingerprint_tells_checkpoints_apart(tiny_checkpoint: Path, tmp_path: Pa
     (copy / "ve.safetensors").unlink()
     with pytest.raises(OSError, match=r"ve.safetensors"):
         where.fingerprint(copy, settings)
+
+
+def test_nano_and_turbo_are_pinned_to_commits() -> None:
+    for name in ("turbo", "nano"):
+        assert re.fullmatch("[0-9a-f]{40}", config.builtin(name)["revision"]), name
+
+
+def test_the_size_is_said_before_anything_is_fetched(repository, home) -> None:
+    before = "import logging; logging.basicConfig(level=logging.INFO)"
+    with turbo(repository) as server:
+        answer = locate(home, server.endpoint, "turbo", before=before)
+        size = sum(repository[name].stat().st_size for name in NINE) / 1e9
+        line = next(line for line in answer["stderr"].splitlines() if "fetching" in line)
+        assert f"{TURBO['repository']}@{TURBO['revision']}: fetching {size:.2f} GB in 9 files into {home}" in line
+        asked = [request.method for request in server.requests]
+        assert asked[: len(NINE)] == ["HEAD"] * len(NINE), "the sizes come first"
+        again = locate(home, server.endpoint, "turbo", before=before)
+    assert "fetching" not in again["stderr"]
+
+
+def test_a_full_disk_is_found_before_anything_is_fetched(repository, home) -> None:
+    full = "import shutil, types; shutil.disk_usage = lambda path: types.SimpleNamespace(free=1000)"
+    with turbo(repository) as server:
+        size = sum(repository[name].stat().st_size for name in NINE)
+        failure(
+            locate(home, server.endpoint, "turbo", before=full), f"expected {size:,} bytes", "found 1,000", str(home), "HF_HOME"
+        )
+        assert not server.transfers("GET")
+
+
+def test_a_commit_that_the_cache_has_is_named(repository, home) -> None:
+    with turbo(repository, revisions=("e" * 40,)) as server:
+        locate(home, server.endpoint, "turbo", "e" * 40)
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {}):
+        answer = locate(home, server.endpoint, "turbo", before=QUICK, **environment)
+        failure(answer, f"the cache has it of another commit: revision='{'e' * 40}'")
+    assert "directory" in locate(home, server.endpoint, "turbo", "e" * 40, HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.parametrize("name", ["t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", "conds.pt", "vocab.json"])
+def test_a_git_lfs_pointer_is_named_as_such(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "clone"
+    shutil.copytree(tiny_checkpoint, copy)
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1912612000\n")
+    with pytest.raises(CheckpointError, match=rf"{name}: expected the file itself, found a git-lfs pointer.*git lfs pull"):
+        where.locate(copy)
+
+
+def test_a_voice_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
+    for name in ("voice.safetensors", "conds.pt"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(VoiceError, match=rf"{name}: expected the file itself, found a git-lfs pointer"):
+            Voice.load(tmp_path / name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import graphlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -134,30 +135,21 @@ def test_a_stage_has_its_test_and_its_golden(key: str) -> None:
     assert any((ROOT / "tests" / "goldens" / f"{name}{ending}").is_file() for ending in (".npz", ".json"))
 
 
-PACKAGE = PYTHON.parent
-MODULES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PACKAGE.rglob("*.py")
-}
+def import_graph() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("import_graph", ROOT / "tools" / "import_graph.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def imported(name: str) -> set[str]:
-    """The package's modules that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = name.split(".")[: len(name.split(".")) - node.level + (MODULES[name].name == "__init__.py")]
-            origin = ".".join([*(above if node.level else []), *([node.module] if node.module else [])])
-            within = {f"{origin}.{alias.name}" for alias in node.names}
-            found |= (within & MODULES.keys()) | ({origin} if within - MODULES.keys() - {f"{PACKAGE.name}._core"} else set())
-    return (found & MODULES.keys()) - {name}
+def test_no_import_goes_in_a_circle_and_the_document_shows_the_rooms() -> None:
+    tool = import_graph()
+    edges = tool.graph()
+    assert not tool.circles(edges)
+    document = tool.DOCUMENT.read_text("utf-8").partition(tool.BEGIN)[2].partition(tool.END)[0]
+    assert document.strip() == tool.text(edges), "run tools/import_graph.py --write"
 
 
-def test_no_circle_of_imports() -> None:
-    """Not among imports within functions either: graphlib names the circle."""
-    graph = {name: imported(name) for name in MODULES}
-    assert f"{PACKAGE.name}.model" in graph[PACKAGE.name] and len(graph) > 100
-    assert graph[f"{PACKAGE.name}.stages.t3.sampler.rust"] >= {f"{PACKAGE.name}.stages.t3.sampler"}
-    list(graphlib.TopologicalSorter(graph).static_order())
+def test_a_circle_is_found() -> None:
+    assert import_graph().circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]

@@ -7,7 +7,8 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DownloadError
@@ -58,8 +59,70 @@ class Repository:
             self._commit = path.parent.name
         return path
 
+    def absent(self, files: Iterable[str]) -> list[str]:
+        """Those of ``files`` of which the cache knows nothing at this commit."""
+        from huggingface_hub import try_to_load_from_cache
+
+        return [file for file in files if try_to_load_from_cache(self.name, file, revision=self._commit) is None]
+
+    def size(self, file: str, optional: bool) -> int:
+        """Bytes of ``file`` on the hub; 0 for an optional file that it does not have, and where it tells no size."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return get_hf_file_metadata(hf_hub_url(self.name, file, revision=self._commit)).size or 0
+        except EntryNotFoundError as error:
+            if optional:
+                return 0
+            raise self._error(file, error) from error
+
+    def begun(self) -> int:
+        """Bytes of files that were begun and will be resumed."""
+        return sum(path.stat().st_size for path in _cached(self.name).glob("blobs/*.incomplete"))
+
     def _error(self, file: str, error: Exception) -> DownloadError:
         return DownloadError(f"{self}: {file}: {_explain(self.name, file, error)}")
+
+
+def announce(repository: Repository, files: Iterable[str], optional: Container[str], note: Callable[[str], object]) -> None:
+    """Tells ``note`` how much of ``files`` is to be fetched, and raises ``DownloadError`` where the disk has no room for it."""
+    from huggingface_hub import constants
+
+    absent = repository.absent(files)
+    if not absent or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        wanted = sum(repository.size(file, file in optional) for file in absent)
+        begun = repository.begun()
+        place = next(path for path in (Path(constants.HF_HUB_CACHE), *Path(constants.HF_HUB_CACHE).parents) if path.exists())
+        free = shutil.disk_usage(place).free
+    except DownloadError:
+        raise
+    except Exception as error:  # whatever stands in the way is said, with its remedy, by the download itself
+        logger.debug("%s: sizes are not known: %s", repository, _first_line(error))
+        return
+    what = f"{wanted / 1e9:.2f} GB in {len(absent)} files" + (f", {begun / 1e9:.2f} GB of it here already" if begun else "")
+    note(f"{repository}: fetching {what} into {constants.HF_HUB_CACHE} ({free / 1e9:.2f} GB free)")
+    if wanted - begun > free:
+        raise DownloadError(
+            f"{repository}: expected {wanted - begun:,} bytes of free space in the cache {constants.HF_HUB_CACHE},"
+            f" found {free:,}; free some, or set HF_HOME to another disk"
+        )
+
+
+def _cached(repository: str) -> Path:
+    """Where huggingface_hub's cache keeps a repository."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+
+
+def _other_commits(repository: str, file: str) -> str:
+    """Advice that names the commits of which the cache has ``file``; empty where there are none."""
+    found = sorted(path.parent.name for path in _cached(repository).glob(f"snapshots/*/{file}"))
+    return f"; the cache has it of another commit: revision={' or '.join(map(repr, found))}" if found else ""
 
 
 def _explain(repository: str, file: str, error: Exception) -> str:
@@ -75,10 +138,12 @@ def _explain(repository: str, file: str, error: Exception) -> str:
             return (
                 f"not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids the network;"
                 " unset it and run again, or set HF_HOME to a cache that has the file"
+                f"{_other_commits(repository, file)}"
             )
         reason = _first_line(error.__cause__ or error)
         return (
             f"{constants.ENDPOINT} cannot be reached ({reason}); check the connection, HF_ENDPOINT and the proxy, then run again"
+            f"{_other_commits(repository, file)}"
         )
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository has no such file; see {page}/tree/main, or name another revision"

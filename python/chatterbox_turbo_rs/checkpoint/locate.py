@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import struct
+import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from ..errors import ArgumentError, CheckpointError, DownloadError, FileError
 from ..progress import on_terminal
 from . import config as configuration
 from .config import PACKAGE
-from .download import Repository, bars
+from .download import Repository, announce, bars
+from .tensor_file import LFS_POINTER, lfs_pointer
 
 logger = logging.getLogger(__name__)
 
@@ -55,25 +58,34 @@ def locate(model: str | Path, revision: str | None = None, progress: bool = True
     return download(name, revision, progress)
 
 
-def download(model: str, revision: str | None = None, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+def download(
+    model: str, revision: str | None = None, progress: bool = True, note: Callable[[str], object] | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Downloads a model's nine files through huggingface_hub at one commit; files that are in its cache are not asked for.
 
     ``model`` is ``"turbo"``, ``"nano"`` (at the revision that this version was made for, unless ``revision`` names another)
     or a repository id, whose ``config.json``, or else whose T3 file, tells what it is. A cut connection is resumed where it
     broke. ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` mean what huggingface_hub says. ``progress``
-    draws bars on a terminal. Where the Xet storage fails, files come by plain HTTP.
+    draws bars on a terminal. Where the Xet storage fails, files come by plain HTTP. Before anything large is fetched
+    ``note`` (default: a line on a terminal's stderr, else the log) is told how much it is, and the disk is looked at.
 
     Raises ``DownloadError`` naming the repository, the revision, the file and what to do.
     """
+    note = note or (_on_stderr if progress and on_terminal() else logger.info)
     if model == "demo":
         return locate(model, revision)
     builtin = configuration.builtin(model) if model in ("turbo", "nano") else None
     repository = Repository(builtin["repository"], revision or builtin["revision"]) if builtin else Repository(model, revision)
     with bars(progress and on_terminal()):
         config = builtin or _config_of(repository)
+        announce(repository, files(config), _OPTIONAL, note)
         found = [repository.get(name, optional=name in _OPTIONAL) for name in files(config)]
     directory = next(path.parent for path in found if path is not None)
     return _complete(directory, config)
+
+
+def _on_stderr(text: str) -> None:
+    print(f"chatterbox-turbo: {text}", file=sys.stderr)
 
 
 _OPTIONAL = (*TOKENIZER_FILES[3:], BUILTIN_VOICE)
@@ -126,4 +138,9 @@ def _complete(directory: Path, config: dict[str, Any]) -> tuple[Path, dict[str, 
     absent = [name for name in needed if not (directory / name).is_file()]
     if absent:
         raise CheckpointError(f"{directory}: missing {', '.join(absent)}; a {config['name']} model needs {', '.join(needed)}")
+    for name in (*needed, BUILTIN_VOICE):
+        if (directory / name).is_file():
+            with open(directory / name, "rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise CheckpointError(lfs_pointer(directory / name))
     return directory, config

@@ -1,10 +1,10 @@
-"""Reading upstream's safetensors files on the Python side (memory-mapped, float32 out)."""
+"""Reading upstream's safetensors files on the Python side (float32 out)."""
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 _OTHER_SIZES = {"F64": 8, "U64": 8, "C64": 8, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes of a value of the dtypes that a file may hold but no stage reads."""
+LFS_POINTER = b"version "
+"""The first eight bytes of what git writes in place of a large file, unless git-lfs fetches it."""
 LARGEST_HEADER = 100_000_000
 """safetensors' own limit."""
 
 
 class TensorFile:
-    """A memory-mapped safetensors file (format: https://github.com/huggingface/safetensors, README at v0.8.0).
+    """A safetensors file (format: https://github.com/huggingface/safetensors, README at v0.8.0).
+
+    Not mapped: a file that is cut off while it is mapped ends the process. Every tensor is read from the file as it was
+    when this object was made; one that has changed since is a ``CheckpointError``.
 
     Raises ``FileError`` when the file cannot be opened and ``CheckpointError`` when it is not a complete safetensors file
     or its header says what cannot be: data that overlaps, has holes, lies outside, or does not have its tensor's size.
@@ -39,12 +44,15 @@ class TensorFile:
             with open(self.path, "rb") as file:
                 head = file.read(8)
                 size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+                self._state = _state(file.fileno())
                 total = file.seek(0, 2)
                 file.seek(8)
                 text = file.read(size) if size <= min(total - 8, LARGEST_HEADER) else None
         except (OSError, ValueError) as error:
             raise FileError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
         try:
+            if head == LFS_POINTER:
+                raise CheckpointError(lfs_pointer(self.path))
             if text is None:
                 raise ValueError(f"expected a header of {size} bytes (at most {LARGEST_HEADER}), the file has {total}")
             if len(head) < 8:
@@ -56,7 +64,7 @@ class TensorFile:
                 raise ValueError(f"expected {8 + size + end} bytes, found {total}")
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: not a complete safetensors file: {error}") from None
-        self._map = np.memmap(self.path, mode="r", offset=8 + size) if end else np.zeros(0, np.uint8)
+        self._data = 8 + size
 
     def names(self) -> list[str]:
         """Tensor names, sorted."""
@@ -86,23 +94,36 @@ class TensorFile:
             raise CheckpointError(f"{self.path}: tensor {name}: expected shape {list(shape)}, found {list(found)}")
         if dtype not in _DTYPES:
             raise CheckpointError(f"{self.path}: tensor {name}: expected dtype {', '.join(_DTYPES)}, found {dtype}")
-        raw = np.asarray(self._map[start:stop]).view(_DTYPES[dtype]).reshape(found)
+        raw = self._read(start, stop).view(_DTYPES[dtype]).reshape(found)
         if dtype in ("I64", "I32"):
             return np.ascontiguousarray(raw.astype(np.int64)).reshape(found)
         value = (raw.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else raw.astype(np.float32)
         if not np.isfinite(value).all():
             raise CheckpointError(f"{self.path}: tensor {name}: expected finite numbers, found NaN or infinity")
-        value = np.ascontiguousarray(value).reshape(found)
-        self._release(start, stop)
-        return value
+        return np.ascontiguousarray(value).reshape(found)
 
-    def _release(self, start: int, stop: int) -> None:
-        """Hands pages of the file back to the system, so that a tensor does not count twice; they can be read again."""
-        pages: Any = getattr(self._map, "_mmap", None)
-        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-            before = getattr(self._map, "offset", 0) % mmap.ALLOCATIONGRANULARITY
-            first = (before + start) // mmap.PAGESIZE * mmap.PAGESIZE
-            pages.madvise(mmap.MADV_DONTNEED, first, before + stop - first)
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        raw = np.empty(stop - start, np.uint8)
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._data + start)
+                count = file.readinto(memoryview(raw))
+                if count != len(raw) or _state(file.fileno()) != self._state:
+                    raise CheckpointError(f"{self.path}: the file has changed since it was opened; load the model again")
+        except OSError as error:
+            raise FileError(f"{self.path}: {error.strerror or error}") from None
+        return raw
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    """What changes with a file's content."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def lfs_pointer(path: str | Path) -> str:
+    """What to say of a file that begins with ``LFS_POINTER``."""
+    return f"{path}: expected the file itself, found a git-lfs pointer to it; run `git lfs pull` where it was cloned"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

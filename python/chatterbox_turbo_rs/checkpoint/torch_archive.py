@@ -20,7 +20,8 @@ import numpy as np
 
 from .. import _core
 from ..audio.files import whole_file
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CheckpointError
+from .tensor_file import LFS_POINTER, lfs_pointer
 
 _STORAGES = {
     "float32": "FloatStorage",
@@ -42,6 +43,12 @@ def read(path: str | Path) -> Any:
     torch's format from before 1.6, or holds anything but tensors (float32, float16, bfloat16, float64, int64, int32, uint8,
     bool) and plain containers.
     """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise CheckpointError(lfs_pointer(path))
+    except OSError:
+        pass  # the reader says what is wrong, in its own words
     return _core.read_torch_archive(os.fspath(path))
 
 
