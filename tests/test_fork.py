@@ -74,7 +74,9 @@ def speak(tts: ChatterboxTurbo, text: str = TEXT) -> str:
 
 def prepare(tts: ChatterboxTurbo, clip: Path) -> str:
     voice = tts.voice(clip)
-    return digest(voice.speaker_embedding, voice.t3_prompt_tokens, voice.s3gen_prompt_tokens, voice.s3gen_prompt_mel, voice.xvector)
+    return digest(
+        voice.speaker_embedding, voice.t3_prompt_tokens, voice.s3gen_prompt_tokens, voice.s3gen_prompt_mel, voice.xvector
+    )
 
 
 WORK: dict[str, Callable[[ChatterboxTurbo, Path], Any]] = {

@@ -70,7 +70,7 @@ class Tokenizer:
         return ids.tolist()
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
+        if name.startswith("_") and " " not in name:
             raise AttributeError(name)
         directory = str(self._engine._pipeline.resources.directory)
         raise AbsentError(
@@ -78,4 +78,4 @@ class Tokenizer:
         )
 
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
-        return self.__getattr__("call")
+        self.__getattr__("__call__ with a text")
