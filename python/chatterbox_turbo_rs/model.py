@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .options import number, one_of, one_voice, seed_of, seeds_of, texts_of, voi
 from .plan import Plan, Spec
 from .speech import Speech
 from .stages.t3.sampler import SamplerParameters
-from .voice import Voice
+from .voice import Voice, is_voice_file
 
 logger = logging.getLogger(__name__)
 LOUDNESS = ("bs1770", "rms", None)
@@ -110,7 +111,7 @@ class ChatterboxTurbo:
         if precision == "auto":
             precision = _core.build_info()["cpu_precision"] if _on_cpu(device) else "f32"
         resources = Resources(directory, config, device, precision, options)
-        pipeline = Pipeline(resources, locate.fingerprint(directory, config))
+        pipeline = Pipeline(resources)
         pipeline.build(plan, watermark is not None)
         conds = directory / locate.BUILTIN_VOICE
         return cls(pipeline, backends, Voice.load(conds) if conds.exists() else None, loudness, watermark)
@@ -271,11 +272,10 @@ class ChatterboxTurbo:
 
     def _voice_of(self, voice: Any, speaking: Speaking, call: Any) -> Voice:
         """The voice, read or prepared where it is a path, the checkpoint's own for None."""
-        if isinstance(voice, (str, Path)):
-            path = Path(voice)
-            if path.suffix in (".safetensors", ".pt", ".pth"):
-                return Voice.load(path)
-            return self._pipeline.voice(path, speaking.plan, speaking.loudness, call)
+        if isinstance(voice, (str, os.PathLike)):
+            if is_voice_file(voice):
+                return Voice.load(voice)
+            return self._pipeline.voice(voice, speaking.plan, speaking.loudness, call)
         if voice is None:
             voice = self.builtin_voice
         if voice is None:

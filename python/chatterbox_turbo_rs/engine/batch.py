@@ -105,7 +105,7 @@ class Batch:
     def _begin(self, index: int, text: str, voice: Voice | ChatterboxError, seed: int) -> Item:
         if isinstance(voice, ChatterboxError):
             raise voice
-        run = Run(self.pipeline, self.speaking.plan, self.callback)
+        run = Run(self.pipeline, voice.plan(self.speaking.plan), self.callback)
         normalized = run("text.normalize", text)
         text_ids = run("text.tokenize", normalized)
         prefix = self.pipeline.stage("t3.decoder", "rust").prefix_of(voice) if self.together else None
