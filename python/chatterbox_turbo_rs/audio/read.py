@@ -22,7 +22,7 @@ from .source import MAX_CHANNELS, RATES, Samples, sort, to_mono
 CLIP = "reference clip"
 """What errors call a clip that has no path."""
 BLOCK = 1 << 20
-"""Frames read at a time: some codecs cannot tell how many there are."""
+"""Frames read at a time of a codec that cannot tell how many there are."""
 _NOT_KNOWN_TO_RUST = ("not an audio file", "an audio codec that cannot be read", "holds no audio track")
 """How the core's errors begin about a format that it does not know; the other reader may."""
 _NOT_KNOWN_TO_LIBSNDFILE = (1, 4, 18)
@@ -63,7 +63,6 @@ def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
     import soundfile
 
     content = _content(clip) if isinstance(clip, Path) else clip
-    blocks: list[np.ndarray] = []
     rate = 0
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
@@ -72,22 +71,29 @@ def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
             if file.samplerate not in RATES:
                 expected = f"expected a sample rate of {RATES.start} to {RATES.stop - 1} Hz"
                 raise AudioError(f"{_name(clip)}: {expected}, got {file.samplerate} Hz")
-            rate, count = file.samplerate, 0
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(to_mono(block))
-                count += len(block)
-                if file.format == "OGG" and len(block) < BLOCK and count != file.frames:
-                    # libsndfile skips damaged pages without telling, but a read ends there
-                    raise AudioError(f"{_name(clip)}: damaged: {file.frames} samples expected, {count} found")
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, AudioError):
-            raise
+            rate, samples = file.samplerate, to_mono(_frames(file))
+            if file.format == "OGG" and len(samples) != file.frames:  # libsndfile skips damaged pages without telling
+                raise AudioError(f"{_name(clip)}: damaged: {file.frames} samples expected, {len(samples)} found")
+            return samples, rate
+    except AudioError:
+        raise
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         unknown = rate == 0 and name_of(content[:HEAD]) is None
         if unknown or getattr(error, "code", None) in _NOT_KNOWN_TO_LIBSNDFILE:
             raise _refusal(clip, f"libsndfile {soundfile.__libsndfile_version__}", reason) from error
         raise AudioError(f"{_name(clip)}: damaged ({reason})") from error
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), rate
+
+
+def _frames(file: Any) -> np.ndarray:
+    """float32 ``[n, channels]``: all of a sound file, in one piece. Between two pieces soundfile seeks, which hides what damage took away."""
+    options = {"dtype": "float32", "always_2d": True}
+    if file.seekable():
+        return file.read(**options)
+    blocks = [file.read(BLOCK, **options)]
+    while len(blocks[-1]):
+        blocks.append(file.read(BLOCK, **options))
+    return np.concatenate(blocks)
 
 
 def _name(clip: Path | bytes) -> str:
