@@ -155,7 +155,12 @@ def test_damage_in_an_ogg_file_is_never_skipped(demo: ChatterboxTurbo, subtype: 
 
 
 def test_known_formats_are_told_by_their_first_bytes(tone: np.ndarray) -> None:
-    for kind, subtype, called in [*OTHERS.values(), ("WAV", "PCM_16", "WAV"), ("OGG", "VORBIS", "Ogg Vorbis"), ("FLAC", "PCM_16", "FLAC")]:
+    for kind, subtype, called in [
+        *OTHERS.values(),
+        ("WAV", "PCM_16", "WAV"),
+        ("OGG", "VORBIS", "Ogg Vorbis"),
+        ("FLAC", "PCM_16", "FLAC"),
+    ]:
         name = formats.name_of(clips.encode(tone, 24_000, kind, subtype)[: formats.HEAD])
         assert name is not None and name.startswith(called)
     for head in (b"", b"R", b"RIFF", b"RIFF1234AVI LIST", bytes(99), b"hello"):
@@ -163,7 +168,9 @@ def test_known_formats_are_told_by_their_first_bytes(tone: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", ["opus", "au", "ima"])
-def test_the_command_reads_the_same_set(demo: ChatterboxTurbo, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reads_the_same_set(
+    demo: ChatterboxTurbo, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """``watermark detect`` reads what ``voice prepare`` reads."""
     kind, subtype, _ = OTHERS[name]
     speech = demo.generate("Hello there, this is marked.", seed=3, max_tokens=60)

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from chatterbox_turbo_rs.audio.files import whole_file
 from chatterbox_turbo_rs.audio.encode import FORMATS
+from chatterbox_turbo_rs.audio.files import whole_file
 from chatterbox_turbo_rs.audio.read import read
 from chatterbox_turbo_rs.checkpoint import torch_archive
 from chatterbox_turbo_rs.engine.registry import TABLE
@@ -264,7 +264,10 @@ def test_file_objects(tmp_path: Path, speech: Speech) -> None:
         with open(writes, "wb") as begin:
             Speech(speech.samples[:9000], 24_000, 1, speech.plan).save(begin, format="pcm")
         assert len(end.read()) == 18_000
-    with open(tmp_path / "a", "w") as text, pytest.raises(ArgumentError, match=r'binary mode \(open\(path, "wb"\)\), got .* text'):
+    with (
+        open(tmp_path / "a", "w") as text,
+        pytest.raises(ArgumentError, match=r'binary mode \(open\(path, "wb"\)\), got .* text'),
+    ):
         speech.save(text, format="wav")  # type: ignore[call-overload]
     with open(tmp_path / "a", "rb") as unwritable, pytest.raises(OSError, match="write"):
         speech.save(unwritable, format="wav")

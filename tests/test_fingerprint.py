@@ -36,7 +36,10 @@ def tuned(path: Path, prefix: str, change: Change = lambda values: values * np.f
     """Changes the tensors under ``prefix``, as training does."""
     tensors = load_file(path)
     assert any(name.startswith(prefix) for name in tensors)
-    wanted = {name: change(values) if name.startswith(prefix) and values.dtype.kind == "f" else values for name, values in tensors.items()}
+    wanted = {
+        name: change(values) if name.startswith(prefix) and values.dtype.kind == "f" else values
+        for name, values in tensors.items()
+    }
     save_file(wanted, path)
 
 
@@ -84,7 +87,9 @@ def test_what_made_a_voice_may_not(copy: Path, file: str, prefix: str, part: str
         ("t3", "prompt_tokens", 300, None),
     ],
 )
-def test_settings_count_where_they_shape_a_voice(tiny_checkpoint: Path, section: str, key: str, value: float, part: str | None) -> None:
+def test_settings_count_where_they_shape_a_voice(
+    tiny_checkpoint: Path, section: str, key: str, value: float, part: str | None
+) -> None:
     settings = config.read(tiny_checkpoint / "config.json")
     known = Fingerprint.of(Resources(tiny_checkpoint, settings)).parts
     assert settings[section][key] != value

@@ -67,7 +67,14 @@ def test_every_kind_of_source(impl, tone, tmp_path):
         from_raw_file = impl(file)
     for got in (impl(path), impl(str(path)), impl(PathLike(path)), from_file, from_raw_file):
         np.testing.assert_array_equal(got, tone)
-    for got in (content, bytearray(content), memoryview(content), io.BytesIO(content), Stream(content), Stream(bytearray(content))):
+    for got in (
+        content,
+        bytearray(content),
+        memoryview(content),
+        io.BytesIO(content),
+        Stream(content),
+        Stream(bytearray(content)),
+    ):
         np.testing.assert_array_equal(impl(got), tone)
     for rate in (24_000, np.int64(24_000), 24_000.0):
         np.testing.assert_array_equal(impl((tone, rate)), tone)
@@ -110,13 +117,16 @@ def test_file_objects_that_cannot_be_read(impl, tone, tmp_path):
     path = tmp_path / "clip.wav"
     path.write_bytes(clips.encode(tone, 24_000))
     for encoding in ("utf-8", "latin-1"):
-        with open(path, encoding=encoding) as text, pytest.raises(ArgumentError, match=r'\(open\(path, "rb"\)\), got one .* text'):
+        with (
+            open(path, encoding=encoding) as text,
+            pytest.raises(ArgumentError, match=r'\(open\(path, "rb"\)\), got one .* text'),
+        ):
             impl(text)
     with codecs.open(str(path), "r", "utf-8") as text, pytest.raises(ArgumentError, match="binary mode .* decodes text"):
         impl(text)
     with open(tmp_path / "out", "wb") as output, pytest.raises(FileError, match="out: .*read"):
         impl(output)
-    closed = open(path, "rb")  # noqa: SIM115
+    closed = open(path, "rb")
     closed.close()
     with pytest.raises(ArgumentError, match="source: .*closed"):
         impl(closed)
@@ -129,7 +139,9 @@ def test_file_objects_that_cannot_be_read(impl, tone, tmp_path):
             impl(Stream(read))
 
 
-@pytest.mark.parametrize("url", ["https://example.com/a.wav", "http://localhost:8000//a.wav?x=1", "s3://bucket/a.wav", "file:///tmp/a.wav"])
+@pytest.mark.parametrize(
+    "url", ["https://example.com/a.wav", "http://localhost:8000//a.wav?x=1", "s3://bucket/a.wav", "file:///tmp/a.wav"]
+)
 def test_a_url_is_repeated_as_it_was_given(impl, url):
     with pytest.raises(FileError) as caught:
         impl(url)

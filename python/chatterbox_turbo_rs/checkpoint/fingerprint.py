@@ -19,7 +19,11 @@ from ..errors import FileError
 from .resources import Resources
 from .tensor_file import TensorFile
 
-NETWORKS = {"voice_encoder": ("voice_encoder", ""), "s3tokenizer": ("s3gen", "tokenizer."), "speaker_encoder": ("s3gen", "speaker_encoder.")}
+NETWORKS = {
+    "voice_encoder": ("voice_encoder", ""),
+    "s3tokenizer": ("s3gen", "tokenizer."),
+    "speaker_encoder": ("s3gen", "speaker_encoder."),
+}
 """Section of the configuration → weight file, and the prefix of the network's tensors in it."""
 UNUSED = ("similarity_weight", "similarity_bias")
 """Tensors of the voice encoder that only training reads."""
@@ -40,9 +44,7 @@ class Fingerprint:
     def of(cls, resources: Resources) -> Fingerprint:
         """Of the checkpoint behind ``resources``. Raises ``FileError`` and ``CheckpointError``."""
         config = resources.config
-        parts = {
-            name: of_tensors(resources.tensors(file), prefix, config[name]) for name, (file, prefix) in NETWORKS.items()
-        }
+        parts = {name: of_tensors(resources.tensors(file), prefix, config[name]) for name, (file, prefix) in NETWORKS.items()}
         mel = {"mels": config["s3gen"]["mels"], "hop": HOP, "rate": SAMPLE_RATE}
         parts["prompt_mel"] = hashlib.sha256(_json(mel)).hexdigest()
         return cls(parts, of_files([resources.directory / name for name in config["files"].values()]))
