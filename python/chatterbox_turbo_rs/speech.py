@@ -8,14 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Literal, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .audio.encode import encode, format_of, write_all
 from .audio.files import whole_file
 from .errors import ArgumentError
 from .plan import Plan
+
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Speech:
     """``samples`` float32 [n] at ``sample_rate`` Hz, and how they came about.
 
     ``seed`` and ``plan`` reproduce them; ``timings`` are seconds a stage (of ``generate_many``, see there); ``tokens`` int64 [N] are the speech tokens that
-    were vocoded (with the closing silence); ``text`` is the normalised text.
+    were vocoded (with the closing silence); ``text`` is the normalised text. ``finish_reason`` is ``"stop"`` where T3 ended
+    the speech itself, ``"length"`` where ``max_tokens`` cut it.
     """
 
     samples: np.ndarray
@@ -34,20 +38,22 @@ class Speech:
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     watermarked: bool = False
     text: str = ""
+    finish_reason: FinishReason = "stop"
 
     @property
     def seconds(self) -> float:
         """Length of the sound."""
         return len(self.samples) / self.sample_rate
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.samples, dtype=dtype) if copy is None else np.array(self.samples, dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __repr__(self) -> str:
-        return f"Speech({self.seconds:.2f} s at {self.sample_rate} Hz, seed={self.seed}, plan={str(self.plan)!r})"
+        cut = ", cut at max_tokens" if self.finish_reason == "length" else ""
+        return f"Speech({self.seconds:.2f} s at {self.sample_rate} Hz{cut}, seed={self.seed}, plan={str(self.plan)!r})"
 
     @overload
     def save(self, target: str | os.PathLike[str], *, format: str | None = None) -> Path: ...
@@ -61,7 +67,9 @@ class Speech:
         Raises ``ArgumentError`` for another format, or one that this system's libsndfile cannot write, and ``FileError`` when
         the system refuses the file; what a file object raises passes.
         """
-        if hasattr(target, "write"):
+        if not isinstance(target, (str, os.PathLike)):
+            if not hasattr(target, "write"):
+                raise ArgumentError(f"path: expected str, os.PathLike or a binary file object, got {type(target).__name__}")
             write_all(target, encode(self.samples, self.sample_rate, format))
             return None
         kind = format_of(target) if format is None else format

@@ -36,7 +36,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return ending.lower()[1:]
 
 
-def encode(samples: np.ndarray, rate: int, name: str) -> bytes:
+def encode(samples: np.ndarray, rate: int, name: str | None) -> bytes:
     """A whole file of float32 ``samples`` [n] at ``rate`` Hz, clipped to ±1, in the format ``name`` (a key of ``FORMATS``, in any case).
 
     Raises ``ArgumentError`` for another name, and for a format that this system's libsndfile cannot write.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,12 +20,14 @@ from ..checkpoint.fingerprint import Fingerprint
 from ..checkpoint.resources import Resources
 from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
 from ..errors import UnsupportedFormatError
+from ..options import GenerationOptions
 from ..plan import Plan
 from ..speech import Speech
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice, describe
 from . import draws, registry, token_loop
 from .observer import Callback
+from .once import Once
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ class Pipeline:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.config = resources.config
-        self._stages: dict[tuple[str, str], Any] = {}
-        self._lock = threading.RLock()
+        self._once: Once[Any] = Once()
+        self._stages = self._once.values
 
     @functools.cached_property
     def fingerprint(self) -> Fingerprint:
@@ -66,11 +67,8 @@ class Pipeline:
         return Fingerprint.of(self.resources)
 
     def stage(self, key: str, implementation: str) -> Any:
-        """The implementation of a stage, built once."""
-        with self._lock:
-            if (key, implementation) not in self._stages:
-                self._stages[key, implementation] = registry.load(key, implementation, self.resources)
-            return self._stages[key, implementation]
+        """The implementation of a stage, built once; meanwhile the others are to be had, and an error is not kept."""
+        return self._once.get((key, implementation), lambda: registry.load(key, implementation, self.resources))
 
     def build(self, plan: Plan, watermark: bool = False) -> None:
         """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
@@ -136,26 +134,19 @@ class Pipeline:
         return run(key, source), {key: "python"}
 
     def generate(
-        self,
-        text: str,
-        voice: Voice,
-        plan: Plan,
-        parameters: SamplerParameters,
-        seed: int,
-        max_tokens: int,
-        watermark: str | None,
-        callback: Callback | None = None,
+        self, text: str, voice: Voice, plan: Plan, options: GenerationOptions, callback: Callback | None = None
     ) -> Speech:
         """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
         voice.check(self.config, self.fingerprint)
         run = Run(self, voice.plan(plan), callback)
         normalized = run("text.normalize", text)
         text_ids = run("text.tokenize", normalized)
-        raw = self.tokens(run, voice, text_ids, parameters, seed, max_tokens)
-        return self.sound(run, voice, normalized, raw, seed, watermark)
+        raw = self.tokens(run, voice, text_ids, options.sampler, options.seed, options.max_tokens)
+        return self.sound(run, voice, normalized, raw, options)
 
-    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, seed: int, watermark: str | None) -> Speech:
+    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, options: GenerationOptions) -> Speech:
         """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
+        seed, reason = options.seed, token_loop.finish_reason(raw, options.max_tokens)
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
@@ -166,9 +157,10 @@ class Pipeline:
         phases = draws.phases(seed, harmonics)
         noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
         samples = run("s3gen.vocoder", mel, phases, noise)
-        if watermark is not None:
+        marked = options.watermark is not None
+        if marked:
             samples = run("watermark", samples)
-        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, watermark is not None, normalized)
+        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, normalized, reason)
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int

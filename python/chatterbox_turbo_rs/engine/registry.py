@@ -18,12 +18,25 @@ ENVIRONMENT = "CHATTERBOX_BACKENDS"
 STAGES = __package__.rpartition(".")[0] + ".stages"
 
 
+_RUNS: set[tuple[str, str]] = set()  # what was found to run; a process does not lose it again
 TABLE = {key: {name: f"{STAGES}.{key}.{name}" for name in IMPLEMENTATIONS} for key in KEYS}
 """Stage key → implementation → module with ``create(resources)``."""
 
 
 def missing(key: str, implementation: str) -> str | None:
-    """Why ``implementation`` of stage ``key`` cannot run here, and what to install; None when it can."""
+    """Why ``implementation`` of stage ``key`` cannot run here, and what to install; None when it can.
+
+    What runs is not looked at again; what does not is looked for at every call, so that an installation is found at once.
+    """
+    if (key, implementation) in _RUNS:
+        return None
+    reason = _why_not(key, implementation)
+    if reason is None:
+        _RUNS.add((key, implementation))
+    return reason
+
+
+def _why_not(key: str, implementation: str) -> str | None:
     module = TABLE[known(key)].get(implementation)
     if module is None:
         return f"stage {key} has no {implementation} implementation in this version"

@@ -18,7 +18,7 @@ import numpy as np
 from ..audio.read import read
 from ..constants import HOP, SAMPLE_RATE
 from ..engine import draws
-from ..errors import ArgumentError
+from ..errors import AudioError
 from ..stages.t3.sampler import SamplerParameters
 
 CLIP = Path(__file__).parent / "clip.flac"
@@ -150,7 +150,7 @@ def _odd(path: Path, directory: Path) -> Path:
     frames -= 1 - frames % 2
     length = -(-(frames * HOP + HOP // 2) * rate // SAMPLE_RATE)
     if not 5 * rate < length <= len(samples):
-        raise ArgumentError(f"{path}: expected a clip of at least 5.1 s, found {len(samples) / rate:.2f} s")
+        raise AudioError(f"{path}: expected a clip of at least 5.1 s, found {len(samples) / rate:.2f} s")
     import soundfile
 
     cut = directory / "odd.wav"
