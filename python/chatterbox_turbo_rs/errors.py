@@ -30,6 +30,10 @@ class AudioError(ChatterboxError, ValueError):
     """A reference clip cannot be used."""
 
 
+class UnsupportedFormatError(AudioError):
+    """A clip may be sound, but of a format that the reader does not know."""
+
+
 class TextError(ChatterboxError, ValueError):
     """A text cannot be used."""
 

@@ -140,9 +140,7 @@ class ChatterboxTurbo:
             expected = f"expected 'auto' or 'f32' on device {device!r}"
             raise ArgumentError(f"precision: {expected}, got {precision!r}, which runs on the CPU")
         chosen = precision if precision != "auto" else _core.build_info()["cpu_precision"] if on_cpu else "f32"
-        pipeline = Pipeline(
-            Resources(directory, config, device, chosen, {"tokenizer": tokenizer}), locate.fingerprint(directory, config)
-        )
+        pipeline = Pipeline(Resources(directory, config, device, chosen, {"tokenizer": tokenizer}))
         pipeline.build(plan, watermark is not None)
         conds = directory / locate.BUILTIN_VOICE
         model = cls(pipeline, backends, Voice.load(conds) if conds.exists() else None, loudness, watermark)

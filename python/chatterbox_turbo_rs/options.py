@@ -12,11 +12,11 @@ from typing import Any, BinaryIO, Literal, Protocol, TypedDict, Union, get_args
 
 import numpy as np
 
+from .audio.source import to_float
 from .errors import ArgumentError, ChatterboxError
 from .plan import Spec
 from .progress import Event, Progress
 from .speech import Speech
-from .stages.reference.load.source import to_float
 from .stages.t3.sampler import SamplerParameters
 from .voice import Voice
 

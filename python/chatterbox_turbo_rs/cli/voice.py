@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ArgumentError
 from . import streams
 from .common import FILE, as_json, load, loudness, model_options, writable
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from ..voice import Voice
 
 output = click.option(
-    "-o", "--output", type=FILE, required=True, help="A name ending in .safetensors or .pt (upstream's conds.pt)."
+    "-o", "--output", type=FILE, required=True, help="A name ending in .safetensors, or in .pt or .pth (upstream's conds.pt)."
 )
 
 
@@ -68,17 +67,10 @@ def convert(file: Path, output: Path) -> None:
 
 
 def _named(path: Path) -> None:
-    if path.suffix not in (".safetensors", ".pt"):
-        raise ArgumentError(f"{path}: expected a name ending in .safetensors or .pt, got {path.suffix!r}")
-    writable(path)
+    from ..voice import check_name
+
+    writable(check_name(path))
 
 
 def _save(voice: Voice, path: Path) -> None:
-    from ..checkpoint import conds_pt, torch_archive
-
-    if path.suffix == ".safetensors":
-        voice.save(path)
-    else:
-        t3, gen = conds_pt.to_dicts(voice)
-        torch_archive.save(path, {"t3": t3, "gen": gen})
-    streams.out(f"{path}: {voice!r}")
+    streams.out(f"{voice.save(path)}: {voice!r}")

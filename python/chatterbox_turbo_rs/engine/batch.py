@@ -91,7 +91,7 @@ class Batch:
         return found
 
     def _begin(self, index: int, text: str, voice: Voice, seed: int) -> Item:
-        run = Run(self.pipeline, self.plan, self.callback)
+        run = Run(self.pipeline, voice.plan(self.plan), self.callback)
         normalized = run("text.normalize", text)
         return Item(index, run, voice, seed, normalized, run("text.tokenize", normalized))
 

@@ -6,6 +6,7 @@ resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import time
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.source import sort
+from ..checkpoint.fingerprint import Fingerprint
 from ..checkpoint.resources import Resources
 from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
+from ..errors import UnsupportedFormatError
 from ..options import GenerationOptions
 from ..plan import Plan
 from ..speech import Speech
@@ -51,12 +55,16 @@ READS_CHECKPOINT = (
 class Pipeline:
     """The stages of one loaded model. Immutable but for stages that are built on first use; threads may share it."""
 
-    def __init__(self, resources: Resources, fingerprint: str) -> None:
+    def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.config = resources.config
-        self.fingerprint = fingerprint
         self._once: Once[Any] = Once()
         self._stages = self._once.values
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What of the checkpoint voices depend on."""
+        return Fingerprint.of(self.resources)
 
     def stage(self, key: str, implementation: str) -> Any:
         """The implementation of a stage, built once; meanwhile the others are to be had, and an error is not kept."""
@@ -77,6 +85,7 @@ class Pipeline:
         for key, stage in reading.items():
             if key == tokenizer or stage.exception() is None:  # what is wrong with the watermark is said when it is asked for
                 self._stages[key, plan[key]] = stage.result()
+        _ = self.fingerprint  # now, not at the first voice: by then the files may have changed
         self._tell_cache()
 
     def _tell_cache(self) -> None:
@@ -93,7 +102,7 @@ class Pipeline:
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""
         run = Run(self, plan, callback)
-        samples = run("reference.load", source)
+        samples, more = self._clip(run, source)
         raw = samples
         if loudness is not None:
             samples = run("reference.loudness", samples, loudness)
@@ -110,14 +119,26 @@ class Pipeline:
         t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * ENCODER_RATE])
         t3_tokens = run("s3tokenizer.tokens", t3_mel[: 4 * limit])
         embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
-        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw))
+        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw, **more))
+
+    def _clip(self, run: Run, source: Any) -> tuple[np.ndarray, dict[str, str]]:
+        """The clip's samples. Where ``auto`` chose Rust, Python reads what Rust does not know: then the voice's metadata says so."""
+        key, source = "reference.load", sort(source)
+        try:
+            return run(key, source), {}
+        except UnsupportedFormatError as error:
+            if key not in run.plan.automatic or run.plan[key] != "rust" or registry.missing(key, "python") is not None:
+                raise
+            logger.info("%s=python: %s", key, error)
+        run.plan = run.plan.but(key, "python")
+        return run(key, source), {key: "python"}
 
     def generate(
         self, text: str, voice: Voice, plan: Plan, options: GenerationOptions, callback: Callback | None = None
     ) -> Speech:
         """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
         voice.check(self.config, self.fingerprint)
-        run = Run(self, plan, callback)
+        run = Run(self, voice.plan(plan), callback)
         normalized = run("text.normalize", text)
         text_ids = run("text.tokenize", normalized)
         raw = self.tokens(run, voice, text_ids, options.sampler, options.seed, options.max_tokens)

@@ -71,21 +71,27 @@ def resolve(*specs: Spec) -> Plan:
     """
     layers = [parse(spec) for spec in specs]
     layers += [parse(os.environ.get(ENVIRONMENT), ENVIRONMENT), parse("auto")]
-    return Plan({key: _choose(key, layers) for key in KEYS})
+    named = {key: _named(key, layers) for key in KEYS}
+    return Plan({key: name or _automatic(key) for key, name in named.items()}, [key for key in KEYS if named[key] is None])
 
 
-def _choose(key: str, layers: list[dict[str, str]]) -> str:
+def _named(key: str, layers: list[dict[str, str]]) -> str | None:
+    """The implementation that the strongest layer names, None for ``auto``."""
     for layer in layers:
         prefixes = [prefix for prefix in layer if covers(prefix, key)]
         if not prefixes:
             continue
         name = layer[max(prefixes, key=len)]
-        if name != "auto":
-            reason = missing(key, name)
-            if reason is not None:
-                raise BackendError(f"{key}={name}: {reason}")
-            return name
-        break
+        if name == "auto":
+            return None
+        reason = missing(key, name)
+        if reason is not None:
+            raise BackendError(f"{key}={name}: {reason}")
+        return name
+    return None
+
+
+def _automatic(key: str) -> str:
     for name in ("rust", "python"):
         if missing(key, name) is None:  # Python is not even imported where Rust runs: SciPy alone takes a second
             return name

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ..audio.source import local
 from ..errors import ArgumentError, VoiceError
 from ..options import AnyVoice, path_of
 from ..plan import KEYS, Plan
-from ..voice import Voice
+from ..voice import Voice, is_voice_file
 from .observer import Callback
 from .once import Once
 from .pipeline import Pipeline
@@ -41,14 +42,15 @@ class Voices:
         if isinstance(voice, Voice):
             return voice
         try:
-            path = Path(path_of("voice", voice))
+            name = path_of("voice", voice)
         except ArgumentError:
             raise ArgumentError(f"voice: expected a Voice, a path or None, got {type(voice).__name__}") from None
-        if path.suffix.lower() in (".safetensors", ".pt", ".pth"):
+        path = local(name)
+        if is_voice_file(path):
             made: tuple[str | None, ...] = ("file", path.suffix.lower())
             make = lambda: Voice.load(path)  # noqa: E731
         else:
-            made = (loudness, *(plan[key] for key in STAGES))
+            made = (loudness, *(plan[key] for key in STAGES), *sorted(plan.automatic & {"reference.load"}))
             make = lambda: self._pipeline.voice(path, plan, loudness, callback)  # noqa: E731
         try:
             digest = _digest(path)

@@ -80,7 +80,7 @@ class Recorder(Pipeline):
     """The pipeline of one plan whose stages write into ``take``."""
 
     def __init__(self, resources: Resources, plan: Plan) -> None:
-        super().__init__(resources, "parity")
+        super().__init__(resources)
         self.plan = plan
         self.take = Take()
         self.load_result: np.ndarray | None = None
