@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 
 import s3gen
 import sizes
-import speakers
 import tokenizer
 import tokens
 import training
@@ -33,11 +32,12 @@ import vocoder
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
+from chatterbox_turbo_rs.torch_network import WEIGHT_NORM  # noqa: E402
+
 import checkpoint_layout  # noqa: E402
 import make_checkpoint  # noqa: E402
 from chatterbox_turbo_rs import ChatterboxTurbo, conditionals, torch_archive  # noqa: E402
 from chatterbox_turbo_rs.stages.t3.decoder.python import T3  # noqa: E402
-from chatterbox_turbo_rs.torch_network import WEIGHT_NORM  # noqa: E402
 
 LIMIT = 20_000_000
 """Bytes that the model may take."""

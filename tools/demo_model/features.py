@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from chatterbox_turbo_rs.dsp import mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
-from chatterbox_turbo_rs.dsp import mel_filters
 from chatterbox_turbo_rs.stages.s3gen import prompt_mel as spec
 
 TOKEN = 960

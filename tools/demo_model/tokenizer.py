@@ -15,13 +15,13 @@ from collections.abc import Mapping
 import numpy as np
 import soxr
 import torch
+from chatterbox_turbo_rs.dsp import hann_f32, mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
 import features
 import sizes
 import training
-from chatterbox_turbo_rs.dsp import hann_f32, mel_filters
 from chatterbox_turbo_rs.stages.s3tokenizer import mel as spec
 from chatterbox_turbo_rs.stages.s3tokenizer.tokens.python import SHRINK, S3Tokenizer
 

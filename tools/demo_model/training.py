@@ -77,7 +77,9 @@ class Loop:
         """0 at the beginning, 1 when the minutes are over."""
         return min(1.0, self.seconds / (60 * self.args.minutes))
 
-    def run(self, step: Callable[[np.random.Generator], Mapping[str, Tensor]], held_out: Callable[[], Mapping[str, float]]) -> None:
+    def run(
+        self, step: Callable[[np.random.Generator], Mapping[str, Tensor]], held_out: Callable[[], Mapping[str, float]]
+    ) -> None:
         """``step`` gives losses, of which ``loss`` is minimised; ``held_out`` what is logged beside them at every checkpoint."""
         sums: dict[str, list[float]] = defaultdict(list)
         saved = logged = now = time.perf_counter()
