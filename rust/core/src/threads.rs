@@ -69,6 +69,12 @@ impl<T, F: Fn(T)> ProducerCallback<T> for Here<F> {
 /// How many forks lie between this process and the one that loaded this crate.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
+/// The number of this process, of those that came out of each other by forks.
+pub(crate) fn process() -> usize {
+    watch();
+    FORKS.load(Relaxed)
+}
+
 /// Has the system count forks.
 fn watch() {
     #[cfg(unix)]
@@ -112,8 +118,7 @@ impl<T: Send + Sync> PerProcess<T> {
         {
             return Ok(value);
         }
-        watch();
-        let made = Box::into_raw(Box::new((FORKS.load(Relaxed), make()?)));
+        let made = Box::into_raw(Box::new((process(), make()?)));
         // SAFETY: as above; `made` is freed where nobody has seen it.
         unsafe {
             Ok(match self.0.compare_exchange(found, made, AcqRel, Acquire) {
