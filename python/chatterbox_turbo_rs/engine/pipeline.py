@@ -82,13 +82,15 @@ class Pipeline:
         self._tell_cache()
 
     def _tell_cache(self) -> None:
-        """Logs what became of the packed weights (see ``docs/cache.md``)."""
+        """Logs what became of the packed weights (see ``docs/cache.md``): one warning for each thing that is wrong."""
+        troubled: dict[str, list[str]] = {}
         for event in self.resources.core.packed() if "core" in vars(self.resources) else ():
-            what = "found in the cache" if event["found"] else "packed"
             if event["trouble"] is None:
-                logger.info("%s: %s", event["network"], what)
+                logger.info("%s: %s", event["network"], "found in the cache" if event["found"] else "packed")
             else:
-                logger.warning("%s: %s, cache: %s", event["network"], what, event["trouble"])
+                troubled.setdefault(event["trouble"], []).append(event["network"])
+        for trouble, networks in troubled.items():
+            logger.warning("cache of packed weights: %s (%s)", trouble, ", ".join(networks))
 
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""

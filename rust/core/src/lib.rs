@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod config;
+mod content;
 pub mod device;
 pub mod digest;
 pub mod draws;
