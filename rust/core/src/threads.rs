@@ -32,7 +32,10 @@ pub fn start() -> Result<()> {
 
 /// Their number.
 pub fn count() -> usize {
-    run(rayon::current_num_threads)
+    match rayon::current_thread_index() {
+        Some(_) => rayon::current_num_threads(),
+        None => pool().map_or(1, ThreadPool::current_num_threads),
+    }
 }
 
 /// Runs `work` on one of the threads, so that what rayon does inside is done by them.
