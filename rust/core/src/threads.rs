@@ -32,7 +32,10 @@ pub fn start() -> Result<()> {
 
 /// Their number.
 pub fn count() -> usize {
-    run(rayon::current_num_threads)
+    match rayon::current_thread_index() {
+        Some(_) => rayon::current_num_threads(),
+        None => pool().map_or(1, ThreadPool::current_num_threads),
+    }
 }
 
 /// Runs `work` on one of the threads, so that what rayon does inside is done by them.
@@ -68,6 +71,12 @@ impl<T, F: Fn(T)> ProducerCallback<T> for Here<F> {
 
 /// How many forks lie between this process and the one that loaded this crate.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of this process, of those that came out of each other by forks.
+pub(crate) fn process() -> usize {
+    watch();
+    FORKS.load(Relaxed)
+}
 
 /// Has the system count forks.
 fn watch() {
@@ -112,8 +121,7 @@ impl<T: Send + Sync> PerProcess<T> {
         {
             return Ok(value);
         }
-        watch();
-        let made = Box::into_raw(Box::new((FORKS.load(Relaxed), make()?)));
+        let made = Box::into_raw(Box::new((process(), make()?)));
         // SAFETY: as above; `made` is freed where nobody has seen it.
         unsafe {
             Ok(match self.0.compare_exchange(found, made, AcqRel, Acquire) {

@@ -103,7 +103,8 @@ impl TensorFile {
             }
             io::Result::Ok(())
         };
-        self.whole(name, run(|| values.par_chunks_mut(PIECE / 4).enumerate().try_for_each(read)))?;
+        let read = run(|| values.par_chunks_mut(PIECE / 4).enumerate().try_for_each(read));
+        self.whole(name, read)?;
         self.expect_finite(name, &values)?;
         Ok(values)
     }
@@ -120,7 +121,7 @@ impl TensorFile {
         self.whole(name, read)?;
         let table = Table { bytes: Arc::new(bytes), dtype: info.dtype, row: columns * size, rows, columns };
         if finite {
-            let wrong = |row: usize| {
+            let wrong = |row| {
                 let values = table.gather(std::iter::once(row));
                 values.iter().position(|v| !v.is_finite()).map(|at| (row * columns + at, values[at]))
             };
