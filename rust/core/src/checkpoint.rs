@@ -44,7 +44,13 @@ impl Weights {
 
     /// Has `load` read a network from this view: its packed weights come from the cache, or go there for the next time, where there
     /// is one (not for other devices than the CPU, and not for a checkpoint that keeps digests). `format` names the precision.
-    pub(crate) fn through_cache<T>(self, network: &str, format: &str, stay: Stay, load: impl Fn(&Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn through_cache<T>(
+        self,
+        network: &str,
+        format: &str,
+        stay: Stay,
+        load: impl Fn(&Self) -> Result<T>,
+    ) -> Result<T> {
         match self.packing.clone().filter(|_| crate::nn::kernels_run(&self.device) && self.digests.is_none()) {
             Some(packing) => packing.load(&self, network, format, stay, load),
             None => load(&self),

@@ -35,9 +35,9 @@ impl TensorFile {
         if !content.is_file() {
             return Err(Error::checkpoint(path, "expected a file, found something else"));
         }
-        let (metadata, data_start) = content.header().map_err(|e| {
-            Error::checkpoint(path, format!("not a complete safetensors file of {} bytes: {e}", content.len()))
-        })?;
+        let (metadata, data_start) = content
+            .header()
+            .map_err(|e| Error::checkpoint(path, format!("not a complete safetensors file of {} bytes: {e}", content.len())))?;
         Ok(Self { content, digest: OnceLock::new(), metadata, data_start })
     }
 
@@ -73,9 +73,10 @@ impl TensorFile {
         match info.dtype {
             Dtype::F32 => Ok((info, 4)),
             Dtype::F16 | Dtype::BF16 => Ok((info, 2)),
-            other => {
-                Err(Error::checkpoint(self.content.path(), format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}")))
-            }
+            other => Err(Error::checkpoint(
+                self.content.path(),
+                format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}"),
+            )),
         }
     }
 

@@ -81,7 +81,8 @@ impl PackedFile {
         let mut memory = MmapMut::map_anon(end - start).map_err(|e| e.to_string())?;
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage); // may be refused, and is then of no use
-        self.content.read_pieces(start as u64, &mut memory, |i, piece| self.check(start / PIECE + i, piece).map_err(io::Error::other))
+        self.content
+            .read_pieces(start as u64, &mut memory, |i, piece| self.check(start / PIECE + i, piece).map_err(io::Error::other))
             .map_err(|e| e.to_string())?;
         Ok(Arc::new(memory.make_read_only().map_err(|e| e.to_string())?))
     }
@@ -254,7 +255,10 @@ mod tests {
         let whole = std::fs::read(&path)?;
         let fails = |bytes: &[u8], what: &str| {
             let written = std::fs::write(&other, bytes).is_ok();
-            assert!(written && [Stay::Memory, Stay::Disk].iter().all(|stay| PackedFile::open(&other, "key", *stay).is_err()), "{what}");
+            assert!(
+                written && [Stay::Memory, Stay::Disk].iter().all(|stay| PackedFile::open(&other, "key", *stay).is_err()),
+                "{what}"
+            );
         };
         let places = (0..whole.len()).step_by(199_999).chain((0..700).step_by(29)).chain(PAGE - 3..PAGE + 3);
         for at in places.chain(whole.len() - 8..whole.len()) {

@@ -208,7 +208,8 @@ fn chosen(text: &OsStr) -> Result<Option<PathBuf>> {
     let path = match path.components().next() {
         Some(Component::Normal(first)) if first == "~" => {
             let home = std::env::home_dir().filter(|home| home.is_absolute());
-            let home = home.ok_or_else(|| Error::argument(format!("{ENVIRONMENT}: {text:?}: the system names no home directory")))?;
+            let home =
+                home.ok_or_else(|| Error::argument(format!("{ENVIRONMENT}: {text:?}: the system names no home directory")))?;
             home.join(path.strip_prefix("~").unwrap_or(path))
         }
         Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => {
