@@ -122,7 +122,7 @@ def test_voice_prepare_show_convert_and_say(command, tmp_path, clip):
     code, out, err = command("voice", "prepare", clip, "-o", "v.safetensors", "--model", "demo", "--loudness", "rms")
     assert code == 0 and err == "" and out.startswith("v.safetensors: Voice(5.0 s prompt")
     code, out, _ = command("voice", "show", "v.safetensors")
-    assert code == 0 and "speaker_embedding" in out and "checkpoint" in out
+    assert code == 0 and "speaker_embedding" in out and "voice_encoder" in out
     code, out, _ = command("voice", "show", "v.safetensors", "--json")
     shown = json.loads(out)
     assert shown["arrays"]["xvector"] == ["float32", 192] and len(shown["metadata"]["source"]) == 64
@@ -164,7 +164,7 @@ def test_watermark_detect(command, tmp_path):
     assert code == 1 and json.loads(out)["watermarked"] is False
     refused(command("watermark", "detect", "nowhere.wav"), 1, "nowhere.wav", "No such file")
     (tmp_path / "text.wav").write_text("text")
-    refused(command("watermark", "detect", "text.wav"), 1, "text.wav", "not a sound file")
+    refused(command("watermark", "detect", "text.wav"), 1, "text.wav", "not an audio file of a known format")
     soundfile.write(tmp_path / "nan.wav", np.full(48_000, np.nan), 24_000, subtype="FLOAT")
     refused(command("watermark", "detect", "nan.wav"), 1, "finite")
     soundfile.write(tmp_path / "silent.wav", np.zeros(48_000), 24_000)
@@ -203,7 +203,7 @@ def test_watermark_detect(command, tmp_path):
         (1, ["voice", "show", "nowhere.pt"], ["nowhere.pt: No such file"]),
         (1, ["voice", "prepare", "nowhere.wav", "-o", "v.safetensors", "--model", "demo"], ["nowhere.wav: No such file"]),
         (2, ["voice", "prepare", "x.wav", "-o", "v.wav", "--model", "demo"], ["v.wav: expected a name ending in .safetensors"]),
-        (2, ["voice", "convert", "x.pt", "-o", "y.txt"], ["y.txt: expected a name ending in .safetensors or .pt"]),
+        (2, ["voice", "convert", "x.pt", "-o", "y.txt"], ["y.txt: expected a name ending in .safetensors, .pt, .pth"]),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_file(command, tmp_path, code, arguments, parts):

@@ -13,12 +13,12 @@ from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
 from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import (
     ArgumentError,
-    AudioError,
     BatchError,
     CancelledError,
     ChatterboxError,
     FileError,
     TextError,
+    UnsupportedAudioError,
     VoiceError,
 )
 from chatterbox_turbo_rs.stages.t3.sampler import SamplerParameters
@@ -187,7 +187,7 @@ def test_errors_stand_in_the_places_of_their_texts(tts, other_voice, tmp_path):
     voices = [None, None, tmp_path / "absent.wav", None, tmp_path / "bad.wav", stranger]
     seen = {}
     found = tts.generate_many(texts, voices, 3, batch=2, errors="return", finished=seen.__setitem__, **SHORT)
-    assert [type(result) for result in found] == [Speech, TextError, FileError, Speech, AudioError, VoiceError]
+    assert [type(result) for result in found] == [Speech, TextError, FileError, Speech, UnsupportedAudioError, VoiceError]
     assert list(map(id, found)) == [id(seen[index]) for index in range(6)]
     assert "U+DCFF" in str(found[1]) and "absent.wav" in str(found[2])
     for index in (0, 3):

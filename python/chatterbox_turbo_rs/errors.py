@@ -30,8 +30,8 @@ class AudioError(ChatterboxError, ValueError):
     """A reference clip cannot be used."""
 
 
-class UnsupportedFormatError(AudioError):
-    """A clip may be sound, but of a format that the reader does not know."""
+class UnsupportedAudioError(AudioError):
+    """A reader does not know the format or codec of a reference clip, which need not be damaged: another reader may know it."""
 
 
 class TextError(ChatterboxError, ValueError):

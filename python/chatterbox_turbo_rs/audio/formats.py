@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ..errors import AudioError, UnsupportedFormatError
+from ..errors import AudioError, UnsupportedAudioError
 
 HEAD = 65_536
 """Bytes that are looked at."""
@@ -99,6 +99,6 @@ def refusal(name: str, head: bytes, reader: str, reason: str = "", path: Path | 
     what = name_of(head)
     said = "not an audio file of a known format" if what is None else f"{what}, which {reader} does not read"
     source = "IN" if path is None else shlex.quote(str(path))
-    return UnsupportedFormatError(
+    return UnsupportedAudioError(
         f"{name}: {said}{f' ({reason})' if reason else ''}; convert it: ffmpeg -i {source} -ar 24000 -ac 1 OUT.wav"
     )

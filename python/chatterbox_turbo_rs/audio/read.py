@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..errors import AudioError, FileError, UnsupportedFormatError
+from ..errors import AudioError, FileError, UnsupportedAudioError
 from .formats import HEAD, name_of, refusal
-from .source import MAX_CHANNELS, RATES, Samples, sort, to_mono
+from .source import RATES, Samples, sort, to_mono
 
 CLIP = "reference clip"
 """What errors call a clip that has no path."""
 BLOCK = 1 << 20
 """Frames read at a time of a codec that cannot tell how many there are."""
-_NOT_KNOWN_TO_RUST = ("not an audio file", "an audio codec that cannot be read", "holds no audio track")
-"""How the core's errors begin about a format that it does not know; the other reader may."""
 _NOT_KNOWN_TO_LIBSNDFILE = (1, 4, 18)
 """Its error codes: format not recognised, encoding not supported, format not implemented."""
 
@@ -33,7 +30,7 @@ def read(source: Any) -> tuple[np.ndarray, int]:
     """float32 samples ``[n]`` (mean over the channels) and their rate in Hz, of anything that ``source.sort`` takes and of any length.
 
     Raises ``FileError`` when a file cannot be read, ``AudioError`` with its path when it is damaged or no audio
-    (``UnsupportedFormatError`` where it may be audio that neither reader knows), ``ArgumentError`` for a source of another type.
+    (``UnsupportedAudioError`` where it may be audio that neither reader knows), ``ArgumentError`` for a source of another type.
     """
     clip = sort(source)
     if isinstance(clip, Samples):
@@ -41,21 +38,17 @@ def read(source: Any) -> tuple[np.ndarray, int]:
     try:
         with explained(clip):
             return _core.reference_load_decode(clip)
-    except UnsupportedFormatError:
+    except UnsupportedAudioError:
         return decode(clip)
 
 
 @contextlib.contextmanager
 def explained(clip: Path | bytes) -> Iterator[None]:
-    """The core's errors about ``clip``; one about its format says what it is and becomes an ``UnsupportedFormatError``."""
+    """What the core says of a format that it does not know, as all readers say it (see ``formats.refusal``)."""
     try:
         yield
-    except AudioError as error:
-        reason = str(error).removeprefix(f"{_name(clip)}: ")
-        if not isinstance(error, UnsupportedFormatError) and not reason.startswith(_NOT_KNOWN_TO_RUST):
-            raise
-        detail = re.search(r"\((.*)\)$", reason)
-        raise _refusal(clip, "the Rust side", detail[1] if detail else "") from None
+    except UnsupportedAudioError as error:
+        raise _refusal(clip, "the Rust side") from error
 
 
 def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
@@ -66,8 +59,6 @@ def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
     rate = 0
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if not 1 <= file.channels <= MAX_CHANNELS:
-                raise AudioError(f"{_name(clip)}: expected 1 to {MAX_CHANNELS} channels, got {file.channels}")
             if file.samplerate not in RATES:
                 expected = f"expected a sample rate of {RATES.start} to {RATES.stop - 1} Hz"
                 raise AudioError(f"{_name(clip)}: {expected}, got {file.samplerate} Hz")
@@ -100,7 +91,7 @@ def _name(clip: Path | bytes) -> str:
     return str(clip) if isinstance(clip, Path) else CLIP
 
 
-def _refusal(clip: Path | bytes, reader: str, reason: str) -> AudioError:
+def _refusal(clip: Path | bytes, reader: str, reason: str = "") -> AudioError:
     if isinstance(clip, bytes):
         return refusal(CLIP, clip[:HEAD], reader, reason)
     with open(clip, "rb") as file:

@@ -13,22 +13,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..constants import HOP
+from ..constants import ENCODER_RATE, HOP
 from ..errors import ConfigError, FileError
 
 PACKAGE = __package__.partition(".")[0]
 
 BUILTIN = ("turbo", "nano", "demo")
 """Configurations that come with the package."""
-LARGEST = 1 << 24
-"""Largest number that a configuration may hold."""
+LIST = 8
+"""Most items of a list."""
 
 
 def builtin(name: str) -> dict[str, Any]:
     """The configuration called ``name`` (one of ``BUILTIN``)."""
     if name not in BUILTIN:
         raise ConfigError(f"configuration: unknown name {name!r}; expected one of {', '.join(BUILTIN)}")
-    return json.loads(resources.files(PACKAGE).joinpath("config").joinpath(f"{name}.json").read_text("utf-8"))
+    return _resource(name)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def parse(text: str, origin: str) -> dict[str, Any]:
 
 def check(config: Any, origin: str) -> None:
     """Compares ``config`` with the schema: the keys of ``turbo.json``, values of the same kind, sizes that fit together."""
-    _compare(config, _schema(), origin, "")
+    _compare(config, _schema(), ranges(), origin, "")
     _consistent(config, origin)
 
 
@@ -73,6 +73,16 @@ def _schema() -> dict[str, Any]:
     return builtin("turbo")
 
 
+@functools.lru_cache(maxsize=1)
+def ranges() -> dict[str, Any]:
+    """What the numbers may be, by the configuration's keys: ``[least, largest]``, both inside, and ``"odd"`` or ``"even"``."""
+    return _resource("ranges")
+
+
+def _resource(name: str) -> Any:
+    return json.loads(resources.files(PACKAGE).joinpath("config").joinpath(f"{name}.json").read_text("utf-8"))
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) != len(pairs):
@@ -89,7 +99,7 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
 
-def _compare(value: Any, example: Any, origin: str, path: str) -> None:
+def _compare(value: Any, example: Any, limits: Any, origin: str, path: str) -> None:
     def expected(what: str) -> ConfigError:
         found = type(value).__name__ if isinstance(value, (dict, list)) and not isinstance(example, list) else repr(value)[:80]
         return ConfigError(f"{origin}: {path or 'the whole file'}: expected {what}, found {found}")
@@ -104,24 +114,19 @@ def _compare(value: Any, example: Any, origin: str, path: str) -> None:
         for key, inner in example.items():
             if key not in value:
                 raise ConfigError(f"{origin}: key {prefix}{key} is missing")
-            _compare(value[key], inner, origin, prefix + key)
+            _compare(value[key], inner, (limits or {}).get(key), origin, prefix + key)
     elif isinstance(example, list):
-        if not isinstance(value, list) or not value:
-            raise expected("a list of whole numbers")
+        if not isinstance(value, list) or not 1 <= len(value) <= LIST:
+            raise expected(f"a list of 1 to {LIST} whole numbers")
         for item in value:
-            _compare(item, example[0], origin, path)
-    elif isinstance(example, float):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not 0 <= value <= LARGEST
-            or not math.isfinite(value)
-        ):
-            raise expected(f"a number from 0 to {LARGEST}")
-    elif isinstance(example, int):
-        least = 0 if path.endswith("_token") else 1
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-            raise expected(f"a whole number from {least} to {LARGEST}")
+            _compare(item, example[0], limits, origin, path)
+    elif isinstance(example, (int, float)):
+        least, largest, *kind = limits or [1, 1]
+        whole = isinstance(example, int)
+        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and least <= value <= largest
+        if not fits or (kind and value % 2 != (kind[0] == "odd")):
+            numbers = " ".join([*kind, "whole number"]) if whole else "number"
+            raise expected(f"{'an' if kind else 'a'} {numbers} from {json.dumps(least)} to {json.dumps(largest)}")
     elif not ((isinstance(value, str) and _is_text(value)) or (value is None and path in ("repository", "revision"))):
         raise expected("a string")
 
@@ -130,8 +135,6 @@ def _consistent(config: Mapping[str, Any], origin: str) -> None:
     def fail(text: str) -> ConfigError:
         return ConfigError(f"{origin}: {text}")
 
-    if config["format"] != 1:
-        raise fail(f"format: expected 1, found {config['format']}")
     for key, name in config["files"].items():
         if not name or name.startswith(".") or any(c in "/\\:" or _is_control(c) for c in name):
             raise fail(f"files.{key}: expected the plain name of a file in the same directory, found {name!r}")
@@ -140,7 +143,19 @@ def _consistent(config: Mapping[str, Any], origin: str) -> None:
     for where, section in (("t3", t3), ("s3tokenizer", tokenizer), ("s3gen.encoder", s3gen["encoder"])):
         if section["hidden_size"] % section["heads"]:
             raise fail(f"{where}.hidden_size by {where}.heads: {section['hidden_size']} is not divisible by {section['heads']}")
-    codes = 3 ** min(tokenizer["fsq_dims"], 64)
+    if tokenizer["hidden_size"] // tokenizer["heads"] % 2:
+        raise fail(
+            f"s3tokenizer.hidden_size by s3tokenizer.heads: expected an even number, found {tokenizer['hidden_size'] // tokenizer['heads']}"
+        )
+    if t3["prompt_tokens"] > t3["positions"] - 3:
+        raise fail(f"t3.prompt_tokens: expected at most t3.positions - 3 = {t3['positions'] - 3}, found {t3['prompt_tokens']}")
+    voice = config["voice_encoder"]
+    step = round(ENCODER_RATE / voice["partials_per_second"] / voice["partial_frames"])
+    if not 1 <= step <= voice["partial_frames"]:
+        raise fail(
+            f"voice_encoder.partials_per_second: expected partials 1 to {voice['partial_frames']} frames apart, found {step}"
+        )
+    codes = 3 ** tokenizer["fsq_dims"]
     if s3gen["vocab"] != codes:
         raise fail(f"s3gen.vocab: expected 3^fsq_dims = {codes}, found {s3gen['vocab']}")
     for where, token, vocab in (
@@ -155,6 +170,13 @@ def _consistent(config: Mapping[str, Any], origin: str) -> None:
     rates, hop = vocoder["upsample_rates"], vocoder["istft_hop"]
     if math.prod(rates) * hop != HOP:
         raise fail(f"s3gen.vocoder: product of upsample_rates {rates} and istft_hop {hop} must be {HOP} samples a frame")
+    for rate, kernel in zip(rates, vocoder["upsample_kernels"]):
+        if kernel < rate or (kernel - rate) % 2:
+            raise fail(f"s3gen.vocoder.upsample_kernels: expected {rate}, its rate, and an even number on top, found {kernel}")
+    if vocoder["base_channels"] % 2 ** len(rates):
+        raise fail(f"s3gen.vocoder.base_channels: expected a multiple of {2 ** len(rates)}, found {vocoder['base_channels']}")
+    if vocoder["istft_size"] < hop:
+        raise fail(f"s3gen.vocoder.istft_size: expected at least istft_hop = {hop}, found {vocoder['istft_size']}")
     if len(speaker["layers"]) != len(speaker["dilations"]):
         raise fail("speaker_encoder: layers and dilations differ in length")
 

@@ -19,7 +19,7 @@ from ..audio.source import sort
 from ..checkpoint.fingerprint import Fingerprint
 from ..checkpoint.resources import Resources
 from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
-from ..errors import UnsupportedFormatError
+from ..errors import UnsupportedAudioError
 from ..options import GenerationOptions
 from ..plan import Plan
 from ..speech import Speech
@@ -126,7 +126,7 @@ class Pipeline:
         key, source = "reference.load", sort(source)
         try:
             return run(key, source), {}
-        except UnsupportedFormatError as error:
+        except UnsupportedAudioError as error:
             if key not in run.plan.automatic or run.plan[key] != "rust" or registry.missing(key, "python") is not None:
                 raise
             logger.info("%s=python: %s", key, error)

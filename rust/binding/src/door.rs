@@ -28,6 +28,7 @@ pub fn map(e: Error) -> PyErr {
         Error::Checkpoint { .. } => "CheckpointError",
         Error::Config(_) => "ConfigError",
         Error::Audio(_) => "AudioError",
+        Error::UnsupportedAudio(_) => "UnsupportedAudioError",
         Error::Text(_) => "TextError",
         Error::Argument(_) => "ArgumentError",
         Error::Watermark(_) => "WatermarkError",

@@ -148,8 +148,11 @@ section!(
 
 const TURBO: &str = include_str!("../../../python/chatterbox_turbo_rs/config/turbo.json");
 
-/// Largest number that a configuration may hold: products of three of them stay far from overflow where they are formed.
-const LARGEST: u64 = 1 << 24;
+/// What the numbers may be: products of three of them stay far from overflow where they are formed.
+const RANGES: &str = include_str!("../../../python/chatterbox_turbo_rs/config/ranges.json");
+
+/// Most items of a list.
+const LIST: usize = 8;
 
 impl Config {
     /// Parses and checks a configuration. `origin` names the text in errors (a file, or a built-in name).
@@ -160,7 +163,8 @@ impl Config {
         let fail = |e: serde_json::Error| Error::Config(format!("{origin}: {e}"));
         let value: Value = serde_json::from_str(json).map_err(fail)?;
         let example: Value = serde_json::from_str(TURBO).map_err(fail)?;
-        compare(&value, &example, "").map_err(|e| Error::Config(format!("{origin}: {e}")))?;
+        let ranges: Value = serde_json::from_str(RANGES).map_err(fail)?;
+        compare(&value, &example, &ranges, "").map_err(|e| Error::Config(format!("{origin}: {e}")))?;
         let config: Self = serde_json::from_str(json).map_err(fail)?;
         config.check(origin)?;
         Ok(config)
@@ -179,9 +183,6 @@ impl Config {
 
     fn check(&self, origin: &str) -> Result<()> {
         let fail = |what: String| Err(Error::Config(format!("{origin}: {what}")));
-        if self.format != 1 {
-            return fail(format!("format: expected 1, found {}", self.format));
-        }
         for (what, name) in [("t3", &self.files.t3), ("s3gen", &self.files.s3gen), ("voice_encoder", &self.files.voice_encoder)] {
             if name.is_empty()
                 || name.starts_with('.')
@@ -199,6 +200,18 @@ impl Config {
                 return fail(format!("{what}: {size} is not divisible by {parts}"));
             }
         }
+        let head = self.s3tokenizer.hidden_size / self.s3tokenizer.heads;
+        if head % 2 != 0 {
+            return fail(format!("s3tokenizer.hidden_size by s3tokenizer.heads: expected an even number, found {head}"));
+        }
+        let most = self.t3.positions.saturating_sub(3);
+        if self.t3.prompt_tokens > most {
+            return fail(format!(
+                "t3.prompt_tokens: expected at most t3.positions - 3 = {most}, found {}",
+                self.t3.prompt_tokens
+            ));
+        }
+        self.voice_encoder.step().map_err(|e| Error::Config(format!("{origin}: {e}")))?;
         let codes = 3usize.checked_pow(self.s3tokenizer.fsq_dims as u32);
         if codes != Some(self.s3gen.vocab) {
             return fail(format!("s3gen.vocab: expected 3^fsq_dims = {codes:?}, found {}", self.s3gen.vocab));
@@ -222,6 +235,21 @@ impl Config {
                 v.upsample_rates, v.istft_hop
             ));
         }
+        for (rate, kernel) in v.upsample_rates.iter().zip(&v.upsample_kernels) {
+            if kernel.checked_sub(*rate).is_none_or(|more| more % 2 != 0) {
+                return fail(format!(
+                    "s3gen.vocoder.upsample_kernels: expected {rate}, its rate, and an even number on top, found {kernel}"
+                ));
+            }
+        }
+        let parts = 1usize << v.upsample_rates.len();
+        if v.base_channels % parts != 0 {
+            return fail(format!("s3gen.vocoder.base_channels: expected a multiple of {parts}, found {}", v.base_channels));
+        }
+        if v.istft_size < v.istft_hop {
+            let (least, found) = (v.istft_hop, v.istft_size);
+            return fail(format!("s3gen.vocoder.istft_size: expected at least istft_hop = {least}, found {found}"));
+        }
         if self.speaker_encoder.layers.len() != self.speaker_encoder.dilations.len() {
             return fail("speaker_encoder: layers and dilations differ in length".into());
         }
@@ -229,9 +257,22 @@ impl Config {
     }
 }
 
-/// Values of the same kind as `example`'s, and numbers that arithmetic can bear; serde says the rest (which keys there are),
-/// but it would take lists for objects and does not name the key of a wrong value.
-fn compare(value: &Value, example: &Value, path: &str) -> std::result::Result<(), String> {
+impl VoiceEncoder {
+    /// Frames between the starts of two partials; the error names the key. Upstream divides by the partial's length where the mel's hop is
+    /// meant; both are 160.
+    pub(crate) fn step(&self) -> std::result::Result<usize, String> {
+        let step = (16_000.0 / self.partials_per_second / self.partial_frames as f64).round_ties_even();
+        if (1.0..=self.partial_frames as f64).contains(&step) {
+            return Ok(step as usize);
+        }
+        let most = self.partial_frames;
+        Err(format!("voice_encoder.partials_per_second: expected partials 1 to {most} frames apart, found {step}"))
+    }
+}
+
+/// Values of the same kind as `example`'s, and numbers inside `ranges`; serde says the rest (which keys there are), but it would
+/// take lists for objects and does not name the key of a wrong value.
+fn compare(value: &Value, example: &Value, ranges: &Value, path: &str) -> std::result::Result<(), String> {
     let expected = |what: &str| {
         let at = if path.is_empty() { "the whole file" } else { path };
         Err(format!("{at}: expected {what}, found {value}"))
@@ -241,29 +282,38 @@ fn compare(value: &Value, example: &Value, path: &str) -> std::result::Result<()
             for (key, item) in items {
                 let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 match examples.get(key) {
-                    Some(example) => compare(item, example, &name)?,
+                    Some(example) => compare(item, example, &ranges[key.as_str()], &name)?,
                     None => return Err(format!("unknown key {name}")),
                 }
             }
             Ok(())
         }
         (_, Value::Object(_)) => expected("an object"),
-        (Value::Array(items), Value::Array(examples)) if !items.is_empty() => {
+        (Value::Array(items), Value::Array(examples)) if (1..=LIST).contains(&items.len()) => {
             let example = examples.first().unwrap_or(&Value::Null);
-            items.iter().try_for_each(|item| compare(item, example, path))
+            items.iter().try_for_each(|item| compare(item, example, ranges, path))
         }
-        (_, Value::Array(_)) => expected("a list of whole numbers"),
-        (_, Value::Number(example)) if example.is_u64() => {
-            let least = u64::from(!path.ends_with("_token"));
-            match value.as_u64() {
-                Some(n) if (least..=LARGEST).contains(&n) => Ok(()),
-                _ => expected(&format!("a whole number from {least} to {LARGEST}")),
+        (_, Value::Array(_)) => expected(&format!("a list of 1 to {LIST} whole numbers")),
+        (_, Value::Number(example)) => {
+            let one = Value::from(1);
+            let [least, largest] = [0, 1].map(|i| ranges.get(i).unwrap_or(&one));
+            let whole = example.is_u64();
+            let inside =
+                |x: f64| least.as_f64().is_some_and(|least| least <= x) && largest.as_f64().is_some_and(|most| x <= most);
+            let kind = ranges.get(2).and_then(Value::as_str);
+            let even = |n: u64| kind.is_none_or(|kind| n.is_multiple_of(2) == (kind == "even"));
+            let fits = match value.as_u64() {
+                Some(n) => inside(n as f64) && even(n),
+                None => !whole && value.as_f64().is_some_and(inside),
+            };
+            if fits {
+                return Ok(());
             }
+            let article = if kind.is_some() { "an " } else { "a " };
+            let kind = kind.map_or(String::new(), |kind| format!("{kind} "));
+            let number = if whole { "whole number" } else { "number" };
+            expected(&format!("{article}{kind}{number} from {least} to {largest}"))
         }
-        (_, Value::Number(_)) => match value.as_f64() {
-            Some(x) if (0.0..=LARGEST as f64).contains(&x) => Ok(()),
-            _ => expected(&format!("a number from 0 to {LARGEST}")),
-        },
         (Value::String(_), _) => Ok(()),
         (Value::Null, _) if path == "repository" || path == "revision" => Ok(()),
         _ => expected("a string"),
@@ -287,7 +337,7 @@ mod tests {
         let good = include_str!("../../../python/chatterbox_turbo_rs/config/demo.json");
         for (from, to, says) in [
             ("\"format\": 1", "\"format\": 1, \"colour\": 2", "colour"),
-            ("\"format\": 1", "\"format\": 2", "expected 1, found 2"),
+            ("\"format\": 1", "\"format\": 2", "format: expected a whole number from 1 to 1, found 2"),
             ("\"upsample_rates\": [8, 5, 3]", "\"upsample_rates\": [8, 5, 4]", "480"),
             ("\"vocab\": 6561", "\"vocab\": 6560", "6561"),
             ("[8, 5, 3]", "[16777216, 16777216, 16777216]", "480"),

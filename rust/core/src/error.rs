@@ -24,6 +24,9 @@ pub enum Error {
     /// A reference clip cannot be used.
     #[error("{0}")]
     Audio(String),
+    /// A reference clip is in a format or a codec that this crate does not read: another reader may.
+    #[error("{0}")]
+    UnsupportedAudio(String),
     /// A text cannot be used.
     #[error("{0}")]
     Text(String),

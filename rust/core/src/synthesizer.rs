@@ -87,8 +87,8 @@ impl Synthesizer {
     /// # Errors
     /// [`crate::Error::Audio`] when the clip gives no voice, and what `observer` raises.
     pub fn voice(&self, samples: &[f32], observer: &dyn Observer) -> Result<Voice> {
-        let samples = loudness::normalize(samples, loudness::Method::Bs1770);
-        let (w16, r16) = resample(&samples)?;
+        let samples = loudness::normalize(samples, loudness::Method::Bs1770, observer)?;
+        let (w16, r16) = resample(&samples, observer)?;
         let prompt_mel = prompt_mel(crop(&samples, S3GEN_SECONDS * SAMPLE_RATE as usize), observer)?;
         let xvector = self.speaker_encoder.xvector(&fbank(&r16, observer)?, observer)?;
         let mut s3gen_prompt_tokens = self.s3tokenizer.tokens(&self.s3tokenizer_mel.mel(&r16, observer)?, observer)?;

@@ -11,30 +11,40 @@ use crate::{arrays, door};
 
 /// `source` is a path, the bytes of an encoded file, or float32 `[n, channels]` with its `rate` in Hz.
 #[pyfunction]
-#[pyo3(signature = (source, rate = None))]
-fn reference_load<'py>(py: Python<'py>, source: &Bound<'py, PyAny>, rate: Option<u32>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+#[pyo3(signature = (source, rate = None, *, callback = None))]
+fn reference_load<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    rate: Option<u32>,
+    callback: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let samples = if let Some(rate) = rate {
         let clip = arrays::matrix("samples", source, None)?;
-        door::run(py, None, move |_| load::from_samples(&clip.data, clip.cols, rate))?
+        door::run(py, callback, move |observer| load::from_samples(&clip.data, clip.cols, rate, observer))?
     } else if let Ok(bytes) = source.cast::<PyBytes>() {
         let bytes = bytes.as_bytes().to_vec();
-        door::run(py, None, move |_| load::load_bytes(bytes))?
+        door::run(py, callback, move |observer| load::load_bytes(bytes, observer))?
     } else {
         let path: PathBuf = source.extract()?;
-        door::run(py, None, move |_| load::load_path(&path))?
+        door::run(py, callback, move |observer| load::load_path(&path, observer))?
     };
     Ok(arrays::to_vector(py, samples))
 }
 
 /// The mono samples of a path or of encoded bytes at their own rate, and that rate.
 #[pyfunction]
-fn reference_load_decode<'py>(py: Python<'py>, source: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyArray1<f32>>, u32)> {
+#[pyo3(signature = (source, *, callback = None))]
+fn reference_load_decode<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    callback: Option<Py<PyAny>>,
+) -> PyResult<(Bound<'py, PyArray1<f32>>, u32)> {
     let (samples, rate) = if let Ok(bytes) = source.cast::<PyBytes>() {
         let bytes = bytes.as_bytes().to_vec();
-        door::run(py, None, move |_| load::decode_bytes(bytes))?
+        door::run(py, callback, move |observer| load::decode_bytes(bytes, observer))?
     } else {
         let path: PathBuf = source.extract()?;
-        door::run(py, None, move |_| load::decode_path(&path))?
+        door::run(py, callback, move |observer| load::decode_path(&path, observer))?
     };
     Ok((arrays::to_vector(py, samples), rate))
 }

@@ -9,9 +9,10 @@ use crate::{arrays, door};
 type Pair<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>);
 
 #[pyfunction]
-fn reference_resample<'py>(py: Python<'py>, samples: &Bound<'py, PyAny>) -> PyResult<Pair<'py>> {
+#[pyo3(signature = (samples, *, callback = None))]
+fn reference_resample<'py>(py: Python<'py>, samples: &Bound<'py, PyAny>, callback: Option<Py<PyAny>>) -> PyResult<Pair<'py>> {
     let samples = arrays::vector("samples", samples, None)?;
-    let (w16, r16) = door::run(py, None, move |_| resample::resample(&samples))?;
+    let (w16, r16) = door::run(py, callback, move |observer| resample::resample(&samples, observer))?;
     Ok((arrays::to_vector(py, w16), arrays::to_vector(py, r16)))
 }
 

@@ -140,7 +140,7 @@ impl T3Decoder {
         let requests = requests.try_iter()?.map(|item| request(&item?)).collect::<PyResult<Vec<_>>>()?;
         let raised = run(py, callback, |observer| {
             let mut raised = None;
-            let outcome = generate_many(&self.core, &requests, rows, observer, |done| {
+            let outcome = generate_many(&self.core, requests, rows, observer, |done| {
                 Python::attach(|py| give(py, &finished, done)).map_err(|e| {
                     raised = Some(e);
                     Error::Cancelled

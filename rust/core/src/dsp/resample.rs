@@ -32,6 +32,8 @@ const LENGTH_FACTOR: f64 = 8.302_32;
 const BANK: usize = 1 << 21;
 /// Outputs that one parallel task computes, at least.
 const TASK: usize = 4096;
+/// Tasks between two looks at whoever may want to stop the work.
+const TASKS: usize = 256;
 
 /// Resamples `samples` from `from` Hz to `to` Hz with the soxr HQ filter, as librosa does: the edges are zero-padded,
 /// there is no delay, and the result has `ceil(n * to / from)` samples (the product in float64, as librosa takes it), the
@@ -39,6 +41,16 @@ const TASK: usize = 4096;
 ///
 /// Errors: [`Error::Argument`] when a rate is outside [`RATES`].
 pub fn resample_soxr_hq(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
+    resample_observed(samples, from, to, &mut |_, _| Ok(()))
+}
+
+/// The same, which calls `advance(outputs done, outputs)` every now and then and ends with its error.
+pub fn resample_observed(
+    samples: &[f32],
+    from: u32,
+    to: u32,
+    advance: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<Vec<f32>> {
     for rate in [from, to] {
         if !RATES.contains(&rate) {
             let (low, high) = RATES.into_inner();
@@ -52,7 +64,7 @@ pub fn resample_soxr_hq(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>>
     let filter = Filter::new((to / divisor) as usize, (from / divisor) as usize);
     let (delivered, length) = lengths(samples.len(), from, to);
     let mut out = vec![0.0; length.max(delivered)];
-    filter.apply(samples, &mut out[..delivered]);
+    filter.apply(samples, &mut out[..delivered], advance)?;
     out.truncate(length);
     Ok(out)
 }
@@ -111,7 +123,8 @@ impl Filter {
 
     /// Computes `out[m]` for every `m`. Outputs `m` of equal `m % up` share their coefficients; as many of these residues
     /// as fit into [`BANK`] are done at a time.
-    fn apply(&self, x: &[f32], out: &mut [f32]) {
+    fn apply(&self, x: &[f32], out: &mut [f32], advance: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<()> {
+        let total = out.len();
         let (up, width) = (self.up, self.width());
         let residues = up.min(out.len());
         let chunk = up * TASK.div_ceil(up);
@@ -120,18 +133,23 @@ impl Filter {
             let last = (first + at_once).min(residues);
             let mut bank = vec![0.0; (last - first) * width];
             each(bank.par_chunks_mut(width).enumerate(), |(i, taps)| self.coefficients((first + i) * self.down % up, taps));
-            each(out.par_chunks_mut(chunk).enumerate(), |(c, out)| {
-                let origin = self.position(c * chunk);
-                let window = self.window(x, origin, self.position(c * chunk + out.len() - 1));
-                for (p, period) in out.chunks_mut(up).enumerate() {
-                    for r in first..last.min(period.len()) {
-                        let taps = &bank[(r - first) * width..(r - first + 1) * width];
-                        let begin = self.position(c * chunk + p * up + r) - origin;
-                        period[r] = dot(&window[begin..begin + width], taps) as f32;
+            for (b, out) in out.chunks_mut(TASKS * chunk).enumerate() {
+                advance((first * (total / residues) + b * TASKS * chunk * (last - first) / residues).min(total), total)?;
+                each(out.par_chunks_mut(chunk).enumerate(), |(c, out)| {
+                    let c = b * TASKS + c;
+                    let origin = self.position(c * chunk);
+                    let window = self.window(x, origin, self.position(c * chunk + out.len() - 1));
+                    for (p, period) in out.chunks_mut(up).enumerate() {
+                        for r in first..last.min(period.len()) {
+                            let taps = &bank[(r - first) * width..(r - first + 1) * width];
+                            let begin = self.position(c * chunk + p * up + r) - origin;
+                            period[r] = dot(&window[begin..begin + width], taps) as f32;
+                        }
                     }
-                }
-            });
+                });
+            }
         }
+        Ok(())
     }
 
     /// The input sample at or before output `m`.
@@ -306,13 +324,26 @@ mod tests {
         let x = tone(20_000, 44_101.0, 440.0);
         let filter = Filter::new(24_000, 44_101);
         let mut banked = vec![0.0; 10_000];
-        filter.apply(&x, &mut banked);
+        filter.apply(&x, &mut banked, &mut |_, _| Ok(())).unwrap();
         let mut taps = vec![0.0; filter.width()];
         for m in [0, 1, 4_999, 9_999] {
             filter.coefficients(m * filter.down % filter.up, &mut taps);
             let window = filter.window(&x, filter.position(m), filter.position(m));
             assert_eq!(banked[m], dot(&window, &taps) as f32, "output {m}");
         }
+    }
+
+    #[test]
+    fn the_work_stops_where_it_is_told_to() {
+        let x = vec![0.1; 48_000 * 300];
+        let mut seen = vec![];
+        let outcome = resample_observed(&x, 48_000, 24_000, &mut |done, total| {
+            seen.push((done, total));
+            if seen.len() == 3 { Err(Error::Cancelled) } else { Ok(()) }
+        });
+        assert!(matches!(outcome, Err(Error::Cancelled)));
+        assert!(seen.len() == 3 && seen[0].0 == 0 && seen[2].0 > seen[1].0 && seen[2].0 < seen[2].1, "{seen:?}");
+        assert_eq!(resample_observed(&x, 48_000, 24_000, &mut |_, _| Ok(())).unwrap().len(), 24_000 * 300);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::simd::dispatch;
 
 /// Positions whose scores are computed together.
 const LANES: usize = 16;
-/// The largest finite float16; keys and values beyond it are cut to it.
+/// The largest finite float16; keys and values beyond it are cut to it, infinity too. NaN stays NaN.
 const LARGEST: f32 = 65504.0;
 
 /// Numbers that are rounded together.
@@ -248,6 +248,59 @@ mod tests {
             unsafe { fast::mix(&weights[..n], &head.values, &mut found) };
             assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{n}");
         }
+    }
+
+    #[test]
+    fn every_float16_is_read_as_what_it_is_at_every_level() {
+        crate::kernels::level::testing::at_every_level(|| {
+            let same = |found: f32, bits: u16| {
+                let truth = f16::from_bits(bits).to_f32();
+                assert!(found == truth || found.is_nan() && truth.is_nan(), "{bits:#06x}: {found} for {truth}");
+            };
+            for first in (0..=u16::MAX).step_by(64) {
+                let mut head = HalfHead::new(LANES, 64);
+                head.values[..64].iter_mut().zip(first..=u16::MAX).for_each(|(v, bits)| *v = bits);
+                let mut out = [0.0; 64];
+                head.mix(&[1.0], &mut out);
+                out.iter().zip(first..=u16::MAX).for_each(|(found, bits)| same(*found, bits));
+                let (mut key, mut value) = ([0.0; 64], [0.0; 64]);
+                head.read(0, &mut key, &mut value);
+                value.iter().zip(first..=u16::MAX).for_each(|(found, bits)| same(*found, bits));
+            }
+            for size in [1, 4, 7] {
+                for first in (0..=u16::MAX).step_by(LANES) {
+                    let mut head = HalfHead::new(LANES, size);
+                    head.keys[..LANES].iter_mut().zip(first..=u16::MAX).for_each(|(k, bits)| *k = bits);
+                    let mut q = vec![0.0; size];
+                    q[0] = 1.0;
+                    let mut scores = [0.0; LANES];
+                    head.score(&q, 1.0, &mut scores);
+                    scores.iter().zip(first..=u16::MAX).for_each(|(found, bits)| same(*found, bits));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn every_kind_of_number_is_written_as_it_is_or_cut_at_every_level() {
+        crate::kernels::level::testing::at_every_level(|| {
+            let special =
+                [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, LARGEST, 65519.0, 65520.0, 1e9, -1e30];
+            let small =
+                [5.9604645e-8, 2.9802322e-8, 2.98e-8, -6.1e-5, f32::MIN_POSITIVE, 1e-45, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0];
+            let numbers: Vec<f32> = special.into_iter().chain(small).cycle().take(130).collect();
+            let mut head = HalfHead::new(LANES, numbers.len());
+            head.write(3, &numbers, &numbers);
+            let (mut keys, mut values) = (vec![0.0; numbers.len()], vec![0.0; numbers.len()]);
+            head.read(3, &mut keys, &mut values);
+            for (i, number) in numbers.iter().enumerate() {
+                let truth = f16::from_f32(number.clamp(-LARGEST, LARGEST)).to_f32();
+                for found in [keys[i], values[i]] {
+                    let same = found.to_bits() == truth.to_bits() || found.is_nan() && number.is_nan();
+                    assert!(same, "{number}: {found} for {truth}");
+                }
+            }
+        });
     }
 
     #[test]

@@ -14,25 +14,9 @@ use crate::Config;
 use crate::content::{Content, PIECE};
 use crate::threads::run;
 
-/// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
-const SOURCES: [&str; 16] = [
-    include_str!("container.rs"),
-    include_str!("mod.rs"),
-    include_str!("../kernels/bf16.rs"),
-    include_str!("../kernels/bf16/round.rs"),
-    include_str!("../kernels/bf16/split.rs"),
-    include_str!("../kernels/block_float.rs"),
-    include_str!("../kernels/int8.rs"),
-    include_str!("../kernels/panels.rs"),
-    include_str!("../nn/batch_norm.rs"),
-    include_str!("../nn/conv1d.rs"),
-    include_str!("../nn/linear.rs"),
-    include_str!("../nn/projection.rs"),
-    include_str!("../nn/weight.rs"),
-    include_str!("../nn/weight_norm.rs"),
-    include_str!("../checkpoint.rs"),
-    include_str!("../checkpoint/tensors.rs"),
-];
+/// A digest of the code of this crate (`build.rs`), some of which decides what is in a file. A change of it is a change of the key, so
+/// that nobody needs to remember to count up.
+const SOURCES: &str = env!("CHATTERBOX_SOURCES");
 /// A file that changed less than this before its digest was taken may change again within the same tick of its clock.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Bytes of a weight file that one thread takes the digest of.
@@ -54,9 +38,8 @@ fn hex(hash: Sha256) -> String {
 
 /// What stays the same for all networks of a checkpoint: version, code and hyper-parameters.
 pub(super) fn maker(config: &Config) -> String {
-    let code = sha256(SOURCES.map(str::as_bytes));
     let config = sha256([format!("{config:?}").as_bytes()]);
-    format!("chatterbox-turbo {}, code {code}, configuration {config}", env!("CARGO_PKG_VERSION"))
+    format!("chatterbox-turbo {}, code {SOURCES}, configuration {config}", env!("CARGO_PKG_VERSION"))
 }
 
 /// What is kept of a weight file whose digest was taken.
@@ -163,6 +146,43 @@ mod tests {
         assert_ne!(of(&cache, &path)?, first, "a damaged memo counts for nothing");
         std::fs::remove_file(&path)?;
         assert!(is_orphan(&memo));
+        Ok(())
+    }
+
+    mod sources {
+        include!("../../sources.rs");
+
+        pub(super) fn of(directory: &Path) -> io::Result<(u64, Vec<std::path::PathBuf>)> {
+            digest(directory)
+        }
+
+        use std::io;
+        use std::path::Path;
+    }
+
+    #[test]
+    fn the_key_follows_every_source_file() -> Outcome {
+        let (ours, copy) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), directory("sources")?);
+        let (digest, files) = sources::of(&ours)?;
+        assert_eq!(format!("{digest:016x}"), SOURCES, "the build script has seen the sources as they are");
+        for file in &files {
+            let to = copy.join(file.strip_prefix(&ours)?);
+            std::fs::create_dir_all(to.parent().ok_or("no folder")?)?;
+            std::fs::copy(file, to)?;
+        }
+        assert_eq!(sources::of(&copy)?.0, digest);
+        // every module that the crate names is a file of the list, and every file counts
+        for name in
+            ["lib.rs", "pages.rs", "kernels/maths.rs", "kernels/int8/activations.rs", "stages/t3/decoder.rs", "nn/weight.rs"]
+        {
+            assert!(files.contains(&ours.join(name)), "{name}");
+        }
+        for file in sources::of(&copy)?.1 {
+            let text = std::fs::read(&file)?;
+            std::fs::write(&file, [&text[..], b" "].concat())?;
+            assert_ne!(sources::of(&copy)?.0, digest, "{}", file.display());
+            std::fs::write(&file, text)?;
+        }
         Ok(())
     }
 

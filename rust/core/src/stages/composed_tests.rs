@@ -132,7 +132,7 @@ fn t3_loops_sample_the_same_tokens() {
             .map(|i| Request { prefix: prefix.clone(), text_ids: ids(i, 5, 200), parameters, seed: i, max_tokens: 40 })
             .collect();
         let mut many = vec![Vec::new(); requests.len()];
-        generate_many(&decoder, &requests, 2, &Silent, |done| {
+        generate_many(&decoder, requests.clone(), 2, &Silent, |done| {
             many[done.index] = done.tokens?;
             Ok(())
         })

@@ -17,10 +17,10 @@ def create(resources: Any) -> Callable[[Any], np.ndarray]:
     return load
 
 
-def load(source: Any) -> np.ndarray:
-    """See the contract."""
+def load(source: Any, callback: Callable[[str, int, int], Any] | None = None) -> np.ndarray:
+    """See the contract; what ``callback("reference.load", done, total)`` raises ends the work."""
     clip = sort(source)
     if isinstance(clip, Samples):
-        return _core.reference_load(clip.data, clip.rate)
+        return _core.reference_load(clip.data, clip.rate, callback=callback)
     with explained(clip):
-        return _core.reference_load(clip)
+        return _core.reference_load(clip, callback=callback)

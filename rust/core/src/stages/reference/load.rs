@@ -2,17 +2,22 @@
 //!
 //! Decode to f32 (integers by their full scale, as libsndfile does), mean over the channels in f32, resample with the soxr
 //! HQ filter when the rate differs, then `L / 24000 > 5.0`, strictly and after resampling. Nothing is clipped.
-//! Reads WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis, AAC and MP4 (AAC, ALAC) without any system library.
+//! Reads WAV (with ADPCM), AIFF, CAF, FLAC, MP3, Ogg Vorbis and Opus, AAC and MP4 (AAC, ALAC) without any system library. A format or
+//! a codec that it does not know is an error of its own, [`Error::UnsupportedAudio`], so that another reader can be asked.
 //!
 //! Upstream: `librosa.load(path, sr=24000)` in `prepare_conditionals` of `tts_turbo.py`, resemble-ai/chatterbox at commit
 //! 5de7a54 (librosa 0.11: soundfile, `to_mono`, `resample`).
 
 use std::path::Path;
 
-use crate::dsp::resample::{RATES, resample_soxr_hq};
-use crate::{Error, Result};
+use crate::dsp::resample::{RATES, resample_observed};
+use crate::{Error, Observer, Result};
 
 mod decode;
+mod formats;
+mod opus;
+
+const STAGE: &str = "reference.load";
 
 /// Sample rate of every reference clip after this stage, in Hz.
 pub const RATE: u32 = 24_000;
@@ -23,36 +28,36 @@ pub const MAX_CHANNELS: usize = 64;
 
 /// Reads the clip in the file `path`. Returns mono samples `[L]` at 24 kHz.
 ///
-/// Errors: [`Error::Io`] when the file cannot be read, [`Error::Audio`] (with the path) for everything that
-/// [`load_bytes`] refuses.
-pub fn load_path(path: &Path) -> Result<Vec<f32>> {
-    load(content(path)?).map_err(|detail| Error::Audio(format!("{}: {detail}", path.display())))
+/// Errors: [`Error::Io`] when the file cannot be read, and (with the path) everything that [`load_bytes`] refuses.
+pub fn load_path(path: &Path, observer: &dyn Observer) -> Result<Vec<f32>> {
+    load(content(path)?, observer).map_err(|refused| refused.of(&path.display().to_string()))
 }
 
 /// Reads the clip that `bytes` hold, a whole encoded file. Returns mono samples `[L]` at 24 kHz.
 ///
 /// Errors: [`Error::Audio`] when the bytes are not a clip of a known format, are damaged (samples are never skipped
-/// silently), have an unusable rate or channel count, hold NaN or infinite samples, or last 5.0 s or less.
-pub fn load_bytes(bytes: Vec<u8>) -> Result<Vec<f32>> {
-    load(bytes).map_err(|detail| Error::Audio(format!("reference clip: {detail}")))
+/// silently), have an unusable rate or channel count, hold NaN or infinite samples, or last 5.0 s or less;
+/// [`Error::UnsupportedAudio`] for a format or codec that is not known here; what `observer` returns.
+pub fn load_bytes(bytes: Vec<u8>, observer: &dyn Observer) -> Result<Vec<f32>> {
+    load(bytes, observer).map_err(|refused| refused.of(CLIP))
 }
 
 /// Decodes the clip in the file `path`, of any length: mono samples at the file's own rate, and that rate.
 ///
 /// Errors: as in [`load_path`], but for what the rate and the length may be; samples may be NaN or infinite.
-pub fn decode_path(path: &Path) -> Result<(Vec<f32>, u32)> {
-    decode(content(path)?).map_err(|detail| Error::Audio(format!("{}: {detail}", path.display())))
+pub fn decode_path(path: &Path, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(content(path)?, observer).map_err(|refused| refused.of(&path.display().to_string()))
 }
 
 /// Decodes the clip that `bytes` hold, a whole encoded file, as [`decode_path`] does.
-pub fn decode_bytes(bytes: Vec<u8>) -> Result<(Vec<f32>, u32)> {
-    decode(bytes).map_err(|detail| Error::Audio(format!("reference clip: {detail}")))
+pub fn decode_bytes(bytes: Vec<u8>, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(bytes, observer).map_err(|refused| refused.of(CLIP))
 }
 
 /// Takes interleaved float samples `[n, channels]` at `rate` Hz. Returns mono samples `[L]` at 24 kHz.
 ///
 /// Errors: [`Error::Audio`] as in [`load_bytes`]; [`Error::Argument`] when the samples do not fill whole frames.
-pub fn from_samples(interleaved: &[f32], channels: usize, rate: u32) -> Result<Vec<f32>> {
+pub fn from_samples(interleaved: &[f32], channels: usize, rate: u32, observer: &dyn Observer) -> Result<Vec<f32>> {
     if channels == 0 || channels > MAX_CHANNELS {
         return Err(Error::Audio(format!("reference clip: expected 1 to {MAX_CHANNELS} channels, got {channels}")));
     }
@@ -61,7 +66,7 @@ pub fn from_samples(interleaved: &[f32], channels: usize, rate: u32) -> Result<V
     }
     let mut mono = Mono::default();
     mono.append(interleaved, channels);
-    mono.finish(rate).map_err(|detail| Error::Audio(format!("reference clip: {detail}")))
+    mono.finish(rate, observer).map_err(|refused| refused.of(CLIP))
 }
 
 /// The content of the regular file `path`.
@@ -74,13 +79,56 @@ fn content(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(io)
 }
 
-fn decode(bytes: Vec<u8>) -> std::result::Result<(Vec<f32>, u32), String> {
-    decode::decode(bytes).map(|(mono, rate)| (mono.0, rate))
+fn decode(bytes: Vec<u8>, observer: &dyn Observer) -> Loaded<(Vec<f32>, u32)> {
+    decode::decode(bytes, observer).map(|(mono, rate)| (mono.0, rate))
 }
 
-fn load(bytes: Vec<u8>) -> std::result::Result<Vec<f32>, String> {
-    let (mono, rate) = decode::decode(bytes)?;
-    mono.finish(rate)
+fn load(bytes: Vec<u8>, observer: &dyn Observer) -> Loaded<Vec<f32>> {
+    let (mono, rate) = decode::decode(bytes, observer)?;
+    mono.finish(rate, observer)
+}
+
+/// What a clip without a path is called.
+const CLIP: &str = "reference clip";
+
+type Loaded<T> = std::result::Result<T, Refused>;
+
+/// Why there is no clip, without its name.
+enum Refused {
+    /// It is damaged, or cannot be used.
+    Unusable(String),
+    /// It is of a kind that is not known here.
+    Unsupported(String),
+    /// The observer stopped the work, or it failed.
+    Other(Error),
+}
+
+impl Refused {
+    fn of(self, name: &str) -> Error {
+        match self {
+            Self::Unusable(detail) => Error::Audio(format!("{name}: {detail}")),
+            Self::Unsupported(detail) => Error::UnsupportedAudio(format!("{name}: {detail}")),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<String> for Refused {
+    fn from(detail: String) -> Self {
+        Self::Unusable(detail)
+    }
+}
+
+impl From<&str> for Refused {
+    fn from(detail: &str) -> Self {
+        Self::Unusable(detail.into())
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
 }
 
 /// A clip in the making: the mean over the channels of everything appended.
@@ -97,19 +145,20 @@ impl Mono {
         }
     }
 
-    fn finish(self, rate: u32) -> std::result::Result<Vec<f32>, String> {
+    fn finish(self, rate: u32, observer: &dyn Observer) -> Loaded<Vec<f32>> {
         if !RATES.contains(&rate) {
-            return Err(format!("expected a sample rate of {} to {} Hz, got {rate} Hz", RATES.start(), RATES.end()));
+            return Err(format!("expected a sample rate of {} to {} Hz, got {rate} Hz", RATES.start(), RATES.end()).into());
         }
         if let Some(at) = self.0.iter().position(|x| !x.is_finite()) {
-            return Err(format!("expected finite samples, got {} at {at}", self.0[at]));
+            return Err(format!("expected finite samples, got {} at {at}", self.0[at]).into());
         }
-        let samples = resample_soxr_hq(&self.0, rate, RATE).map_err(|e| e.to_string())?;
+        let samples = resample_observed(&self.0, rate, RATE, &mut |done, total| observer.progress(STAGE, done, total))?;
         let seconds = samples.len() as f64 / f64::from(RATE);
         if seconds > MIN_SECONDS {
             Ok(samples)
         } else {
-            Err(format!("must be longer than {MIN_SECONDS:.1} s, got {seconds:.3} s ({} samples at {RATE} Hz)", samples.len()))
+            let found = samples.len();
+            Err(format!("must be longer than {MIN_SECONDS:.1} s, got {seconds:.3} s ({found} samples at {RATE} Hz)").into())
         }
     }
 }
@@ -118,6 +167,7 @@ impl Mono {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Silent;
 
     fn ramp(n: usize) -> Vec<f32> {
         (0..n).map(|i| (i % 200) as f32 / 256.0 - 0.4).collect()
@@ -143,31 +193,31 @@ mod tests {
 
     #[test]
     fn exactly_five_seconds_is_too_short() {
-        let error = from_samples(&ramp(120_000), 1, RATE).unwrap_err().to_string();
+        let error = from_samples(&ramp(120_000), 1, RATE, &Silent).unwrap_err().to_string();
         assert_eq!(error, "reference clip: must be longer than 5.0 s, got 5.000 s (120000 samples at 24000 Hz)");
-        assert_eq!(from_samples(&ramp(120_001), 1, RATE).unwrap(), ramp(120_001));
+        assert_eq!(from_samples(&ramp(120_001), 1, RATE, &Silent).unwrap(), ramp(120_001));
     }
 
     #[test]
     fn channels_are_averaged() {
         let stereo: Vec<f32> = ramp(130_000).into_iter().flat_map(|x| [x, 0.5]).collect();
         let want: Vec<f32> = ramp(130_000).iter().map(|x| (x + 0.5) / 2.0).collect();
-        assert_eq!(from_samples(&stereo, 2, RATE).unwrap(), want);
+        assert_eq!(from_samples(&stereo, 2, RATE, &Silent).unwrap(), want);
     }
 
     #[test]
     fn integers_are_divided_by_full_scale() {
         let samples: Vec<i16> = (0..130_000).map(|i| (i * 37 % 65_536 - 32_768) as i16).collect();
-        let got = load_bytes(wav(&samples, 1, RATE)).unwrap();
+        let got = load_bytes(wav(&samples, 1, RATE), &Silent).unwrap();
         assert_eq!(got, samples.iter().map(|&s| f32::from(s) / 32_768.0).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_clip_of_any_length_is_decoded_at_its_own_rate() {
-        assert_eq!(decode_bytes(wav(&[16_384, 0, -16_384, -16_384], 2, 8_000)).unwrap(), (vec![0.25, -0.5], 8_000));
-        let error = decode_bytes(b"this is not audio at all".repeat(1000)).unwrap_err().to_string();
+        assert_eq!(decode_bytes(wav(&[16_384, 0, -16_384, -16_384], 2, 8_000), &Silent).unwrap(), (vec![0.25, -0.5], 8_000));
+        let error = decode_bytes(b"this is not audio at all".repeat(1000), &Silent).unwrap_err().to_string();
         assert!(error.starts_with("reference clip: not an audio file"), "{error}");
-        assert!(matches!(decode_path(Path::new("/nonexistent/clip.wav")), Err(Error::Io { .. })));
+        assert!(matches!(decode_path(Path::new("/nonexistent/clip.wav"), &Silent), Err(Error::Io { .. })));
     }
 
     #[test]
@@ -176,17 +226,17 @@ mod tests {
         let mut hole = long.clone();
         hole[17] = f32::NEG_INFINITY;
         for (outcome, want) in [
-            (from_samples(&hole, 1, RATE), "expected finite samples, got -inf at 17"),
-            (from_samples(&[], 1, RATE), "got 0.000 s"),
-            (from_samples(&[0.5], 1, RATE), "got 0.000 s"),
-            (from_samples(&long, 1, 0), "expected a sample rate of 1000 to 768000 Hz, got 0 Hz"),
-            (from_samples(&long, 0, RATE), "expected 1 to 64 channels, got 0"),
-            (from_samples(&long[..129_999], 2, RATE), "do not fill frames"),
-            (load_bytes(vec![]), "reference clip: "),
-            (load_bytes(b"this is not audio at all".repeat(1000)), "reference clip: "),
-            (load_bytes(wav(&[0; 260_000], 2, 0)), "reference clip: "),
-            (load_path(Path::new("/nonexistent/clip.wav")), "/nonexistent/clip.wav: "),
-            (load_path(Path::new("/")), "/: is a directory"),
+            (from_samples(&hole, 1, RATE, &Silent), "expected finite samples, got -inf at 17"),
+            (from_samples(&[], 1, RATE, &Silent), "got 0.000 s"),
+            (from_samples(&[0.5], 1, RATE, &Silent), "got 0.000 s"),
+            (from_samples(&long, 1, 0, &Silent), "expected a sample rate of 1000 to 768000 Hz, got 0 Hz"),
+            (from_samples(&long, 0, RATE, &Silent), "expected 1 to 64 channels, got 0"),
+            (from_samples(&long[..129_999], 2, RATE, &Silent), "do not fill frames"),
+            (load_bytes(vec![], &Silent), "reference clip: "),
+            (load_bytes(b"this is not audio at all".repeat(1000), &Silent), "reference clip: "),
+            (load_bytes(wav(&[0; 260_000], 2, 0), &Silent), "reference clip: "),
+            (load_path(Path::new("/nonexistent/clip.wav"), &Silent), "/nonexistent/clip.wav: "),
+            (load_path(Path::new("/"), &Silent), "/: is a directory"),
         ] {
             let error = outcome.unwrap_err().to_string();
             assert!(error.contains(want), "{error}, expected {want}");

@@ -9,7 +9,7 @@
 
 use std::f64::consts::PI;
 
-use crate::{Error, Result};
+use crate::{Error, Observer, Result};
 
 /// Sample rate of the stage, in Hz.
 const RATE: f64 = 24_000.0;
@@ -17,6 +17,8 @@ const RATE: f64 = 24_000.0;
 const TARGET: f64 = -27.0;
 /// Highest gain of [`Method::Rms`].
 const RMS_GAIN_LIMIT: f64 = 10.0;
+/// Samples between two looks at the observer.
+const STRETCH: usize = 1 << 20;
 /// Gating block in seconds, and its step as a fraction of it.
 const BLOCK: f64 = 0.4;
 const STEP: f64 = 0.25;
@@ -47,24 +49,33 @@ impl std::str::FromStr for Method {
 }
 
 /// `samples` at −27 LUFS (or −27 dB RMS), or unchanged where the level cannot be measured.
-pub fn normalize(samples: &[f32], method: Method) -> Vec<f32> {
+///
+/// Errors: what `observer` returns.
+pub fn normalize(samples: &[f32], method: Method, observer: &dyn Observer) -> Result<Vec<f32>> {
     let gain = match method {
-        Method::Bs1770 => measure(samples).map(|lufs| 10f64.powf((TARGET - lufs) / 20.0)),
+        Method::Bs1770 => measure(samples, observer)?.map(|lufs| 10f64.powf((TARGET - lufs) / 20.0)),
         Method::Rms => rms(samples).map(|level| (10f64.powf(TARGET / 20.0) / level).min(RMS_GAIN_LIMIT)),
     };
-    match gain {
+    Ok(match gain {
         Some(gain) if gain.is_finite() && gain > 0.0 => samples.iter().map(|x| x * gain as f32).collect(),
         _ => samples.to_vec(),
-    }
+    })
 }
 
 /// Integrated loudness of mono samples at 24 kHz in LUFS: −inf when no block passes the gates, `None` when the clip is
 /// shorter than one block of 0.4 s.
-pub fn measure(samples: &[f32]) -> Option<f64> {
+///
+/// Errors: what `observer` returns.
+pub fn measure(samples: &[f32], observer: &dyn Observer) -> Result<Option<f64>> {
     if (samples.len() as f64) < BLOCK * RATE {
-        return None;
+        return Ok(None);
     }
-    let weighted = Biquad::high_pass(0.5, 38.0).run(&Biquad::high_shelf(4.0, 0.5f64.sqrt(), 1500.0).run(samples));
+    let (mut shelf, mut pass) = (Biquad::high_shelf(4.0, 0.5f64.sqrt(), 1500.0), Biquad::high_pass(0.5, 38.0));
+    let mut weighted = Vec::with_capacity(samples.len());
+    for stretch in samples.chunks(STRETCH) {
+        observer.progress("reference.loudness", weighted.len(), samples.len())?;
+        weighted.extend(pass.run(&shelf.run(stretch)));
+    }
     let seconds = samples.len() as f64 / RATE;
     let blocks = ((seconds - BLOCK) / (BLOCK * STEP)).round_ties_even() as usize + 1;
     let energy: Vec<f64> = (0..blocks).map(|block| mean_square(&weighted, block as f64)).collect();
@@ -72,7 +83,7 @@ pub fn measure(samples: &[f32]) -> Option<f64> {
     let relative = loudness(mean(passing)) + RELATIVE_GATE;
     let gated = energy.iter().filter(|&&z| loudness(z) > relative && loudness(z) > ABSOLUTE_GATE).copied();
     let level = mean(gated);
-    Some(loudness(if level.is_nan() { 0.0 } else { level }))
+    Ok(Some(loudness(if level.is_nan() { 0.0 } else { level })))
 }
 
 fn rms(samples: &[f32]) -> Option<f64> {
@@ -102,11 +113,12 @@ fn mean_square(weighted: &[f32], block: f64) -> f64 {
 struct Biquad {
     b: [f64; 3],
     a: [f64; 2],
+    state: [f64; 2],
 }
 
 impl Biquad {
     fn new(b: [f64; 3], a: [f64; 3]) -> Self {
-        Self { b: b.map(|v| v / a[0]), a: [a[1] / a[0], a[2] / a[0]] }
+        Self { b: b.map(|v| v / a[0]), a: [a[1] / a[0], a[2] / a[0]], state: [0.0; 2] }
     }
 
     fn high_shelf(gain: f64, q: f64, hertz: f64) -> Self {
@@ -127,10 +139,10 @@ impl Biquad {
         Self::new([edge, -(1.0 + cos), edge], [1.0 + alpha, -2.0 * cos, 1.0 - alpha])
     }
 
-    /// Filters from rest: state in f64, output stored in f32 (pyloudnorm writes each stage back into the f32 clip).
-    fn run(&self, samples: &[f32]) -> Vec<f32> {
-        let (mut first, mut second) = (0.0, 0.0);
-        samples
+    /// Filters on, from rest at first: state in f64, output stored in f32 (pyloudnorm writes each stage back into the f32 clip).
+    fn run(&mut self, samples: &[f32]) -> Vec<f32> {
+        let [mut first, mut second] = self.state;
+        let filtered = samples
             .iter()
             .map(|&x| {
                 let x = f64::from(x);
@@ -139,7 +151,9 @@ impl Biquad {
                 second = self.b[2] * x - self.a[1] * y;
                 y as f32
             })
-            .collect()
+            .collect();
+        self.state = [first, second];
+        filtered
     }
 }
 
@@ -147,6 +161,7 @@ impl Biquad {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Silent;
 
     fn tone(seconds: f64, hertz: f64, amplitude: f64) -> Vec<f32> {
         (0..(seconds * RATE) as usize).map(|i| (amplitude * (2.0 * PI * hertz * i as f64 / RATE).sin()) as f32).collect()
@@ -176,33 +191,33 @@ mod tests {
 
     #[test]
     fn a_full_scale_tone_measures_near_minus_three() {
-        let lufs = measure(&tone(6.0, 997.0, 1.0)).unwrap();
+        let lufs = measure(&tone(6.0, 997.0, 1.0), &Silent).unwrap().unwrap();
         assert!((lufs + 3.01).abs() < 0.5, "{lufs}");
     }
 
     #[test]
     fn both_methods_reach_the_target() {
         let clip = tone(6.0, 440.0, 0.3);
-        let lufs = measure(&normalize(&clip, Method::Bs1770)).unwrap();
+        let lufs = measure(&normalize(&clip, Method::Bs1770, &Silent).unwrap(), &Silent).unwrap().unwrap();
         assert!((lufs - TARGET).abs() < 1e-5, "{lufs}");
-        let level = 20.0 * rms(&normalize(&clip, Method::Rms)).unwrap().log10();
+        let level = 20.0 * rms(&normalize(&clip, Method::Rms, &Silent).unwrap()).unwrap().log10();
         assert!((level - TARGET).abs() < 1e-5, "{level}");
     }
 
     #[test]
     fn rms_gain_stops_at_ten_and_loudness_gain_does_not() {
         let clip = tone(6.0, 440.0, 1e-3);
-        assert_eq!(normalize(&clip, Method::Rms)[100], clip[100] * 10.0);
-        assert!(normalize(&clip, Method::Bs1770)[100].abs() > clip[100].abs() * 20.0);
+        assert_eq!(normalize(&clip, Method::Rms, &Silent).unwrap()[100], clip[100] * 10.0);
+        assert!(normalize(&clip, Method::Bs1770, &Silent).unwrap()[100].abs() > clip[100].abs() * 20.0);
     }
 
     #[test]
     fn what_cannot_be_measured_is_unchanged() {
         for clip in [vec![], vec![0.5], tone(0.399, 440.0, 0.5), vec![0.0; 150_000], tone(6.0, 440.0, 1e-6)] {
-            assert_eq!(normalize(&clip, Method::Bs1770), clip, "{} samples", clip.len());
+            assert_eq!(normalize(&clip, Method::Bs1770, &Silent).unwrap(), clip, "{} samples", clip.len());
         }
         for clip in [vec![], vec![0.0; 1000]] {
-            assert_eq!(normalize(&clip, Method::Rms), clip);
+            assert_eq!(normalize(&clip, Method::Rms, &Silent).unwrap(), clip);
         }
         assert!("lufs".parse::<Method>().unwrap_err().to_string().contains("expected \"bs1770\" or \"rms\", got \"lufs\""));
     }

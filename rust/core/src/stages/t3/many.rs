@@ -76,7 +76,7 @@ impl Decoder for T3Decoder {
     }
 }
 
-/// Runs the loop of every request, at most `rows` of them together, admitted in their order; calls `finished` with each as soon
+/// Runs the loop of every request, each of which goes with its share in a prefix as soon as it is finished, at most `rows` of them together, admitted in their order; calls `finished` with each as soon
 /// as it is finished, in the order in which they finish.
 ///
 /// An input, a parameter or a logit that is wrong is the error of its request, and the others go on. Reports `"t3.prefill"` for
@@ -87,7 +87,7 @@ impl Decoder for T3Decoder {
 /// [`Error::Argument`] for no rows; what `finished`, `observer` and a common step raise, which ends all requests.
 pub fn generate_many<D: Decoder>(
     decoder: &D,
-    requests: &[Request<D::Prefix>],
+    requests: Vec<Request<D::Prefix>>,
     rows: usize,
     observer: &dyn Observer,
     mut finished: impl FnMut(Finished) -> Result<()>,
@@ -99,19 +99,19 @@ pub fn generate_many<D: Decoder>(
         return Ok(());
     }
     let total = requests.iter().map(limit).fold(0, usize::saturating_add);
-    let mut waiting = requests.iter().enumerate();
+    let mut waiting = requests.into_iter().enumerate();
     let (mut running, mut past) = (Vec::new(), 0usize); // limits of the finished requests
     loop {
         while running.len() < rows {
             let Some((index, request)) = waiting.next() else { break };
-            let started = Instant::now();
+            let (started, most) = (Instant::now(), limit(&request));
             match Row::admit(decoder, index, request, observer)? {
                 Ok(mut row) => {
                     row.seconds = started.elapsed().as_secs_f64();
                     running.push(row);
                 }
                 Err(error) => {
-                    past = past.saturating_add(limit(request));
+                    past = past.saturating_add(most);
                     finished(Finished { index, tokens: Err(error), seconds: started.elapsed().as_secs_f64() })?;
                 }
             }
@@ -132,31 +132,32 @@ fn limit<P>(request: &Request<P>) -> usize {
 }
 
 /// A request whose loop is running.
-struct Row<'a, S> {
+struct Row<S> {
     index: usize,
     session: S,
-    utterance: Utterance<Draws<'a>>,
+    utterance: Utterance<Draws>,
     /// To be fed in the next step.
     token: i64,
     error: Option<Error>,
     seconds: f64,
 }
 
-type Draws<'a> = Box<dyn FnMut(usize) -> Result<f64> + Send + 'a>;
+type Draws = Box<dyn FnMut(usize) -> Result<f64> + Send>;
 
-impl<'a, S: Session> Row<'a, S> {
+impl<S: Session> Row<S> {
     /// Prefills, and takes the first token. The outer error is the observer's, the inner one the request's own.
     fn admit<D: Decoder<Session = S>>(
         decoder: &D,
         index: usize,
-        request: &'a Request<D::Prefix>,
+        request: Request<D::Prefix>,
         observer: &dyn Observer,
     ) -> Result<Result<Self>> {
         let watch = Watch { observer, stopped: Cell::new(false) };
         let begin = || {
-            let uniforms: Draws<'a> = Box::new(|step| Ok(draws::uniforms(request.seed, draws::T3, step as u64, 1)?[0]));
+            let seed = request.seed;
+            let uniforms: Draws = Box::new(move |step| Ok(draws::uniforms(seed, draws::T3, step as u64, 1)?[0]));
             let utterance = Utterance::new(decoder.config(), &request.parameters, uniforms, request.max_tokens)?;
-            let mut session = decoder.start(request)?;
+            let mut session = decoder.start(&request)?;
             let logits = session.prefill(&watch)?;
             let mut row = Self { index, session, utterance, token: 0, error: None, seconds: 0.0 };
             row.take(&logits);
@@ -177,7 +178,7 @@ impl<'a, S: Session> Row<'a, S> {
 }
 
 /// One token for every row.
-fn step<D: Decoder>(decoder: &D, running: &mut [Row<'_, D::Session>]) -> Result<()> {
+fn step<D: Decoder>(decoder: &D, running: &mut [Row<D::Session>]) -> Result<()> {
     let started = Instant::now();
     let tokens: Vec<i64> = running.iter().map(|row| row.token).collect();
     let mut sessions: Vec<&mut D::Session> = running.iter_mut().map(|row| &mut row.session).collect();
@@ -189,8 +190,8 @@ fn step<D: Decoder>(decoder: &D, running: &mut [Row<'_, D::Session>]) -> Result<
 }
 
 /// Hands out the rows that are over.
-fn retire<S>(running: &mut Vec<Row<'_, S>>, past: &mut usize, finished: &mut impl FnMut(Finished) -> Result<()>) -> Result<()> {
-    let over = |row: &mut Row<'_, S>| row.error.is_some() || row.utterance.is_over();
+fn retire<S>(running: &mut Vec<Row<S>>, past: &mut usize, finished: &mut impl FnMut(Finished) -> Result<()>) -> Result<()> {
+    let over = |row: &mut Row<S>| row.error.is_some() || row.utterance.is_over();
     for Row { index, session, utterance, error, seconds, .. } in running.extract_if(.., over) {
         drop(session); // its keys and values are of no use to whoever takes the tokens
         *past = past.saturating_add(utterance.most());

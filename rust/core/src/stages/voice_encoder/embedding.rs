@@ -10,8 +10,6 @@ use crate::tap::tap_batch;
 use crate::{Checkpoint, Config, Device, Error, Matrix, Observer, Result};
 
 const STAGE: &str = "voice_encoder.embedding";
-/// Samples a second of the clip behind the mel spectrogram.
-const RATE: f64 = 16_000.0;
 /// Partials that go through the network together.
 const BATCH: usize = 24;
 /// What the projection goes through.
@@ -30,11 +28,9 @@ impl VoiceEncoder {
     /// Reads the voice encoder's file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape, [`Error::Config`] for partials that do
-    /// not overlap or touch.
+    /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = Config::clone(checkpoint.config()).voice_encoder;
-        step(&config)?;
         let weights = checkpoint.voice_encoder(device);
         let lstm = Lstm::load(&weights.under("lstm"), config.mels, config.hidden_size, config.layers)?;
         let projection = Linear::load(&weights.under("proj"), config.hidden_size, config.embedding_size)?;
@@ -53,7 +49,7 @@ impl VoiceEncoder {
     pub fn embedding(&self, mel: &Matrix, observer: &dyn Observer) -> Result<Vec<f32>> {
         let c = &self.config;
         mel.require("mel", c.mels)?;
-        let step = step(c)?;
+        let step = c.step().map_err(Error::Config)?;
         let partials = partials(mel.rows, step, c.partial_frames, c.min_coverage);
         let total = partials.div_ceil(BATCH) * c.layers;
         let (mut done, mut sum) = (0, vec![0f64; c.embedding_size]);
@@ -111,18 +107,6 @@ impl VoiceEncoder {
 
 fn length(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|v| v * v).sum::<f64>().sqrt()
-}
-
-/// Frames between the starts of two partials. Upstream divides by the partial's length where the mel's hop is meant; both are 160.
-fn step(config: &crate::config::VoiceEncoder) -> Result<usize> {
-    let step = (RATE / config.partials_per_second / config.partial_frames as f64).round_ties_even();
-    if !(1.0..=config.partial_frames as f64).contains(&step) {
-        return Err(Error::Config(format!(
-            "voice_encoder.partials_per_second: expected partials 1 to {} frames apart, found {step}",
-            config.partial_frames
-        )));
-    }
-    Ok(step as usize)
 }
 
 /// How many partials a clip of `frames` has. The last one may reach past the end when the clip covers enough of it.

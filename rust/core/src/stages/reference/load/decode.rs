@@ -4,7 +4,7 @@
 //! error, so what Symphonia drops without telling is checked: gaps between MP3 frames, jumps of the time stamps, and the number
 //! of samples that a lossless file promises. A WAV or MP3 file that ends early is read up to its end, as libsndfile does.
 //!
-//! Encoder delay and padding are removed where the stream tells them (MP3 with a LAME tag, Vorbis), as libsndfile does; the edit
+//! Encoder delay and padding are removed where the stream tells them (MP3 with a LAME tag, Vorbis, Opus), as libsndfile does; the edit
 //! list of an MP4 file is not read, so AAC begins with its priming samples (1024 and more).
 
 use std::io::{Cursor, ErrorKind};
@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
@@ -20,25 +20,25 @@ use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::packet::Packet;
 
-use super::{MAX_CHANNELS, Mono};
+use super::opus::Opus;
+use super::{Loaded, Mono, Refused, STAGE, formats};
+use crate::Observer;
 
-type Decoded = Result<(Mono, u32), String>;
-
-/// What a file that Symphonia is asked about begins with: marker and offset. Its own search would also find a stray MP3 frame
-/// header in the middle of something else.
-const MARKERS: [(&[u8], usize); 9] =
-    [(b"RIFF", 0), (b"FORM", 0), (b"caff", 0), (b"fLaC", 0), (b"OggS", 0), (b"ID3", 0), (b"ftyp", 4), (b"moov", 4), (b"mdat", 4)];
+type Decoded = Loaded<(Mono, u32)>;
+/// Most channels of a file, which is what libsndfile takes.
+const MOST_CHANNELS: usize = 1024;
 
 /// The mono clip and its sample rate, or what is wrong with `bytes`.
-pub(super) fn decode(bytes: Vec<u8>) -> Decoded {
+pub(super) fn decode(bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     // A malformed stream must not take the caller down, should it find a defect in a decoder.
-    catch_unwind(AssertUnwindSafe(|| run(bytes))).unwrap_or_else(|_| Err("damaged beyond what the decoder can handle".into()))
+    catch_unwind(AssertUnwindSafe(|| run(bytes, observer)))
+        .unwrap_or_else(|_| Err("damaged beyond what the decoder can handle".into()))
 }
 
-fn run(mut bytes: Vec<u8>) -> Decoded {
+fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     let synchronised = bytes.len() > 1 && bytes[0] == 0xff && bytes[1] & 0xe0 == 0xe0;
-    if !synchronised && !MARKERS.iter().any(|&(marker, at)| bytes.get(at..).is_some_and(|rest| rest.starts_with(marker))) {
-        return Err("not an audio file of a known format".into());
+    if !synchronised {
+        formats::check(&bytes)?;
     }
     if bytes.starts_with(b"RIFF") && bytes.len() >= 8 {
         // "Unknown": a file written to a pipe has no true length here, and only the data chunk's own counts.
@@ -53,22 +53,32 @@ fn run(mut bytes: Vec<u8>) -> Decoded {
     };
     let mut format = symphonia::default::get_probe()
         .probe(&Hint::new(), MediaSourceStream::new(source, Default::default()), Default::default(), Default::default())
-        .map_err(|e| format!("not an audio file of a known format, or damaged ({e})"))?;
+        .map_err(|e| match e {
+            Error::Unsupported(what) => formats::unsupported(&format!("{} ({what})", formats::name(&bytes))),
+            // What Symphonia calls malformed before it has decoded anything, such as 32 channels, another reader may know.
+            e => Refused::Unsupported(format!("not an audio file of a known format, or damaged ({e})")),
+        })?;
     let track = format.default_track(TrackType::Audio).ok_or("holds no audio track")?;
     let (id, promised) = (track.id, track.num_frames.filter(|&n| n > 0));
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
         return Err("holds no audio track".into());
     };
     let codec = parameters.codec;
-    let mut decoder = symphonia::default::get_codecs()
-        .make_audio_decoder(parameters, &AudioDecoderOptions::default())
-        .map_err(|e| format!("an audio codec that cannot be read ({e})"))?;
+    let mut decoder = if codec == CODEC_ID_OPUS {
+        Decoder::Opus(Opus::new(parameters.extra_data.as_deref().unwrap_or_default())?)
+    } else {
+        let made = symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default());
+        Decoder::Symphonia(made.map_err(|e| formats::unsupported(&format!("{} ({e})", formats::name(&bytes))))?)
+    };
     let mut clip = Clip::default();
+    let mut read = 0;
     let mut seam = Seam::default();
     while let Some(packet) = next(format.as_mut())? {
         if packet.track_id != id {
             continue;
         }
+        read += packet.data.len();
+        observer.progress(STAGE, read.min(bytes.len() - 1), bytes.len())?;
         if codec == CODEC_ID_MP3 {
             if promised.is_some_and(|n| packet.pts.get() >= n as i64) {
                 break; // whatever follows the last frame that the header counts
@@ -77,14 +87,20 @@ fn run(mut bytes: Vec<u8>) -> Decoded {
         } else {
             seam.time(&packet)?;
         }
-        clip.append(decoder.as_mut(), &packet)?;
+        clip.append(&mut decoder, &packet)?;
     }
     let count = clip.mono.0.len() as u64;
     let lossless = [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&codec);
     if let Some(promised) = promised.filter(|&n| lossless && n != count) {
-        return Err(format!("damaged: {promised} samples expected, {count} found"));
+        return Err(format!("damaged: {promised} samples expected, {count} found").into());
     }
     clip.spec.map_or_else(|| Err("holds no samples".into()), |(rate, _)| Ok((clip.mono, rate)))
+}
+
+/// What makes samples of packets.
+enum Decoder {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Opus),
 }
 
 /// The next packet; the end of the bytes is the end of the clip.
@@ -105,10 +121,20 @@ struct Clip {
 }
 
 impl Clip {
-    fn append(&mut self, decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<(), String> {
+    fn append(&mut self, decoder: &mut Decoder, packet: &Packet) -> Result<(), String> {
         let at = self.mono.0.len();
-        let audio = decoder.decode(packet).map_err(|e| format!("damaged at sample {at} ({e})"))?;
-        let spec = (audio.spec().rate(), audio.spec().channels().count());
+        let damaged = |e: &dyn std::fmt::Display| format!("damaged at sample {at} ({e})");
+        let spec = match decoder {
+            Decoder::Symphonia(decoder) => {
+                let audio = decoder.decode(packet).map_err(|e| damaged(&e))?;
+                audio.copy_to_vec_interleaved(&mut self.interleaved);
+                (audio.spec().rate(), audio.spec().channels().count())
+            }
+            Decoder::Opus(opus) => {
+                self.interleaved = opus.decode(packet).map_err(|e| damaged(&e))?;
+                opus.spec()
+            }
+        };
         let (rate, channels) = *self.spec.get_or_insert(spec);
         if spec != (rate, channels) {
             return Err(format!(
@@ -116,10 +142,9 @@ impl Clip {
                 spec.0, spec.1
             ));
         }
-        if channels == 0 || channels > MAX_CHANNELS {
-            return Err(format!("expected 1 to {MAX_CHANNELS} channels, got {channels}"));
+        if channels == 0 || channels > MOST_CHANNELS {
+            return Err(format!("expected 1 to {MOST_CHANNELS} channels, got {channels}"));
         }
-        audio.copy_to_vec_interleaved(&mut self.interleaved);
         self.mono.append(&self.interleaved, channels);
         Ok(())
     }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::stages::t3::generate::{generate, run};
@@ -23,6 +23,7 @@ struct Scripts {
 }
 
 struct Script {
+    _prefix: Arc<()>,
     tokens: Vec<i64>,
     fed: Vec<i64>,
 }
@@ -59,18 +60,18 @@ impl Script {
 }
 
 impl Decoder for Scripts {
-    type Prefix = ();
+    type Prefix = Arc<()>;
     type Session = Script;
 
     fn config(&self) -> &config::T3 {
         &self.config
     }
 
-    fn start(&self, request: &Request<()>) -> Result<Script> {
+    fn start(&self, request: &Request<Arc<()>>) -> Result<Script> {
         if request.text_ids.is_empty() {
             return Err(Error::argument("text_ids: expected at least 1 id, got none"));
         }
-        Ok(Script { tokens: request.text_ids.clone(), fed: Vec::new() })
+        Ok(Script { _prefix: request.prefix.clone(), tokens: request.text_ids.clone(), fed: Vec::new() })
     }
 
     fn step_many(&self, sessions: &mut [&mut Script], tokens: &[i64]) -> Result<Vec<Vec<f32>>> {
@@ -82,16 +83,16 @@ impl Decoder for Scripts {
     }
 }
 
-fn request(text_ids: &[i64], max_tokens: usize) -> Request<()> {
+fn request(text_ids: &[i64], max_tokens: usize) -> Request<Arc<()>> {
     let parameters = SamplerParameters::default();
-    Request { prefix: (), text_ids: text_ids.to_vec(), parameters, seed: 5, max_tokens }
+    Request { prefix: Arc::default(), text_ids: text_ids.to_vec(), parameters, seed: 5, max_tokens }
 }
 
 type Outcomes = Vec<(usize, std::result::Result<Vec<i64>, String>)>;
 
-fn outcomes<D: Decoder>(decoder: &D, requests: &[Request<D::Prefix>], rows: usize) -> Outcomes {
+fn outcomes<D: Decoder<Prefix: Clone>>(decoder: &D, requests: &[Request<D::Prefix>], rows: usize) -> Outcomes {
     let mut all = Vec::new();
-    generate_many(decoder, requests, rows, &Silent, |done| {
+    generate_many(decoder, requests.to_vec(), rows, &Silent, |done| {
         assert!(done.seconds >= 0.0);
         all.push((done.index, done.tokens.map_err(|e| e.to_string())));
         Ok(())
@@ -101,7 +102,7 @@ fn outcomes<D: Decoder>(decoder: &D, requests: &[Request<D::Prefix>], rows: usiz
 }
 
 /// Of lengths 1 to 5, ended by the stop token, by −∞ and by the limit.
-fn scripts() -> Vec<Request<()>> {
+fn scripts() -> Vec<Request<Arc<()>>> {
     vec![
         request(&[10, 1, 2, 3, STOP], 50),
         request(&[STOP, STOP], 50),
@@ -173,7 +174,7 @@ impl Observer for Reports {
 #[test]
 fn every_step_is_reported_and_the_last_report_is_the_whole() {
     let reports = Reports(RefCell::default(), NEVER);
-    generate_many(&Scripts::new(), &scripts(), 3, &reports, |_| Ok(())).unwrap();
+    generate_many(&Scripts::new(), scripts(), 3, &reports, |_| Ok(())).unwrap();
     let reports = reports.0.into_inner();
     assert_eq!(reports.iter().filter(|(stage, ..)| *stage == "t3.prefill").count(), 7);
     let t3: Vec<_> = reports.into_iter().filter(|(stage, ..)| *stage == "t3").collect();
@@ -186,7 +187,7 @@ fn every_step_is_reported_and_the_last_report_is_the_whole() {
 fn a_report_a_taker_and_a_broken_step_end_everything() {
     for at in [0, 2, 4] {
         let mut given = 0;
-        let outcome = generate_many(&Scripts::new(), &scripts(), 3, &Reports(RefCell::default(), at), |_| {
+        let outcome = generate_many(&Scripts::new(), scripts(), 3, &Reports(RefCell::default(), at), |_| {
             given += 1;
             Ok(())
         });
@@ -194,20 +195,20 @@ fn a_report_a_taker_and_a_broken_step_end_everything() {
         assert!(given < 7);
     }
     let mut given = 0;
-    let outcome = generate_many(&Scripts::new(), &scripts(), 3, &Silent, |_| {
+    let outcome = generate_many(&Scripts::new(), scripts(), 3, &Silent, |_| {
         given += 1;
         Err(Error::Cancelled)
     });
     assert!(matches!(outcome, Err(Error::Cancelled)) && given == 1);
     let broken = Scripts { broken: true, ..Scripts::new() };
-    let outcome = generate_many(&broken, &scripts(), 3, &Silent, |_| Ok(()));
+    let outcome = generate_many(&broken, scripts(), 3, &Silent, |_| Ok(()));
     assert_eq!(outcome.unwrap_err().to_string(), "the device is gone");
 }
 
 #[test]
 fn no_requests_and_no_rows() {
     assert_eq!(outcomes(&Scripts::new(), &[], 3), []);
-    let outcome = generate_many(&Scripts::new(), &scripts(), 0, &Silent, |_| Ok(()));
+    let outcome = generate_many(&Scripts::new(), scripts(), 0, &Silent, |_| Ok(()));
     assert_eq!(outcome.unwrap_err().to_string(), "rows: expected at least 1, got 0");
 }
 
@@ -271,4 +272,24 @@ fn a_row_that_cannot_step_is_named() {
     let error = decoder.step_many(&mut sessions, &[5, 6]).unwrap_err().to_string();
     assert!(error.contains("row 1"), "{error}");
     assert!(decoder.step_many(&mut sessions, &[5]).is_err());
+}
+
+#[test]
+fn a_prefix_goes_with_the_last_text_that_begins_with_it() {
+    let prefixes: Vec<Arc<()>> = (0..10).map(|_| Arc::default()).collect();
+    let requests = |prefixes: &[Arc<()>]| {
+        prefixes.iter().map(|p| Request { prefix: p.clone(), ..request(&[4, 5, STOP], 9) }).collect::<Vec<_>>()
+    };
+    let weak: Vec<_> = prefixes.iter().map(Arc::downgrade).collect();
+    let alive = || weak.iter().filter(|prefix| prefix.strong_count() > 0).count();
+    let mut requests = [requests(&prefixes), requests(&prefixes[9..])].concat(); // the last one twice
+    drop(prefixes);
+    requests.rotate_right(1);
+    let mut seen = vec![];
+    generate_many(&Scripts::new(), requests, 1, &Silent, |_| {
+        seen.push(alive());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
 }
