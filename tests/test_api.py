@@ -262,10 +262,12 @@ def test_what_is_looked_at_for_a_watermark(demo):
         assert "\n" not in str(caught.value)
 
 
-def test_a_model_says_what_it_is(demo):
+def test_a_model_says_what_it_is(demo, monkeypatch):
     assert repr(demo).startswith("ChatterboxTurbo('")
     for part in ("assets", "model='demo'", "device='cpu'", "precision='f32'", "plan='rust'"):
         assert part in repr(demo)
+    monkeypatch.setenv("CHATTERBOX_BACKENDS", "t4=rust")
+    assert "unknown stage 't4'" in repr(demo)
 
 
 def test_the_version_is_that_of_the_distribution():

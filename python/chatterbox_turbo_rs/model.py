@@ -152,8 +152,12 @@ class ChatterboxTurbo:
 
     def __repr__(self) -> str:
         resources = self._pipeline.resources
+        try:
+            plan = str(self.plan)
+        except ChatterboxError as error:  # the environment's switch has changed since
+            plan = str(error)
         where = f"{str(resources.directory)!r}, model={self.config['name']!r}, device={resources.device!r}"
-        return f"ChatterboxTurbo({where}, precision={self.precision!r}, plan={str(self.plan)!r})"
+        return f"ChatterboxTurbo({where}, precision={self.precision!r}, plan={plan!r})"
 
     @property
     def sample_rate(self) -> int:
