@@ -72,7 +72,7 @@ def test_a_report_has_four_forms(found: tuple[dict[str, Any], dict[str, Any]]) -
     assert "25" not in report.terminal(result)[:10] and report.markdown(result).count("[x]") >= 25
     page = report.html(result, plots)
     assert page.startswith("<!doctype html>") and page.count("data:image/png;base64") >= 3
-    assert len(report.readme_table(result).splitlines()) == 27
+    assert len(report.parity_table(result).splitlines()) == 27
     assert len(plots["tokens"]) == 4 and plots["mels"][0]["reference"].shape[1] == 80
 
 

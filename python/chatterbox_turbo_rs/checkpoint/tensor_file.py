@@ -112,7 +112,7 @@ class TensorFile:
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._data + start)
-                count = file.readinto(memoryview(raw))
+                count = file.readinto(raw.data)
                 if count != len(raw) or _state(file.fileno()) != self._state:
                     raise CheckpointError(f"{self.path}: the file has changed since it was opened; load the model again")
         except OSError as error:
