@@ -84,6 +84,11 @@ def test_output_that_is_closed_is_not_missed(tmp_path, names):
     assert process("demo", "--foo", prepare=without(*names), cwd=tmp_path).returncode == 2
 
 
+def test_output_that_the_program_itself_closed(tmp_path):
+    done = process("info", prepare="import sys\nsys.stdout.close()", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [["demo", "-"], ["say", "--model", "demo", "--texts", "-"]])
 def test_input_that_is_closed_is_one_line(tmp_path, arguments):
     done = process(*arguments, prepare=without("stdin"), cwd=tmp_path)
