@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -94,8 +94,8 @@ profile: setup $(FULL)/config.json ## what each stage spends its time on; needs 
 	cargo build -q --profile profiling -p chatterbox-turbo-binding
 	$(BIN)/python tools/profile_stages.py $(TARGET)/profiling/lib_core.so $(FULL) $(PROFILE_OPTIONS)
 
-readme-table: build ## check that the README's table is that of the last make parity-official
-	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md
+parity-table: build ## check that the table of docs/parity.md is that of the last make parity-official
+	$(BIN)/python tools/parity_table.py $(BUILD)/parity/report.json docs/parity.md
 
 lint: setup ## formatting, clippy, ruff, type checks, stubs, workflows
 	cargo fmt --check

@@ -139,7 +139,7 @@ def test_a_damaged_file_is_made_anew(tiny_checkpoint, cache, spoken, damage, cap
     with caplog.at_level("INFO", "chatterbox_turbo_rs"):
         tts, outcome = load(tiny_checkpoint)
     assert outcome.pop("t3") not in ("found", "packed") and set(outcome.values()) <= {"found"}
-    assert any("t3: packed, cache: " in record.getMessage() for record in caplog.records)
+    assert any("cache of packed weights: " in record.getMessage() and "(t3)" in record.getMessage() for record in caplog.records)
     assert spoken(tts) == expected
     tts, outcome = load(tiny_checkpoint)
     assert outcome["t3"] == "found" and spoken(tts) == expected
@@ -151,6 +151,25 @@ def test_where_nothing_can_be_written_nothing_fails(tiny_checkpoint, spoken, tmp
     tts, outcome = load(tiny_checkpoint)
     assert outcome["t3"] not in ("found", "packed")
     assert spoken(tts) == sound(tiny_checkpoint, spoken)
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning_that_names_it(tiny_checkpoint, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("not a directory")
+    monkeypatch.setenv("CHATTERBOX_CACHE", str(tmp_path / "file" / "cache"))
+    load(tiny_checkpoint)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(tmp_path / "file" / "cache") in warning and "t3" in warning and "vocoder" in warning
+
+
+@pytest.mark.parametrize("spelling", ["OFF", "0", "false", "~/c"])
+def test_spellings_of_the_switch_make_no_directory_of_that_name(tiny_checkpoint, tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CHATTERBOX_CACHE", spelling)
+    before = set(tmp_path.iterdir())
+    load(tiny_checkpoint)
+    assert set(tmp_path.iterdir()) - before == ({tmp_path / "home"} if spelling == "~/c" else set())
+    assert list(tmp_path.glob("home/c/*.packed")) if spelling == "~/c" else _core.cache_info() is None
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions bind neither root nor Windows")

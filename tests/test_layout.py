@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -131,3 +133,23 @@ def test_a_stage_has_its_test_and_its_golden(key: str) -> None:
     name = key.replace(".", "_")
     assert (ROOT / "tests" / "stages" / f"test_{name}.py").is_file()
     assert any((ROOT / "tests" / "goldens" / f"{name}{ending}").is_file() for ending in (".npz", ".json"))
+
+
+def import_graph() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("import_graph", ROOT / "tools" / "import_graph.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_import_goes_in_a_circle_and_the_document_shows_the_rooms() -> None:
+    tool = import_graph()
+    edges = tool.graph()
+    assert tool.circle(edges) is None
+    document = tool.DOCUMENT.read_text("utf-8").partition(tool.BEGIN)[2].partition(tool.END)[0]
+    assert document.strip() == tool.text(edges), "run tools/import_graph.py --write"
+
+
+def test_a_circle_is_found() -> None:
+    assert sorted(import_graph().circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[1:]) == ["a", "b", "c"]

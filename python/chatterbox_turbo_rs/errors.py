@@ -30,6 +30,10 @@ class AudioError(ChatterboxError, ValueError):
     """A reference clip cannot be used."""
 
 
+class UnsupportedFormatError(AudioError):
+    """A clip may be sound, but of a format that the reader does not know."""
+
+
 class TextError(ChatterboxError, ValueError):
     """A text cannot be used."""
 
@@ -70,5 +74,13 @@ class InternalError(ChatterboxError, RuntimeError):
     """A defect of this package."""
 
 
+class AbsentError(ChatterboxError, AttributeError):
+    """Upstream's model has this attribute, the drop-in has not. The message names the way to what it is used for."""
+
+
 class TruncationWarning(UserWarning):
     """A text was longer than the model's limit, and only its beginning is spoken."""
+
+
+class TruncatedSpeechWarning(UserWarning):
+    """Speech reached ``max_tokens`` before T3 ended it: the end of the text is missing (``Speech.finish_reason``)."""

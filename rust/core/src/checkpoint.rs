@@ -1,8 +1,9 @@
-//! Upstream's safetensors files, memory-mapped and checked before anything is computed.
+//! Upstream's safetensors files, checked before anything is computed.
 //!
 //! A [`Checkpoint`] is a directory with T3's, S3Gen's and the voice encoder's weight files. Stages take their tensors
-//! from a [`Weights`] view by upstream's own names; every tensor is converted to float32, checked for its shape and for
-//! non-finite values, and its pages are handed back to the system, so that a file never counts twice in memory.
+//! from a [`Weights`] view by upstream's own names; every tensor is read into memory of its own, converted to float32 and checked
+//! for its shape and for non-finite values. A loaded network does not need the files any more; reading from a file that changed since
+//! it was opened is an error.
 
 mod tensors;
 
@@ -14,13 +15,13 @@ pub(crate) use self::tensors::Table;
 pub use self::tensors::TensorFile;
 use crate::config::Config;
 use crate::digest::{Digests, Entry};
-use crate::packed::{Cache, Event, Mode, Note, Pack, PackedFile, Packing};
+use crate::packed::{Cache, Event, Mode, Note, Pack, Packing, Stay};
 use crate::precision::Products;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 
 /// The tensors of one file below a prefix, and a record of those that were asked for.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Weights {
     file: Arc<TensorFile>,
     prefix: String,
@@ -30,33 +31,45 @@ pub struct Weights {
     products: Products,
     packing: Option<Arc<Packing>>,
     packed: Mode,
+    /// Tensors that were read, to be handed out again: where packed weights stay on the disk.
+    read: Option<Arc<Mutex<BTreeMap<String, Vec<f32>>>>>,
 }
 
 impl Weights {
     /// A view of the whole of `file`.
     pub fn new(file: Arc<TensorFile>, device: &Device) -> Self {
         let (prefix, device, used) = (String::new(), device.clone(), Arc::default());
-        Self { file, prefix, device, used, digests: None, products: Products::F32, packing: None, packed: Mode::Off }
+        Self { file, prefix, device, used, digests: None, products: Products::F32, packing: None, packed: Mode::Off, read: None }
     }
 
     /// Has `load` read a network from this view: its packed weights come from the cache, or go there for the next time, where there
     /// is one (not for other devices than the CPU, and not for a checkpoint that keeps digests). `format` names the precision.
-    pub(crate) fn through_cache<T>(self, network: &str, format: &str, load: impl Fn(&Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn through_cache<T>(
+        self,
+        network: &str,
+        format: &str,
+        stay: Stay,
+        load: impl Fn(&Self) -> Result<T>,
+    ) -> Result<T> {
         match self.packing.clone().filter(|_| crate::nn::kernels_run(&self.device) && self.digests.is_none()) {
-            Some(packing) => packing.load(&self, network, format, load),
+            Some(packing) => packing.load(&self, network, format, stay, load),
             None => load(&self),
         }
     }
 
     /// The same view of packed weights in `mode`, of which nothing was asked for yet.
     pub(crate) fn with_packed(&self, mode: Mode) -> Self {
-        Self { used: Arc::default(), packed: mode, ..self.clone() }
+        let read = mode.file().filter(|file| file.stay() == Stay::Disk).map(|_| Arc::default());
+        Self { used: Arc::default(), packed: mode, read, ..self.clone() }
     }
 
     /// The packed form of the weight `name` `[n, k]`, where the cache has it; then the tensors `sources` that it was made from are
     /// checked for presence, shape and dtype.
     pub(crate) fn found<P: Pack>(&self, name: &str, n: usize, k: usize, sources: &[(&str, &[usize])]) -> Result<Option<P>> {
         let found = self.packed.found(&format!("{}{name}", self.prefix), n, k);
+        if let Some((file, damage)) = self.packed.file().and_then(|file| Some((file, file.damage()?))) {
+            return Err(Error::checkpoint(file.path(), format!("{}{name}: {damage}; load the model again", self.prefix)));
+        }
         if found.is_some() {
             for (name, shape) in sources {
                 let full = format!("{}{name}", self.prefix);
@@ -72,9 +85,9 @@ impl Weights {
         self.packed.note(format!("{}{name}", self.prefix))
     }
 
-    /// The file that packed weights are taken from, when they are: for a network that is used now and then, to release its memory.
-    pub(crate) fn packed_file(&self) -> Option<Arc<PackedFile>> {
-        self.packed.file().cloned()
+    /// Do packed weights stay on the disk? Then layers can be loaded again from this view whenever they are used.
+    pub(crate) fn stay_on_disk(&self) -> bool {
+        self.read.is_some()
     }
 
     /// The file.
@@ -127,7 +140,14 @@ impl Weights {
     /// The same without a digest: for tensors that a weight is folded from, which then goes to [`Self::keep_digest`].
     pub(crate) fn parts(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let full = format!("{}{name}", self.prefix);
+        let known = || self.read.as_ref().map(|read| read.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(values) = known().and_then(|read| read.get(&full).cloned()) {
+            return Ok(values);
+        }
         let values = self.file.values(&full, shape)?;
+        if let Some(mut read) = known() {
+            read.insert(full.clone(), values.clone());
+        }
         self.used().insert(full);
         Ok(values)
     }
@@ -144,17 +164,16 @@ impl Weights {
         Ok(Tensor::from_vec(self.values(name, shape)?, shape, &self.device)?)
     }
 
-    /// The tensor `name` `[rows, columns]` left where it is mapped, checked as [`Self::values`] checks it.
+    /// The tensor `name` `[rows, columns]` as the file has it, checked as [`Self::values`] checks it.
     pub(crate) fn table(&self, name: &str, rows: usize, columns: usize) -> Result<Table> {
-        let (full, shape) = (format!("{}{name}", self.prefix), [rows, columns]);
-        let place = self.file.table(&full, &shape)?;
+        let full = format!("{}{name}", self.prefix);
+        // where packed weights are found, the numbers were looked at when these were made from the same file
+        let table = self.file.table(&full, rows, columns, !self.packed.is_found())?;
         if self.digests.is_some() {
-            self.values(name, &shape)?;
-        } else if !self.packed.is_found() {
-            self.file.check_finite(&full, &shape)?; // else it was when the packed weights were made from the same file
+            self.keep_digest(name, &[rows, columns], &table.gather(0..rows));
         }
         self.used().insert(full);
-        Ok(Table::new(self.file.clone(), place, rows, columns))
+        Ok(table)
     }
 
     /// A tensor of the file that the model holds but that no computation reads: its presence and shape are checked.

@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod config;
+mod content;
 pub mod device;
 pub mod digest;
 pub mod draws;
@@ -22,6 +23,7 @@ pub mod precision;
 pub mod stages;
 pub mod synthesizer;
 pub mod tap;
+pub mod threads;
 pub mod torch_archive;
 mod voice;
 

@@ -26,6 +26,20 @@ fn reference_load<'py>(py: Python<'py>, source: &Bound<'py, PyAny>, rate: Option
     Ok(arrays::to_vector(py, samples))
 }
 
+/// The mono samples of a path or of encoded bytes at their own rate, and that rate.
+#[pyfunction]
+fn reference_load_decode<'py>(py: Python<'py>, source: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyArray1<f32>>, u32)> {
+    let (samples, rate) = if let Ok(bytes) = source.cast::<PyBytes>() {
+        let bytes = bytes.as_bytes().to_vec();
+        door::run(py, None, move |_| load::decode_bytes(bytes))?
+    } else {
+        let path: PathBuf = source.extract()?;
+        door::run(py, None, move |_| load::decode_path(&path))?
+    };
+    Ok((arrays::to_vector(py, samples), rate))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(reference_load_decode, module)?)?;
     module.add_function(wrap_pyfunction!(reference_load, module)?)
 }

@@ -1,57 +1,50 @@
-//! One weight file: mapped, its header parsed; tensors are converted to float32 and looked through for non-finite values by all
-//! threads, or left where they are mapped.
+//! One weight file: its header parsed; tensors are read, converted to float32 and looked through for non-finite values by all
+//! threads. Whatever was read is in memory of its own.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use memmap2::Mmap;
 use rayon::prelude::*;
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
 
+use crate::content::{Content, PIECE};
 use crate::packed::Cache;
-use crate::pages::room;
+use crate::pages::zeros;
+use crate::threads::run;
 use crate::{Error, Result};
 
-/// Values that are read at a time.
-const PIECE: usize = 1 << 18;
-
-/// One memory-mapped safetensors file.
+/// An open safetensors file.
 #[derive(Debug)]
 pub struct TensorFile {
-    path: PathBuf,
-    file: File,
+    content: Content,
     digest: OnceLock<String>,
-    map: Mmap,
     metadata: Metadata,
-    data_start: usize,
+    data_start: u64,
 }
 
 impl TensorFile {
-    /// Maps `path` and parses its header.
+    /// Opens `path` and parses its header.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be opened, [`Error::Checkpoint`] when it is not a complete safetensors file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        let file = File::open(&path).map_err(|e| Error::io(&path, e))?;
-        if !file.metadata().map_err(|e| Error::io(&path, e))?.is_file() {
-            return Err(Error::checkpoint(&path, "expected a file, found something else"));
+        let path = path.as_ref();
+        let content = Content::open(path).map_err(|e| Error::io(path, e))?;
+        if !content.is_file() {
+            return Err(Error::checkpoint(path, "expected a file, found something else"));
         }
-        // SAFETY: the map is read-only; a file that another process truncates while it is mapped is outside any
-        // program's control, as with every memory-mapped model file.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(&path, e))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::checkpoint(&path, format!("not a complete safetensors file of {} bytes: {e}", map.len())))?;
-        Ok(Self { path, file, digest: OnceLock::new(), map, metadata, data_start: header + 8 })
+        let (metadata, data_start) = content
+            .header()
+            .map_err(|e| Error::checkpoint(path, format!("not a complete safetensors file of {} bytes: {e}", content.len())))?;
+        Ok(Self { content, digest: OnceLock::new(), metadata, data_start })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.content.path()
     }
 
     /// Names, shapes and dtypes in the file.
@@ -66,7 +59,7 @@ impl TensorFile {
 
     /// Shape, dtype and place of tensor `name`.
     pub(super) fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.metadata.info(name).ok_or_else(|| Error::checkpoint(&self.path, format!("tensor {name} is missing")))
+        self.metadata.info(name).ok_or_else(|| Error::checkpoint(self.content.path(), format!("tensor {name} is missing")))
     }
 
     /// The floating-point tensor `name` of `shape`, and the bytes of a value.
@@ -74,143 +67,132 @@ impl TensorFile {
         let info = self.info(name)?;
         if info.shape != shape {
             return Err(Error::checkpoint(
-                &self.path,
+                self.content.path(),
                 format!("tensor {name}: expected shape {shape:?}, found {:?}", info.shape),
             ));
         }
         match info.dtype {
             Dtype::F32 => Ok((info, 4)),
             Dtype::F16 | Dtype::BF16 => Ok((info, 2)),
-            other => {
-                Err(Error::checkpoint(&self.path, format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}")))
-            }
+            other => Err(Error::checkpoint(
+                self.content.path(),
+                format!("tensor {name}: expected dtype F32, F16 or BF16, found {other:?}"),
+            )),
         }
     }
 
     /// The values of a floating-point tensor as float32.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when the tensor is missing, has another shape, is not f32, f16 or bf16, or holds NaN or infinity.
+    /// [`Error::Checkpoint`] when the tensor is missing, has another shape, is not f32, f16 or bf16, or holds NaN or infinity, and when
+    /// the file changed since it was opened.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let table = self.table(name, shape)?;
-        let (bytes, size) = (table.bytes(self), table.size);
-        let count = bytes.len() / size;
-        let mut values: Vec<f32> = room(count);
-        let pieces = values.spare_capacity_mut()[..count].par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * size)).enumerate();
-        pieces.for_each(|(i, (to, from))| {
-            table.read(from, to);
-            self.release(table.start + i * PIECE * size, from.len());
-        });
-        // SAFETY: as many pieces of `bytes` as of the vector have been read, which is all of both.
-        unsafe { values.set_len(count) };
-        match values.par_chunks(PIECE).position_first(|piece| !all_finite(piece)) {
-            None => Ok(values),
-            Some(piece) => Err(self.not_finite(name, piece, &values[piece * PIECE..])),
+        let (info, size) = self.floats(name, shape)?;
+        let (dtype, count) = (info.dtype, (info.data_offsets.1 - info.data_offsets.0) / size);
+        let mut values: Vec<f32> = zeros(count);
+        let start = self.data_start + info.data_offsets.0 as u64;
+        let read = |(i, to): (usize, &mut [f32])| {
+            let at = start + (i * (PIECE / 4) * size) as u64;
+            if dtype == Dtype::F32 {
+                self.content.read(at, bytes_mut(to))?;
+                to.iter_mut().for_each(|v| *v = f32::from_bits(u32::from_le(v.to_bits())));
+            } else {
+                let mut bytes = vec![0; to.len() * size];
+                self.content.read(at, &mut bytes)?;
+                convert(dtype, &bytes, to);
+            }
+            io::Result::Ok(())
+        };
+        self.whole(name, run(|| values.par_chunks_mut(PIECE / 4).enumerate().try_for_each(read)))?;
+        self.expect_finite(name, &values)?;
+        Ok(values)
+    }
+
+    /// Tensor `name` `[rows, columns]` as it is stored.
+    ///
+    /// # Errors
+    /// As [`Self::values`], but for its numbers, which are looked at only where `finite` asks for it.
+    pub(super) fn table(&self, name: &str, rows: usize, columns: usize, finite: bool) -> Result<Table> {
+        let (info, size) = self.floats(name, &[rows, columns])?;
+        let (start, end) = info.data_offsets;
+        let mut bytes = zeros(end - start);
+        let read = self.content.read_pieces(self.data_start + start as u64, &mut bytes, |_, _| io::Result::Ok(()));
+        self.whole(name, read)?;
+        let table = Table { bytes: Arc::new(bytes), dtype: info.dtype, row: columns * size, rows, columns };
+        if finite {
+            let wrong = |row: usize| {
+                let values = table.gather(std::iter::once(row));
+                values.iter().position(|v| !v.is_finite()).map(|at| (row * columns + at, values[at]))
+            };
+            if let Some((at, found)) = run(|| (0..rows).into_par_iter().find_map_first(wrong)) {
+                return Err(self.not_finite(name, at, found));
+            }
+        }
+        Ok(table)
+    }
+
+    /// What came of reading tensor `name`: an error also where the file is not what it was when it was opened.
+    fn whole(&self, name: &str, read: io::Result<()>) -> Result<()> {
+        read.and_then(|()| self.content.expect_unchanged())
+            .map_err(|e| Error::checkpoint(self.path(), format!("tensor {name}: {e}; load the model again")))
+    }
+
+    fn expect_finite(&self, name: &str, values: &[f32]) -> Result<()> {
+        let finite = |piece: &[f32]| piece.iter().fold(true, |all, v| all & v.is_finite());
+        match run(|| values.par_chunks(PIECE).position_first(|piece| !finite(piece))) {
+            None => Ok(()),
+            Some(piece) => {
+                let at = (piece * PIECE..).zip(&values[piece * PIECE..]).find(|(_, v)| !v.is_finite());
+                Err(at.map_or_else(|| self.not_finite(name, 0, f32::NAN), |(at, found)| self.not_finite(name, at, *found)))
+            }
         }
     }
 
-    /// Fails as [`Self::values`] does, without keeping the values.
-    pub(super) fn check_finite(&self, name: &str, shape: &[usize]) -> Result<()> {
-        let table = self.table(name, shape)?;
-        let pieces = table.bytes(self).par_chunks(PIECE * table.size).enumerate();
-        let wrong = pieces.find_map_first(|(i, from)| {
-            let mut values = Vec::with_capacity(from.len() / table.size);
-            table.read(from, &mut values.spare_capacity_mut()[..from.len() / table.size]);
-            // SAFETY: all values have just been written.
-            unsafe { values.set_len(from.len() / table.size) };
-            self.release(table.start + i * PIECE * table.size, from.len());
-            (!all_finite(&values)).then(|| self.not_finite(name, i, &values))
-        });
-        wrong.map_or(Ok(()), Err)
-    }
-
-    fn not_finite(&self, name: &str, piece: usize, values: &[f32]) -> Error {
-        let at = values.iter().position(|v| !v.is_finite()).unwrap_or_default();
-        let (found, at) = (values[at], piece * PIECE + at);
-        Error::checkpoint(&self.path, format!("tensor {name}: value {at} is {found}, expected finite numbers"))
-    }
-
-    /// Where a floating-point tensor lies.
-    pub(super) fn table(&self, name: &str, shape: &[usize]) -> Result<Place> {
-        let (info, size) = self.floats(name, shape)?;
-        let (start, end) = info.data_offsets;
-        Ok(Place { start: self.data_start + start, len: end - start, dtype: info.dtype, size })
+    fn not_finite(&self, name: &str, at: usize, found: f32) -> Error {
+        Error::checkpoint(self.path(), format!("tensor {name}: value {at} is {found}, expected finite numbers"))
     }
 
     /// A digest of the whole file, taken once (see [`crate::packed`]).
-    pub(crate) fn digest(&self, cache: &Cache) -> std::io::Result<&str> {
+    pub(crate) fn digest(&self, cache: &Cache) -> io::Result<&str> {
         if let Some(digest) = self.digest.get() {
             return Ok(digest);
         }
-        let digest = crate::packed::digest(cache, &self.path, &self.file, &self.map, |start, len| self.release(start, len))?;
+        let digest = crate::packed::digest(cache, &self.content)?;
         Ok(self.digest.get_or_init(|| digest))
     }
+}
 
-    /// Tells the system that these pages are not needed any more (they can be read again from the file).
-    fn release(&self, offset: usize, len: usize) {
-        #[cfg(unix)]
-        {
-            // SAFETY: the mapping is private, read-only and file-backed: dropped pages are read again on the next access.
-            let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
-        }
-        #[cfg(not(unix))]
-        let _ = (offset, len);
+/// The bytes of `values`.
+fn bytes_mut(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: the same memory; numbers have no padding, and any bytes are numbers.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Writes the values of `dtype` (F32, F16 or BF16) that `from` holds to all of `to`.
+fn convert(dtype: Dtype, from: &[u8], to: &mut [f32]) {
+    fn all<const N: usize>(from: &[u8], to: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+        to.iter_mut().zip(from.as_chunks::<N>().0).for_each(|(to, from)| *to = value(*from));
+    }
+    match dtype {
+        Dtype::F32 => all(from, to, f32::from_le_bytes),
+        Dtype::F16 => all(from, to, |b| half::f16::from_le_bytes(b).to_f32()),
+        _ => all(from, to, |b| half::bf16::from_le_bytes(b).to_f32()),
     }
 }
 
-/// Where the values of a tensor lie in its file, and as what.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    start: usize,
-    len: usize,
-    dtype: Dtype,
-    /// Bytes of a value.
-    size: usize,
-}
-
-impl Place {
-    fn bytes(self, file: &TensorFile) -> &[u8] {
-        file.map.get(self.start..self.start + self.len).unwrap_or_default()
-    }
-
-    /// Writes the values that `from` holds, all of `to`.
-    fn read(self, from: &[u8], to: &mut [MaybeUninit<f32>]) {
-        match self.dtype {
-            Dtype::F32 => convert(from, to, f32::from_le_bytes),
-            Dtype::F16 => convert(from, to, |b| half::f16::from_le_bytes(b).to_f32()),
-            _ => convert(from, to, |b| half::bf16::from_le_bytes(b).to_f32()),
-        }
-    }
-}
-
-fn convert<const N: usize>(from: &[u8], to: &mut [MaybeUninit<f32>], value: impl Fn([u8; N]) -> f32) {
-    let (from, rest) = from.as_chunks::<N>();
-    assert!(rest.is_empty() && from.len() == to.len(), "checkpoint: size of a piece");
-    for (to, from) in to.iter_mut().zip(from) {
-        to.write(value(*from));
-    }
-}
-
-fn all_finite(values: &[f32]) -> bool {
-    values.iter().fold(true, |all, v| all & v.is_finite())
-}
-
-/// A floating-point tensor `[rows, columns]` that is read where its file is mapped, a row at a time: for a table of which few rows
+/// A floating-point tensor `[rows, columns]` as its file has it, of which a row at a time is converted: for a table of which few rows
 /// are ever wanted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Table {
-    file: Arc<TensorFile>,
-    place: Place,
+    bytes: Arc<Vec<u8>>,
+    dtype: Dtype,
+    /// Bytes of a row.
+    row: usize,
     rows: usize,
     columns: usize,
 }
 
 impl Table {
-    /// `rows` times `columns` values at `place`.
-    pub(super) fn new(file: Arc<TensorFile>, place: Place, rows: usize, columns: usize) -> Self {
-        Self { file, place, rows, columns }
-    }
-
     /// Rows and columns.
     pub(crate) fn dims(&self) -> (usize, usize) {
         (self.rows, self.columns)
@@ -218,14 +200,16 @@ impl Table {
 
     /// The rows of these numbers, one after another in float32; all must be inside.
     pub(crate) fn gather(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
-        let mut values: Vec<f32> = Vec::with_capacity(rows.len() * self.columns);
-        let (bytes, size) = (self.place.bytes(&self.file), self.columns * self.place.size);
-        for row in rows {
-            let start = values.len();
-            self.place.read(&bytes[row * size..][..size], &mut values.spare_capacity_mut()[..self.columns]);
-            // SAFETY: a row has just been written.
-            unsafe { values.set_len(start + self.columns) };
+        let mut values = vec![0.0; rows.len() * self.columns];
+        for (row, to) in rows.zip(values.chunks_exact_mut(self.columns)) {
+            convert(self.dtype, &self.bytes[row * self.row..][..self.row], to);
         }
         values
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "table of {} by {}, {}", self.rows, self.columns, self.dtype)
     }
 }

@@ -13,10 +13,10 @@ pub struct Embedding {
     name: &'static str,
 }
 
-/// On the CPU the table stays where its file is mapped: an utterance reads some hundred rows of a table of 200 MB.
+/// On the CPU the table stays as its file has it: an utterance reads some hundred rows of a table of 200 MB.
 #[derive(Clone, Debug)]
 enum Rows {
-    Mapped(Table),
+    Table(Table),
     Tensor(Tensor),
 }
 
@@ -24,7 +24,7 @@ impl Embedding {
     /// Reads `weight` `[vocab, channels]`; `name` names the ids in errors.
     pub fn load(weights: &Weights, name: &'static str, vocab: usize, channels: usize) -> Result<Self> {
         let rows = if kernels_run(weights.device()) {
-            Rows::Mapped(weights.table("weight", vocab, channels)?)
+            Rows::Table(weights.table("weight", vocab, channels)?)
         } else {
             Rows::Tensor(weights.tensor("weight", &[vocab, channels])?)
         };
@@ -34,7 +34,7 @@ impl Embedding {
     /// Rows of the table.
     pub fn rows(&self) -> usize {
         match &self.rows {
-            Rows::Mapped(table) => table.dims().0,
+            Rows::Table(table) => table.dims().0,
             Rows::Tensor(table) => table.dims()[0],
         }
     }
@@ -49,7 +49,7 @@ impl Embedding {
             return Err(Error::argument(format!("{}: id {id} at position {at}, expected 0 to {}", self.name, vocab - 1)));
         }
         match &self.rows {
-            Rows::Mapped(table) => Self::tensor(table, ids.iter().map(|id| *id as usize)),
+            Rows::Table(table) => Self::tensor(table, ids.iter().map(|id| *id as usize)),
             Rows::Tensor(table) => {
                 let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
                 Ok(table.index_select(&Tensor::new(ids.as_slice(), table.device())?, 0)?)
@@ -60,7 +60,7 @@ impl Embedding {
     /// Calls `f` with row `id` of a CPU table.
     pub(crate) fn with_row<R>(&self, id: usize, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         match &self.rows {
-            Rows::Mapped(table) => Ok(f(&table.gather(std::iter::once(id)))),
+            Rows::Table(table) => Ok(f(&table.gather(std::iter::once(id)))),
             Rows::Tensor(table) => with_slice(&table.narrow(0, id, 1)?, f),
         }
     }
@@ -72,7 +72,7 @@ impl Embedding {
             return Err(Error::argument(format!("{}: {found} positions, the table has {rows}", self.name)));
         }
         match &self.rows {
-            Rows::Mapped(table) => Self::tensor(table, start..found),
+            Rows::Table(table) => Self::tensor(table, start..found),
             Rows::Tensor(table) => Ok(table.narrow(0, start, len)?),
         }
     }

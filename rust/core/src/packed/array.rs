@@ -1,4 +1,4 @@
-//! Arrays of a packed weight: in memory of their own, or where a cache file is mapped.
+//! Arrays of a packed weight: in memory of their own, or where a cache file was read to.
 
 use std::fmt;
 use std::ops::Deref;
@@ -58,7 +58,7 @@ pub(crate) struct Stored<T>(Place<T>);
 #[derive(Clone)]
 enum Place<T> {
     Owned(Arc<Vec<T>>),
-    /// `len` numbers from byte `start` of the map on, which lie inside it and are aligned.
+    /// `len` numbers from byte `start` of anonymous memory on, which lie inside it and are aligned.
     Mapped {
         map: Arc<Mmap>,
         start: usize,
@@ -93,8 +93,8 @@ impl<T> Deref for Stored<T> {
     fn deref(&self) -> &[T] {
         match &self.0 {
             Place::Owned(values) => values,
-            // SAFETY: `mapped`, which alone makes this, has checked place and alignment, and its numbers take any bits. The file
-            // is never written in place: a new one takes its name.
+            // SAFETY: `mapped`, which alone makes this, has checked place and alignment, and its numbers take any bits. The map is
+            // anonymous memory, of no file.
             Place::Mapped { map, start, len } => unsafe { std::slice::from_raw_parts(map.as_ptr().add(*start).cast(), *len) },
         }
     }

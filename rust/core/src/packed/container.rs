@@ -1,83 +1,140 @@
 //! A cache file: packed arrays in a safetensors file whose last tensor, `crc32`, holds the checksums of everything before it.
 //!
-//! Data begin on a page, every array's size is a multiple of [`ALIGNMENT`], so that arrays are used where they are mapped. The
-//! checksums are those of consecutive pieces of [`PIECE`] bytes from the file's first byte on, so that they cover the header too.
+//! Data begin on a page, every array's size is a multiple of [`ALIGNMENT`], so that arrays are used where the file was read to. The
+//! checksums are those of consecutive pieces of [`PIECE`] bytes from the file's first byte on, so that they cover the header too. Whatever
+//! is handed out is in memory and was compared with them after it was read: what becomes of the file then changes nothing.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
-use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use serde_json::json;
 
 use super::array::{Array, Number, Stored};
+use crate::content::{Content, PIECE};
+use crate::threads::run;
 
 /// What arrays are aligned to in a file, in bytes.
 const ALIGNMENT: usize = 64;
 /// What the data begin at a multiple of.
 const PAGE: usize = 4096;
-/// Bytes of a checksum.
-const PIECE: usize = 1 << 20;
 /// Name of the last tensor.
 const SUMS: &str = "crc32";
+
+/// Where the arrays of a file are while they are not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// In memory, all of them.
+    Memory,
+    /// On the disk: an array is read whenever it is asked for, and compared with its checksums each time.
+    Disk,
+}
 
 /// An opened file whose checksums are right.
 #[derive(Debug)]
 pub(crate) struct PackedFile {
-    map: Arc<Mmap>,
+    content: Content,
     metadata: Metadata,
     data_start: usize,
+    sums: Vec<u32>,
+    memory: Option<Arc<Mmap>>,
+    damage: OnceLock<String>,
 }
 
 impl PackedFile {
-    /// Maps the file and checks all of it; `Err` says what is wrong with it.
-    pub(super) fn open(path: &Path, key: &str) -> Result<Self, String> {
-        let file = File::open(path).map_err(|e| e.to_string())?;
-        // SAFETY: read-only; cache files are never written in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| format!("not a complete file: {e}"))?;
-        let data_start = header + 8;
+    /// Reads the file and checks all of it; `Err` says what is wrong with it.
+    pub(super) fn open(path: &Path, key: &str, stay: Stay) -> Result<Self, String> {
+        let content = Content::open(path).map_err(|e| e.to_string())?;
+        let (metadata, data_start) = content.header().map_err(|e| format!("not a complete file: {e}"))?;
         if metadata.metadata().as_ref().and_then(|m| m.get("key")).map(String::as_str) != Some(key) {
             return Err("made from something else".into());
         }
         let Some(sums) = metadata.info(SUMS) else {
             return Err("no checksums".into());
         };
-        let end = data_start + sums.data_offsets.0;
-        let (pieces, sums) = (map[..end].par_chunks(PIECE), map[end..].par_chunks_exact(4));
-        if end.div_ceil(PIECE) != map[end..].len() / 4 {
+        let end = data_start + sums.data_offsets.0 as u64;
+        let mut bytes = vec![0; usize::try_from(content.len() - end).map_err(|e| e.to_string())?];
+        content.read(end, &mut bytes).map_err(|e| e.to_string())?;
+        let sums: Vec<u32> = bytes.as_chunks().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
+        let end = usize::try_from(end).map_err(|e| e.to_string())?;
+        if end.div_ceil(PIECE) != sums.len() || !bytes.len().is_multiple_of(4) {
             return Err("not as many checksums as pieces".into());
         }
-        let wrong = pieces
-            .zip(sums)
-            .enumerate()
-            .find_map_first(|(i, (piece, sum))| (crc32fast::hash(piece).to_le_bytes() != sum).then_some(i));
-        match wrong {
-            Some(piece) => Err(format!("the checksum of piece {piece} is wrong")),
-            None => Ok(Self { map: Arc::new(map), metadata, data_start }),
+        let data_start = end - sums_offset(&metadata);
+        let mut file = Self { content, metadata, data_start, sums, memory: None, damage: OnceLock::new() };
+        match stay {
+            Stay::Memory => file.memory = Some(file.pieces(0, end)?),
+            Stay::Disk => run(|| {
+                (0..file.sums.len()).into_par_iter().try_for_each(|i| {
+                    let mut piece = vec![0; PIECE.min(end - i * PIECE)];
+                    file.content.read((i * PIECE) as u64, &mut piece).map_err(|e| e.to_string())?;
+                    file.check(i, &piece)
+                })
+            })?,
+        }
+        Ok(file)
+    }
+
+    /// Memory of bytes `start .. end`, from the beginning of a piece on, in huge pages where there are any.
+    fn pieces(&self, start: usize, end: usize) -> Result<Arc<Mmap>, String> {
+        let mut memory = MmapMut::map_anon(end - start).map_err(|e| e.to_string())?;
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage); // may be refused, and is then of no use
+        self.content
+            .read_pieces(start as u64, &mut memory, |i, piece| self.check(start / PIECE + i, piece).map_err(io::Error::other))
+            .map_err(|e| e.to_string())?;
+        Ok(Arc::new(memory.make_read_only().map_err(|e| e.to_string())?))
+    }
+
+    fn check(&self, piece: usize, bytes: &[u8]) -> Result<(), String> {
+        match self.sums.get(piece) {
+            Some(sum) if *sum == crc32fast::hash(bytes) => Ok(()),
+            _ => Err(format!("the checksum of piece {piece} is wrong")),
         }
     }
 
-    /// The array `name` where it is mapped; `None` unless it is there with this kind and number of values.
+    /// The array `name`; `None` unless it is there with this kind and number of values. Where it cannot be read from the disk as it was
+    /// when the file was opened, [`Self::damage`] says so.
     pub(super) fn get<T: Number>(&self, name: &str, len: usize) -> Option<Stored<T>> {
         let info = self.metadata.info(name).filter(|info| info.dtype == T::DTYPE && info.shape == [len])?;
-        Stored::mapped(&self.map, self.data_start + info.data_offsets.0, len)
+        let (start, end) = (self.data_start + info.data_offsets.0, self.data_start + info.data_offsets.1);
+        if let Some(memory) = &self.memory {
+            return Stored::mapped(memory, start, len);
+        }
+        let first = start / PIECE * PIECE;
+        let end = end.next_multiple_of(PIECE).min(self.data_start + sums_offset(&self.metadata));
+        match self.pieces(first, end) {
+            Ok(memory) => Stored::mapped(&memory, start - first, len),
+            Err(damage) => {
+                let _ = self.damage.set(format!("changed on disk since it was opened: {damage}"));
+                None
+            }
+        }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        self.content.path()
+    }
+
+    /// What was found wrong when an array was read from the disk.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Where its arrays are.
+    pub(crate) fn stay(&self) -> Stay {
+        if self.memory.is_some() { Stay::Memory } else { Stay::Disk }
     }
 }
 
-impl PackedFile {
-    /// Tells the system that the arrays will not be needed for a while; they are read again when they are.
-    pub(crate) fn release(&self) {
-        #[cfg(unix)]
-        {
-            // SAFETY: the mapping is read-only and file-backed: dropped pages are read again on the next access.
-            let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        }
-    }
+/// Where the checksums lie in the data.
+fn sums_offset(metadata: &Metadata) -> usize {
+    metadata.info(SUMS).map_or(0, |sums| sums.data_offsets.0)
 }
 
 /// Writes `arrays`, whose names differ, to `file`.
@@ -162,20 +219,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_found_where_it_is_mapped() -> Outcome {
+    fn what_is_written_is_found_whatever_becomes_of_the_file() -> Outcome {
         let path = directory("container")?.join("file");
-        write(File::create(&path)?, "key", &arrays())?;
-        let file = PackedFile::open(&path, "key")?;
+        for stay in [Stay::Memory, Stay::Disk] {
+            found(&path, stay)?;
+        }
+        Ok(())
+    }
+
+    fn found(path: &Path, stay: Stay) -> Outcome {
+        write(File::create(path)?, "key", &arrays())?;
+        let file = PackedFile::open(path, "key", stay)?;
         let floats = file.get::<f32>("a.weight:x.data", 300_000).ok_or("absent")?;
         assert!(floats.iter().enumerate().all(|(i, v)| *v == i as f32));
         assert_eq!((floats.as_ptr() as usize % ALIGNMENT, &*file.get::<u8>("b", 128).ok_or("absent")?), (0, &[7u8; 128][..]));
         assert_eq!(&*file.get::<u16>("c", 64).ok_or("absent")?, &[9; 64]);
-        file.release();
-        assert_eq!(floats[299_999], 299_999.0);
         // absent, of another kind, of another size
         assert!(file.get::<f32>("d", 1).is_none() && file.get::<u16>("b", 64).is_none() && file.get::<u8>("b", 64).is_none());
-        let sums = SafeTensors::read_metadata(&file.map)?.1;
-        assert_eq!(sums.info(SUMS).map(|info| info.shape.clone()), Some(vec![2]));
+        assert_eq!((file.sums.len(), file.stay(), file.damage()), (2, stay, None));
+        // cut off, overwritten: what was handed out stays, and nothing else ever comes out
+        for change in [|f: &File| f.set_len(5000), |f: &File| f.set_len(5000).and_then(|()| f.set_len(1_300_000))] {
+            change(&File::options().write(true).open(path)?)?;
+            assert!(floats.iter().enumerate().all(|(i, v)| *v == i as f32));
+            match (stay, file.get::<f32>("a.weight:x.data", 300_000)) {
+                (Stay::Memory, Some(again)) => assert!(again == floats),
+                (Stay::Disk, None) => assert!(file.damage().is_some_and(|what| what.contains("changed on disk"))),
+                (_, found) => return Err(format!("{found:?}").into()),
+            }
+        }
         Ok(())
     }
 
@@ -187,7 +258,10 @@ mod tests {
         let whole = std::fs::read(&path)?;
         let fails = |bytes: &[u8], what: &str| {
             let written = std::fs::write(&other, bytes).is_ok();
-            assert!(written && PackedFile::open(&other, "key").is_err(), "{what}");
+            assert!(
+                written && [Stay::Memory, Stay::Disk].iter().all(|stay| PackedFile::open(&other, "key", *stay).is_err()),
+                "{what}"
+            );
         };
         let places = (0..whole.len()).step_by(199_999).chain((0..700).step_by(29)).chain(PAGE - 3..PAGE + 3);
         for at in places.chain(whole.len() - 8..whole.len()) {
@@ -200,8 +274,8 @@ mod tests {
         }
         fails(&[&whole[..], &[0]].concat(), "one byte more");
         fails(&vec![0; whole.len()], "zeros");
-        assert!(PackedFile::open(&path, "another key").is_err() && PackedFile::open(&place, "key").is_err());
-        assert!(PackedFile::open(&path, "key").is_ok());
+        let open = |path: &Path, key: &str| PackedFile::open(path, key, Stay::Memory);
+        assert!(open(&path, "another key").is_err() && open(&place, "key").is_err() && open(&path, "key").is_ok());
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! The directory of the packed weights: where it is, how large it may grow, what goes when it is full.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::array::Array;
-use super::container::{self, PackedFile};
+use super::container::{self, PackedFile, Stay};
 use crate::{Error, Result};
 
 /// The environment variable that moves the directory, or says `off`.
@@ -64,11 +65,7 @@ impl Cache {
                 })?
             }
         };
-        let directory = match std::env::var_os(ENVIRONMENT).filter(|text| !text.is_empty() && text != "auto") {
-            Some(text) if text == "off" => None,
-            Some(text) => Some(std::path::absolute(PathBuf::from(text)).map_err(|e| Error::io(ENVIRONMENT, e))?),
-            None => default_directory(),
-        };
+        let directory = chosen(&std::env::var_os(ENVIRONMENT).unwrap_or_default())?;
         Ok(directory.filter(|_| limit > 0.0).map(|directory| Self::new(directory, (limit * 1e9) as u64)))
     }
 
@@ -94,7 +91,7 @@ impl Cache {
         entries
     }
 
-    /// Removes everything; models that are loaded keep what they have mapped.
+    /// Removes everything; models that are loaded go on.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be removed.
@@ -125,25 +122,28 @@ impl Cache {
     }
 
     /// The file `name`, checked; `Ok(None)` where there is none, `Err` with what is wrong with it.
-    pub(super) fn find(&self, name: &str, key: &str) -> std::result::Result<Option<PackedFile>, String> {
+    pub(super) fn find(&self, name: &str, key: &str, stay: Stay) -> std::result::Result<Option<PackedFile>, String> {
         let path = self.path(name);
         if !path.exists() {
             return Ok(None);
         }
-        let file = PackedFile::open(&path, key)?;
+        let file = PackedFile::open(&path, key, stay)?;
         // the time of the last use, for whoever makes room; reading a file does not move any time on most systems
         let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Ok(Some(file))
     }
 
-    /// Writes the file `name` and opens it. `Err` says why not; then nothing is left behind.
-    pub(super) fn keep(&self, name: &str, key: &str, arrays: &[(String, Array)]) -> std::result::Result<PackedFile, String> {
+    /// Writes the file `name`. `Err` says why not; then nothing is left behind.
+    pub(super) fn keep(&self, name: &str, key: &str, arrays: &[(String, Array)]) -> std::result::Result<(), String> {
         let bytes = arrays.iter().map(|(_, array)| array.bytes().len() as u64).sum();
         let path = self.path(name);
-        fs::create_dir_all(&self.directory).map_err(|e| e.to_string())?;
+        let refused = |e: io::Error| format!("{}: cannot be written: {e}", self.directory.display());
+        fs::create_dir_all(&self.directory).map_err(refused)?;
         self.make_room(bytes, &path)?;
-        replace(&path, |file| container::write(file, key, arrays)).map_err(|e| e.to_string())?;
-        PackedFile::open(&path, key)
+        let refused = |e: io::Error| format!("{}: cannot be written: {e}", self.directory.display());
+        fs::create_dir_all(&self.directory).map_err(refused)?;
+        self.make_room(bytes, &path)?;
+        replace(&path, |file| container::write(file, key, arrays)).map_err(refused)
     }
 
     /// Removes what was not used for longest until `bytes` more fit, and what is left over.
@@ -162,7 +162,8 @@ impl Cache {
             let Some(oldest) = oldest else {
                 return Err(format!("no room for {bytes} bytes: the limit is {} ({ENVIRONMENT_GB})", self.limit));
             };
-            fs::remove_file(self.path(&oldest.name)).map_err(|e| e.to_string())?;
+            let oldest_path = self.path(&oldest.name);
+            fs::remove_file(&oldest_path).map_err(|e| format!("{}: cannot be removed: {e}", oldest_path.display()))?;
             total -= oldest.bytes;
         }
         Ok(())
@@ -191,6 +192,32 @@ pub(super) fn replace(path: &Path, write: impl FnOnce(File) -> io::Result<()>) -
         let _ = fs::remove_file(&own);
     }
     done
+}
+
+/// The directory that `CHATTERBOX_CACHE` stands for; `None` where it says that there is to be no cache.
+///
+/// # Errors
+/// [`Error::Argument`] for another user's home, [`Error::Io`] where a relative path has nothing to be relative to.
+fn chosen(text: &OsStr) -> Result<Option<PathBuf>> {
+    match text.to_string_lossy().trim().to_ascii_lowercase().as_str() {
+        "off" | "0" | "false" | "no" | "none" => return Ok(None),
+        "" | "auto" | "on" | "1" | "true" | "yes" => return Ok(default_directory()),
+        _ => {}
+    }
+    let path = Path::new(text);
+    let path = match path.components().next() {
+        Some(Component::Normal(first)) if first == "~" => {
+            let home = std::env::home_dir().filter(|home| home.is_absolute());
+            let home =
+                home.ok_or_else(|| Error::argument(format!("{ENVIRONMENT}: {text:?}: the system names no home directory")))?;
+            home.join(path.strip_prefix("~").unwrap_or(path))
+        }
+        Some(Component::Normal(first)) if first.to_string_lossy().starts_with('~') => {
+            return Err(Error::argument(format!("{ENVIRONMENT}: expected off, auto or a directory (~/… is one), got {text:?}")));
+        }
+        _ => path.to_path_buf(),
+    };
+    std::path::absolute(path).map(Some).map_err(|e| Error::io(ENVIRONMENT, e))
 }
 
 /// The system's place for caches.
@@ -228,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_says_where() -> Outcome {
+        let place = |text: &str| chosen(OsStr::new(text));
+        for off in ["off", "OFF", "0", "false", "No", "none", " off "] {
+            assert_eq!(place(off)?, None, "{off:?}");
+        }
+        for on in ["", "auto", "AUTO", "1", "true", "on", "yes"] {
+            assert_eq!(place(on)?, default_directory(), "{on:?}");
+        }
+        let home = std::env::home_dir().ok_or("no home")?;
+        assert_eq!(place("~")?.ok_or("off")?, home);
+        assert_eq!(place("~/c/d")?.ok_or("off")?, home.join("c").join("d"));
+        assert_eq!(place("c~/off")?.ok_or("off")?, std::env::current_dir()?.join("c~").join("off"));
+        assert!(place("~somebody/c").is_err_and(|e| e.to_string().contains("~somebody/c")));
+        Ok(())
+    }
+
+    #[test]
     fn the_longest_unused_make_room() -> Outcome {
         let cache = Cache::new(directory("room")?.join("cache"), 30_000);
         for (name, age) in [("a", 300), ("b", 200), ("c", 100)] {
@@ -235,7 +279,7 @@ mod tests {
             age_by(&cache.path(name), age)?;
         }
         assert_eq!(names(&cache), ["c", "b", "a"]);
-        assert!(cache.find("a", "a").is_ok_and(|file| file.is_some()), "used, and so the youngest");
+        assert!(cache.find("a", "a", Stay::Memory).is_ok_and(|file| file.is_some()), "used, and so the youngest");
         assert_eq!(names(&cache), ["a", "c", "b"]);
         cache.keep("d", "d", &arrays(8192))?;
         assert_eq!(names(&cache), ["d", "a", "c"]);

@@ -1,10 +1,9 @@
 //! What a packed network was made from, to the bit: the content of its weight file, the configuration, the format, the CPU level.
 
 use std::fmt::Write as _;
-use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::directory::{Cache, replace};
 use crate::Config;
+use crate::content::{Content, PIECE};
+use crate::threads::run;
 
 /// The code that decides what is in a file. A change of it is a change of the key, so that nobody needs to remember to count up.
 const SOURCES: [&str; 16] = [
@@ -35,12 +36,16 @@ const SOURCES: [&str; 16] = [
 /// A file that changed less than this before its digest was taken may change again within the same tick of its clock.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Bytes of a weight file that one thread takes the digest of.
-const HASHED: usize = 16 << 20;
+const HASHED: u64 = 16 << 20;
 
 /// SHA-256 in hexadecimal.
 pub(super) fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     parts.into_iter().for_each(|part| hash.update(part));
+    hex(hash)
+}
+
+fn hex(hash: Sha256) -> String {
     hash.finalize().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -62,38 +67,35 @@ struct Known {
     digest: String,
 }
 
-/// A digest of the content of the file at `path` (SHA-256 of the SHA-256s of its pieces), which is open as `file` and mapped as
-/// `bytes`: taken now, or remembered where path, size, times and inode are those of the last time. `read` hears of every piece.
+/// A digest of `content` (SHA-256 of the SHA-256s of its pieces): taken now, or remembered where path, size, times and inode are
+/// those of the last time.
 ///
 /// # Errors
 /// Where nothing can be written: then nothing could be kept either, and the time is saved.
-pub(crate) fn digest(
-    cache: &Cache,
-    path: &Path,
-    file: &File,
-    bytes: &[u8],
-    read: impl Fn(usize, usize) + Sync,
-) -> io::Result<String> {
-    let path = path.canonicalize()?;
+pub(crate) fn digest(cache: &Cache, content: &Content) -> io::Result<String> {
+    let path = content.path().canonicalize()?;
     let memo = cache.digest(&sha256([path.as_os_str().as_encoded_bytes()])[..32]);
-    let now = stamp(&file.metadata()?);
+    let now = content.stamp()?;
     if let Some(known) = remembered(&memo).filter(|known| known.stamp == now && known.path == path.to_string_lossy()) {
         return Ok(known.digest);
     }
     let mut taken = None;
     let outcome = replace(&memo, |mut to| {
-        let pieces = bytes.par_chunks(HASHED).enumerate().map(|(i, piece)| {
-            let digest = sha256([piece]);
-            read(i * HASHED, piece.len());
-            digest
+        let pieces = (0..content.len().div_ceil(HASHED)).into_par_iter().map(|i| {
+            let (mut hash, mut piece, end) = (Sha256::new(), vec![0; PIECE], content.len().min((i + 1) * HASHED));
+            for at in (i * HASHED..end).step_by(PIECE) {
+                let piece = &mut piece[..(end - at).min(PIECE as u64) as usize];
+                content.read(at, piece)?;
+                hash.update(piece);
+            }
+            Ok(hex(hash))
         });
-        let digest = sha256(pieces.collect::<Vec<_>>().iter().map(String::as_bytes));
-        let metadata = file.metadata()?;
-        if stamp(&metadata) != now {
+        let digest = sha256(run(|| pieces.collect::<io::Result<Vec<_>>>())?.iter().map(String::as_bytes));
+        if content.stamp()? != now {
             return Err(io::Error::other("the weight file is being written"));
         }
         taken = Some(digest.clone());
-        if SystemTime::now().duration_since(changed(&metadata)?).is_ok_and(|age| age > SETTLED) {
+        if SystemTime::now().duration_since(content.changed()?).is_ok_and(|age| age > SETTLED) {
             to.write_all(&serde_json::to_vec(&Known { path: path.to_string_lossy().into_owned(), stamp: now, digest })?)
         } else {
             Err(io::Error::other("the weight file has just been written"))
@@ -115,44 +117,15 @@ pub(super) fn is_orphan(memo: &Path) -> bool {
     remembered(memo).is_none_or(|known| !Path::new(&known.path).exists())
 }
 
-/// When the file was last changed, its times included.
-fn changed(metadata: &Metadata) -> io::Result<SystemTime> {
-    let modified = metadata.modified()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
-        Ok(modified.max(UNIX_EPOCH + Duration::from_secs(seconds)))
-    }
-    #[cfg(not(unix))]
-    Ok(modified)
-}
-
-fn stamp(metadata: &Metadata) -> String {
-    let nanos =
-        |time: io::Result<SystemTime>| time.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
-    #[cfg(unix)]
-    let more = {
-        use std::os::unix::fs::MetadataExt;
-        format!("{}.{:09} {}", metadata.ctime(), metadata.ctime_nsec(), metadata.ino())
-    };
-    #[cfg(not(unix))]
-    let more = nanos(metadata.created());
-    format!("{} {} {more}", metadata.len(), nanos(metadata.modified()))
-}
-
 #[cfg(test)]
 mod tests {
-    use memmap2::Mmap;
+    use std::fs::File;
 
     use super::super::testing::{Outcome, directory};
     use super::*;
 
     fn of(cache: &Cache, path: &Path) -> Outcome<String> {
-        let file = File::open(path)?;
-        // SAFETY: nobody writes while it is mapped.
-        let map = unsafe { Mmap::map(&file) }?;
-        Ok(digest(cache, path, &file, &map, |_, _| ())?)
+        Ok(digest(cache, &Content::open(path)?)?)
     }
 
     fn write(path: &Path, text: &str) -> Outcome {

@@ -1,7 +1,7 @@
-//! Packed weights on disk: what a load computes from a checkpoint is kept for the next one, and used where it is mapped.
+//! Packed weights on disk: what a load computes from a checkpoint is kept for the next one, which reads it.
 //!
 //! A network's large weights are dealt into panels or quantised when it is loaded. With a cache, that happens once for a given weight
-//! file (by its content), configuration, format, CPU level and version of this crate; later loads map the result. A file is found only
+//! file (by its content), configuration, format, CPU level and version of this crate; later loads read the result. A file is found only
 //! if its key is the same to the letter and all its checksums are right; else it is made anew. Where nothing can be written,
 //! networks are loaded as without a cache.
 //!
@@ -17,7 +17,7 @@ mod key;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use array::{Array, Stored};
-pub(crate) use container::PackedFile;
+pub(crate) use container::{PackedFile, Stay};
 pub use directory::{Cache, ENVIRONMENT, ENVIRONMENT_GB, Entry, LIMIT_GB};
 pub(crate) use key::digest;
 
@@ -149,18 +149,20 @@ impl Packing {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
-    /// Has `load` read `network` in `format` from `weights`: with its packed weights, or so that they are kept for the next time.
+    /// Has `load` read `network` in `format` from `weights`: with its packed weights, which then `stay` where that says, or so that they
+    /// are kept for the next time.
     pub(crate) fn load<T>(
         &self,
         weights: &Weights,
         network: &str,
         format: &str,
+        stay: Stay,
         load: impl Fn(&Weights) -> Result<T>,
     ) -> Result<T> {
         let digest = match weights.file().digest(&self.cache) {
             Ok(digest) => digest,
             Err(e) => {
-                self.tell(network, false, Some(e.to_string()));
+                self.tell(network, false, Some(format!("{}: {e}", self.cache.directory().display())));
                 return load(weights);
             }
         };
@@ -170,7 +172,7 @@ impl Packing {
         }
         let key = format!("{}, file {digest}, network {network}, format {format}, level {level}", self.maker);
         let name = format!("{network}-{format}-{level}-{}", &key::sha256([key.as_bytes()])[..16]);
-        let damage = match self.cache.find(&name, &key) {
+        let damage = match self.cache.find(&name, &key, stay) {
             Ok(Some(file)) => {
                 self.tell(network, true, None);
                 return load(&weights.with_packed(Mode::Found(Arc::new(file))));
@@ -184,17 +186,21 @@ impl Packing {
         if arrays.is_empty() {
             return Ok(loaded); // nothing is packed at this level and precision
         }
-        match self.cache.keep(&name, &key, &arrays) {
-            Ok(file) => {
-                self.tell(network, false, damage);
-                drop((loaded, arrays));
-                load(&weights.with_packed(Mode::Found(Arc::new(file)))) // maps what is in memory: a first load ends as all later ones
-            }
-            Err(why) => {
-                self.tell(network, false, Some(damage.map_or_else(|| why.clone(), |damage| format!("{damage}; {why}"))));
-                Ok(loaded)
-            }
+        let kept = self.cache.keep(&name, &key, &arrays);
+        drop(arrays);
+        let trouble = match &kept {
+            Ok(()) => damage,
+            Err(why) => Some(damage.map_or_else(|| why.clone(), |damage| format!("{damage}; {why}"))),
+        };
+        self.tell(network, false, trouble);
+        if kept.is_ok() && stay == Stay::Disk {
+            drop(loaded);
+            return match self.cache.find(&name, &key, stay) {
+                Ok(Some(file)) => load(&weights.with_packed(Mode::Found(Arc::new(file)))),
+                _ => load(weights), // somebody else removed it
+            };
         }
+        Ok(loaded)
     }
 }
 

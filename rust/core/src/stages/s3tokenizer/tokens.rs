@@ -5,15 +5,13 @@
 //! each rounded to one of three levels, digits of a base-3 number. Source: `s3tokenizer/model_v2.py` of s3tokenizer 0.3.0, as
 //! `src/chatterbox/models/s3tokenizer/s3tokenizer.py` at 5de7a54 uses it (CosyVoice 2, arXiv:2412.10117).
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{
     Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
 };
-use crate::packed::PackedFile;
+use crate::packed::Stay;
 use crate::precision::Products;
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
@@ -32,12 +30,28 @@ const ACTIVATION: Activation = Activation::GeluErf;
 pub struct S3Tokenizer {
     stem: [Conv1d; 2],
     rotary: Rotary,
-    blocks: Vec<Block>,
+    blocks: Vec<Kept>,
     projection: Linear,
     mels: usize,
     device: Device,
-    /// Half a gigabyte that only the preparation of a voice reads: it does not stay in memory.
-    packed: Option<Arc<PackedFile>>,
+    of_blocks: Hyperparameters,
+}
+
+/// A block: half a gigabyte together that only the preparation of a voice reads. From the cache of packed weights each is read when it is
+/// used, and does not stay in memory.
+#[derive(Clone, Debug)]
+enum Kept {
+    Memory(Block),
+    Disk(Weights, config::S3Tokenizer),
+}
+
+impl Kept {
+    fn with<R>(&self, f: impl FnOnce(&Block) -> Result<R>) -> Result<R> {
+        match self {
+            Self::Memory(block) => f(block),
+            Self::Disk(weights, c) => f(&Block::load(weights, c)?),
+        }
+    }
 }
 
 impl S3Tokenizer {
@@ -48,7 +62,7 @@ impl S3Tokenizer {
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let c = &checkpoint.config().s3tokenizer;
         let weights = checkpoint.s3gen(device).with_products(Products::Near);
-        weights.through_cache("s3tokenizer", "f32", |all| Self::read(all, c))
+        weights.through_cache("s3tokenizer", "f32", Stay::Disk, |all| Self::read(all, c))
     }
 
     fn read(all: &Weights, c: &config::S3Tokenizer) -> Result<Self> {
@@ -61,15 +75,21 @@ impl S3Tokenizer {
             Conv1d::load(&encoder.under(name), input, size, 3, options, true)
         };
         let stem = [stem("conv1", c.mels)?, stem("conv2", size)?];
-        let blocks = (0..c.layers).map(|i| Block::load(&encoder.under("blocks").under(i), c)).collect::<Result<_>>()?;
+        let mut of_blocks = vec![];
+        let block = |i: usize| {
+            let weights = encoder.under("blocks").under(i);
+            let block = Block::load(&weights, c)?;
+            of_blocks = block.hyperparameters();
+            Ok(if all.stay_on_disk() { Kept::Disk(weights, c.clone()) } else { Kept::Memory(block) })
+        };
+        let blocks = (0..c.layers).map(block).collect::<Result<_>>()?;
         let projection = Linear::load(&weights.under("quantizer._codebook.project_down"), size, c.fsq_dims)?;
         // Read by `s3tokenizer.mel`.
         weights.unused("_mel_filters", &[c.mels, 201], false)?;
         weights.unused("window", &[400], false)?;
         all.expect_all_used(&["tokenizer."])?;
-        let packed = all.packed_file().inspect(|file| file.release());
         let rotary = Rotary::new(c.rope_theta, size / c.heads, MAX_FRAMES.div_ceil(4), device)?;
-        Ok(Self { stem, rotary, blocks, projection, mels: c.mels, device: device.clone(), packed })
+        Ok(Self { stem, rotary, blocks, projection, mels: c.mels, device: device.clone(), of_blocks })
     }
 
     /// Token ids `[ceil(frames / 4)]` of a log-mel spectrogram `[frames, 128]`.
@@ -109,13 +129,12 @@ impl S3Tokenizer {
         let mut x = x.squeeze(0)?; // [tokens, 1280]
         advance()?;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.attend(&x, &self.rotary)?;
-            advance()?;
-            x = block.transform(&x)?;
+            x = block.with(|block| {
+                let x = block.attend(&x, &self.rotary)?;
+                advance()?;
+                block.transform(&x)
+            })?;
             tap(|| format!("tokenizer.encoder.blocks.{i}"), &x)?;
-            if let Some(packed) = &self.packed {
-                packed.release();
-            }
             advance()?;
         }
         let x = self.projection.forward(&x)?;
@@ -133,18 +152,7 @@ impl S3Tokenizer {
             ("fsq_dims", self.projection.output().into()),
             ("activation", ACTIVATION.name().into()),
         ];
-        if let Some(block) = self.blocks.first() {
-            all.extend([
-                ("heads", block.heads.into()),
-                ("ffn_size", block.up.output().into()),
-                ("fsmn_kernel", block.fsmn.kernel().into()),
-                ("attn_norm_eps", block.attn_norm.eps().into()),
-                ("mlp_norm_eps", block.mlp_norm.eps().into()),
-                ("query_bias", block.query.has_bias().into()),
-                ("key_bias", block.key.has_bias().into()),
-                ("value_bias", block.value.has_bias().into()),
-            ]);
-        }
+        all.extend(self.of_blocks.clone());
         all
     }
 }
@@ -178,6 +186,19 @@ impl Block {
             up: Linear::load(&mlp.under(0), size, 4 * size)?.for_many_rows()?,
             down: Linear::load(&mlp.under(2), 4 * size, size)?.for_many_rows()?,
         })
+    }
+
+    fn hyperparameters(&self) -> Hyperparameters {
+        vec![
+            ("heads", self.heads.into()),
+            ("ffn_size", self.up.output().into()),
+            ("fsmn_kernel", self.fsmn.kernel().into()),
+            ("attn_norm_eps", self.attn_norm.eps().into()),
+            ("mlp_norm_eps", self.mlp_norm.eps().into()),
+            ("query_bias", self.query.has_bias().into()),
+            ("key_bias", self.key.has_bias().into()),
+            ("value_bias", self.value.has_bias().into()),
+        ]
     }
 
     /// `x` `[T, C]` → `x + out(attention) + memory + values`; the memory sees the values as they are, without rotation.

@@ -18,6 +18,7 @@ use crate::config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
 use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection, add, kernels_run};
+use crate::packed::Stay;
 use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
@@ -57,7 +58,9 @@ impl T3Decoder {
     /// [`Error::Argument`] for int8 on another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let format = if precision.int8() { "int8" } else { "f32" };
-        checkpoint.t3(device).through_cache("t3", format, |weights| Self::read(weights, checkpoint.config(), precision))
+        checkpoint
+            .t3(device)
+            .through_cache("t3", format, Stay::Memory, |weights| Self::read(weights, checkpoint.config(), precision))
     }
 
     fn read(weights: &Weights, config: &config::Config, precision: Precision) -> Result<Self> {

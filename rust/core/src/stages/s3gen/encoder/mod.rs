@@ -12,6 +12,7 @@ use self::layer::{Layer, positions};
 use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Conv1d, Conv1dOptions, Embedding, Fused, LayerNorm, Linear, Pointwise, Strips};
+use crate::packed::Stay;
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Weights};
 
@@ -72,7 +73,7 @@ impl FlowEncoder {
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let products = precision.s3gen(device)?;
         let weights = checkpoint.s3gen(device).with_products(products);
-        weights.through_cache("encoder", products.name(), |all| Self::read(all, &checkpoint.config().s3gen))
+        weights.through_cache("encoder", products.name(), Stay::Memory, |all| Self::read(all, &checkpoint.config().s3gen))
     }
 
     fn read(all: &Weights, config: &S3Gen) -> Result<Self> {

@@ -12,6 +12,7 @@ use self::estimator::Estimator;
 use super::{check, check_vector};
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::Linear;
+use crate::packed::Stay;
 use crate::tap::tap;
 use crate::{Checkpoint, Config, Device, Error, Matrix, Observer, Precision, Result, Tensor, Weights};
 
@@ -38,7 +39,7 @@ impl Flow {
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let products = precision.s3gen(device)?;
         let weights = checkpoint.s3gen(device).with_products(products);
-        weights.through_cache("flow", products.name(), |all| Self::read(all, checkpoint.config()))
+        weights.through_cache("flow", products.name(), Stay::Memory, |all| Self::read(all, checkpoint.config()))
     }
 
     fn read(all: &Weights, config: &Config) -> Result<Self> {

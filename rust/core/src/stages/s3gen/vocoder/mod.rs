@@ -16,6 +16,7 @@ use self::source::Source;
 use super::{check, check_finite, check_vector};
 use crate::config::S3Gen;
 use crate::hyperparameters::Hyperparameters;
+use crate::packed::Stay;
 use crate::precision::Products;
 use crate::tap::tap_values;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Precision, Result, Weights};
@@ -47,7 +48,7 @@ impl Vocoder {
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
         let products = precision.s3gen(device)?;
         let weights = checkpoint.s3gen(device).with_products(products);
-        weights.through_cache("vocoder", products.name(), |all| Self::read(all, &checkpoint.config().s3gen))
+        weights.through_cache("vocoder", products.name(), Stay::Memory, |all| Self::read(all, &checkpoint.config().s3gen))
     }
 
     fn read(all: &Weights, config: &S3Gen) -> Result<Self> {
