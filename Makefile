@@ -1,5 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help setup build say test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
@@ -121,7 +122,7 @@ check-wheel-lowest: wheel ## test the wheel with the oldest packages that pyproj
 	UV=$(BIN)/uv tools/check_lowest.sh dist $(BUILD)/pythons $(LOWEST)
 
 sdist: setup ## build the source distribution into dist/
-	$(BIN)/maturin sdist --quiet --out dist
+	$(BIN)/maturin sdist --out dist
 
 check-sdist: sdist ## install the source distribution into an empty environment and speak there
 	$(BIN)/uvx -q twine check --strict dist/*.tar.gz
