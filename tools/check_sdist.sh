@@ -6,8 +6,8 @@ sdist=$(realpath "$(ls -t "${1:?usage: check_sdist.sh DIST}"/chatterbox_turbo_rs
 fail() { echo "error: $(basename "$sdist"): $*" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-size=$(wc -c <"$sdist")
-[ "$size" -lt 6000000 ] || fail "expected less than 6 MB, found $size bytes"
+size=$(tar -tvzf "$sdist" | awk '!/\/assets\// { bytes += $3 } END { print bytes }')
+[ "$size" -lt 4000000 ] || fail "expected less than 4 MB besides the embedded model, found $size bytes"
 tar -tzf "$sdist" | cut -d/ -f2- >"$work/files"
 for file in Cargo.lock Cargo.toml LICENSE PKG-INFO README.md pyproject.toml python/chatterbox_turbo_rs/{py.typed,_core.pyi} rust/core/Cargo.toml; do
   grep -qx "$file" "$work/files" || fail "expected $file in it"
@@ -19,4 +19,4 @@ bin=$work/venv/bin
 cd "$work"
 "$bin/chatterbox-turbo" demo
 "$bin/chatterbox-turbo" watermark detect demo.wav
-echo "source distribution $(basename "$sdist"): $size bytes, $(wc -l <files) files, builds and speaks"
+echo "source distribution $(basename "$sdist"): $(wc -c <"$sdist") bytes, $(wc -l <files) files, builds and speaks"
