@@ -15,7 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/chatterbox-turbo-rs/chatterbox-turbo-rs/blob/main/"
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 
 
 def blocks(language: str) -> list[str]:
