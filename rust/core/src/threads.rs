@@ -138,8 +138,9 @@ impl<T: Send + Sync> PerProcess<T> {
 impl<T: Send + Sync> Drop for PerProcess<T> {
     fn drop(&mut self) {
         let made = *self.0.get_mut();
-        // SAFETY: nobody else has it any more, and it is this process's own.
+        // SAFETY: null, or what was made and was not freed.
         if unsafe { made.as_ref() }.is_some_and(|(forks, _)| *forks == FORKS.load(Relaxed)) {
+            // SAFETY: nobody else has it any more, and it is this process's own.
             drop(unsafe { Box::from_raw(made) });
         }
     }

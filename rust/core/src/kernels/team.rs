@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_panic_of_whoever_counts_the_pieces_reaches_the_caller() {
         for wrong in 0..4 {
-            let pieces = |phase| if phase == wrong { std::panic::panic_any("planted") } else { 5 };
+            let pieces = |phase| if phase == wrong { resume_unwind(Box::new("planted")) } else { 5 };
             assert_eq!(panics(pieces, |_, _| {}), Some("planted"), "phase {wrong}");
         }
     }
@@ -326,11 +326,12 @@ mod tests {
         struct Twice;
         impl Drop for Twice {
             fn drop(&mut self) {
-                std::panic::panic_any("again");
+                resume_unwind(Box::new("again"));
             }
         }
         let first = AtomicBool::new(true);
-        let work = |_, _| if first.swap(false, SeqCst) { std::panic::panic_any("first") } else { std::panic::panic_any(Twice) };
+        let work =
+            |_, _| if first.swap(false, SeqCst) { resume_unwind(Box::new("first")) } else { resume_unwind(Box::new(Twice)) };
         let payload = in_pool(3, || catch_unwind(AssertUnwindSafe(|| run(2, &|_| 10, &work))).err());
         std::mem::forget(payload); // the one that was kept may be either
         in_pool(3, || check(30, 9));
