@@ -18,7 +18,8 @@ MAX_CHANNELS = 64
 """An array with more channels than this has its axes swapped."""
 # As libsndfile reads them: offset and full scale.
 INTEGERS = {"int8": (0, 2.0**7), "uint8": (128, 2.0**7), "int16": (0, 2.0**15), "int32": (0, 2.0**31)}
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(https?|ftp|s3|gs):/")
+"""What URLs begin with, also when they became a ``Path``, which takes one slash away."""
 
 
 class Samples(NamedTuple):
@@ -50,10 +51,10 @@ def sort(source: Any) -> Path | bytes | Samples:
 
 
 def local(path: str | os.PathLike[Any]) -> Path:
-    """``path`` as a ``Path``. Raises ``FileError`` for a URL, which a ``Path`` would repeat without one of its slashes."""
+    """``path`` as a ``Path``. Raises ``FileError`` that repeats a URL."""
     path = os.fsdecode(path)
     if URL.match(path):
-        raise FileError(f"{path}: expected a file, got a URL; download it first")
+        raise FileError(f"{re.sub(':/(?!/)', '://', path, count=1)}: expected a file, got a URL; download it first")
     return Path(path)
 
 
