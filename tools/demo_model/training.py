@@ -56,10 +56,45 @@ def weights(work: Path, name: str) -> dict[str, Tensor]:
     return state["average"]
 
 
+class Optimizers:
+    """Muon for the matrices that ``inner`` chooses (a convolution counts as one, outputs by the rest), AdamW for all else."""
+
+    def __init__(self, module: nn.Module, rate: float, inner: Callable[[str, nn.Parameter], bool], share: float = 1.0) -> None:
+        """``share``: AdamW's rate against Muon's, which makes changes of AdamW's size."""
+        named = list(module.named_parameters())
+        self.matrices = [p for name, p in named if p.dim() > 1 and inner(name, p)]
+        self.flat = [nn.Parameter(p.detach().flatten(1)) for p in self.matrices]  # the same memory
+        rest = [p for name, p in named if not (p.dim() > 1 and inner(name, p))]
+        self.muon = torch.optim.Muon(
+            self.flat, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=4
+        )
+        self.adam = torch.optim.AdamW(rest, lr=rate * share, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.param_groups = [*self.muon.param_groups, *self.adam.param_groups]
+
+    def step(self) -> None:
+        for flat, matrix in zip(self.flat, self.matrices):
+            flat.grad = None if matrix.grad is None else matrix.grad.flatten(1)
+        self.muon.step()
+        self.adam.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for matrix in self.matrices:
+            matrix.grad = None
+        self.adam.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.param_groups = [*self.muon.param_groups, *self.adam.param_groups]
+
+
 class Loop:
     """Calls ``step(rng) -> {name: loss}`` with an optimizer around it until the minutes are over."""
 
-    def __init__(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> None:
+    def __init__(self, name: str, module: nn.Module, optimizer: Any, args: argparse.Namespace) -> None:
         self.name, self.module, self.optimizer, self.args = name, module, optimizer, args
         self.seconds, self.steps = 0.0, 0
         self.rng = np.random.default_rng(args.seed)
