@@ -234,6 +234,7 @@ def _wav(samples: np.ndarray, rate: int = 24_000, subtype: str = "FLOAT") -> byt
         (_wav(np.full(130_000, np.nan)), "finite"),
         (_wav(np.zeros(40_000), 8_000, "PCM_U8"), "longer than 5.0 s"),
     ],
+    ids=["empty", "text", "just 5 s", "a sample", "NaN", "8 bits"],  # not the bytes: a float WAV holds the time of day
 )
 def test_clips_that_are_refused(command, tmp_path, content, part):
     (tmp_path / "clip.wav").write_bytes(content)
