@@ -27,10 +27,10 @@ SHORT = {"seed": 1, "max_tokens": 2, "watermark": None}
 BOTH = {
     "opus": ("OGG", "OPUS", "Ogg Opus"),
     "vorbis": ("OGG", "VORBIS", "Ogg Vorbis"),
-    "ima": ("WAV", "IMA_ADPCM", "WAV IMA ADPCM"),
-    "ms": ("WAV", "MS_ADPCM", "WAV Microsoft ADPCM"),
 }
 OTHERS = {
+    "ima": ("WAV", "IMA_ADPCM", "WAV IMA ADPCM"),
+    "ms": ("WAV", "MS_ADPCM", "WAV Microsoft ADPCM"),
     "au": ("AU", "PCM_16", "AU"),
     "rf64": ("RF64", "PCM_16", "RF64"),
     "w64": ("W64", "PCM_16", "Wave64"),

@@ -8,8 +8,8 @@
 * ``samples``: float32 ``[L]``, mono, 24 kHz, with ``L / 24000 > 5.0``.
 
 Decode to float32, mean over the channels, resample with the soxr HQ filter when the rate differs. Nothing is clipped.
-A silent clip is accepted. Both sides read WAV (with ADPCM), AIFF, FLAC, MP3, Ogg Vorbis and Opus, and CAF with PCM; Python
-(libsndfile) also AU, W64, RF64, GSM, VOC and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are
+A silent clip is accepted. Both sides read WAV, AIFF, FLAC, MP3, Ogg Vorbis and Opus, and CAF with PCM; Python (libsndfile)
+also ADPCM, AU, W64, RF64, GSM, VOC and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are
 kept). Where the switch is ``auto``, Python reads what Rust does not know, and the voice says so (``engine/pipeline.py``).
 The two agree to 1e-6 where libsoxr is a single filter (8, 12, 16, 24, 32, 36, 48 kHz) and to 1e-4 relative on speech elsewhere.
 

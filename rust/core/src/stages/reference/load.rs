@@ -2,7 +2,7 @@
 //!
 //! Decode to f32 (integers by their full scale, as libsndfile does), mean over the channels in f32, resample with the soxr
 //! HQ filter when the rate differs, then `L / 24000 > 5.0`, strictly and after resampling. Nothing is clipped.
-//! Reads WAV (with ADPCM), AIFF, CAF, FLAC, MP3, Ogg Vorbis and Opus, AAC and MP4 (AAC, ALAC) without any system library. A format or
+//! Reads WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis and Opus, AAC and MP4 (AAC, ALAC) without any system library. A format or
 //! a codec that it does not know is an error of its own, [`Error::UnsupportedAudio`], so that another reader can be asked.
 //!
 //! Upstream: `librosa.load(path, sr=24000)` in `prepare_conditionals` of `tts_turbo.py`, resemble-ai/chatterbox at commit
