@@ -31,11 +31,11 @@ BOTH = {
 OTHERS = {
     "ima": ("WAV", "IMA_ADPCM", "WAV IMA ADPCM"),
     "ms": ("WAV", "MS_ADPCM", "WAV Microsoft ADPCM"),
-    "au": ("AU", "PCM_16", "AU"),
+    "au": ("AU", "PCM_16", "Sun AU"),
     "rf64": ("RF64", "PCM_16", "RF64"),
     "w64": ("W64", "PCM_16", "Wave64"),
     "gsm": ("WAV", "GSM610", "WAV GSM 6.10"),
-    "g721": ("AU", "G721_32", "AU"),
+    "g721": ("AU", "G721_32", "Sun AU"),
     "aifc": ("AIFF", "IMA_ADPCM", "AIFC IMA ADPCM"),
     "caf": ("CAF", "ALAC_16", "CAF ALAC"),
     "voc": ("VOC", "PCM_16", "VOC"),
@@ -109,7 +109,7 @@ def test_the_voice_and_the_speech_say_who_read_the_clip(demo: ChatterboxTurbo, t
     assert "reference.load" not in plain.metadata and str(demo.generate("Hi.", voice=plain, **SHORT).plan) == "rust"
     named = demo.voice(path, backends="reference.load=python")
     assert "reference.load" not in named.metadata, "this was no fallback"
-    with pytest.raises(UnsupportedAudioError, match=r"clip\.au: AU, which the Rust side does not read"):
+    with pytest.raises(UnsupportedAudioError, match=r"clip\.au: Sun AU, which the Rust side does not read"):
         demo.generate("Hi.", voice=path, backends="rust", **SHORT)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +97,32 @@ BAD = {
     "beyond float64": (TINY.replace("1e-05", "1e400", 1), ""),
     "list with a hole": (changed("speaker_encoder.layers", [12, None, 16]), ""),
     "empty list": (changed("s3gen.vocoder.resblock_kernels", []), "s3gen.vocoder.resblock_kernels"),
-    "other format": (changed("format", 2), "format: expected 1, found 2"),
+    "other format": (changed("format", 2), "format: expected a whole number from 1 to 1, found 2"),
     "heads": (changed("t3.heads", 5), "t3.hidden_size by t3.heads: 32 is not divisible by 5"),
     "codes": (changed("s3gen.vocab", 6560), "s3gen.vocab: expected 3^fsq_dims"),
-    "many digits of codes": (changed("s3tokenizer.fsq_dims", 1 << 24), "s3gen.vocab"),
+    "many digits of codes": (changed("s3tokenizer.fsq_dims", 15), "s3gen.vocab: expected 3^fsq_dims"),
     "start token": (changed("t3.start_token", 6563), "t3.start_token: expected a token below 6563, found 6563"),
     "stop token": (changed("t3.stop_token", 7000), "t3.stop_token"),
     "silence token": (changed("s3gen.silence_token", 6561), "s3gen.silence_token"),
     "samples of a frame": (changed("s3gen.vocoder.upsample_rates", [8, 5, 4]), "480 samples a frame"),
-    "rates that overflow": (changed("s3gen.vocoder.upsample_rates", [1 << 24] * 3), "480 samples a frame"),
+    "rates that overflow": (changed("s3gen.vocoder.upsample_rates", [480] * 3), "480 samples a frame"),
+    "a kernel below its rate": (changed("s3gen.vocoder.upsample_kernels", [16, 3, 7]), "upsample_kernels: expected 5, its rate"),
+    "a kernel that is odd on top": (
+        changed("s3gen.vocoder.upsample_kernels", [15, 11, 7]),
+        "upsample_kernels: expected 8, its rate",
+    ),
+    "channels that cannot be halved": (changed("s3gen.vocoder.base_channels", 36), "base_channels: expected a multiple of 8"),
+    "a window shorter than its hop": (changed("s3gen.vocoder.istft_size", 2), "istft_size: expected at least istft_hop = 4"),
+    "heads of one channel": (changed("s3tokenizer.heads", 128), "s3tokenizer.hidden_size by s3tokenizer.heads: expected an even"),
+    "a prompt without room": (changed("t3.prompt_tokens", 2498), "t3.prompt_tokens: expected at most t3.positions - 3 = 2497"),
+    "partials far apart": (
+        changed("voice_encoder.partials_per_second", 0.01),
+        "voice_encoder.partials_per_second: expected partials",
+    ),
+    "a long list": (
+        changed("s3gen.vocoder.resblock_kernels", [3] * 9),
+        "resblock_kernels: expected a list of 1 to 8 whole numbers",
+    ),
     "lengths of the vocoder's lists": (changed("s3gen.vocoder.upsample_kernels", [16, 11]), "differ in length"),
     "lengths of the speaker encoder's lists": (changed("speaker_encoder.dilations", [1, 2]), "differ in length"),
     **{
@@ -130,6 +150,86 @@ def test_bad_configurations_are_refused(tmp_path: Path, side: Any, case: str) ->
     message = str(caught.value)
     assert says in message and "\n" not in message
     assert message.startswith(f"{tmp_path / 'config.json'}: " if side is python else "configuration: config: ")
+
+
+def numbers() -> list[tuple[str, Any]]:
+    return [(path, v) for path, v in leaves(json.loads(TINY)) if path != "format" and not isinstance(v, (str, type(None)))]
+
+
+def limits(path: str) -> list[Any]:
+    section: Any = config.ranges()
+    for key in path.split("."):
+        section = section[key]
+    return section
+
+
+def wrong(path: str, example: Any) -> list[Any]:
+    """Just outside the range, far outside, and odd where even is needed."""
+    least, largest, *kind = limits(path)
+    single = example[0] if isinstance(example, list) else example
+    if isinstance(single, float):
+        return [least - max(abs(least), 1) * 1e-3, largest * 1.001 + 1e-3, -1.0, 1e30]
+    return [least - 1, largest + 1, -1, 1 << 40, *([least + (kind[0] == "odd") + (kind[0] == "even")] if kind else [])]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in numbers()])
+def test_every_number_has_a_range_and_its_error_names_key_range_and_value(tmp_path: Path, path: str) -> None:
+    example = dict(numbers())[path]
+    least, largest, *kind = limits(path)
+    for value in wrong(path, example):
+        text = changed(path, [value, *example[1:]] if isinstance(example, list) else value)
+        for side in (python, rust):
+            with pytest.raises(ConfigError) as caught:
+                side(text, tmp_path)
+            message = str(caught.value)
+            assert f"{path}: expected a" in message and f"from {json.dumps(least)} to {json.dumps(largest)}, found" in message
+            assert all(word in message for word in kind)
+
+
+SWEEP = """
+import json, os, sys
+from pathlib import Path
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+except ImportError:
+    pass
+import numpy as np
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.errors import ChatterboxError, InternalError
+directory, clip, cases = Path(sys.argv[1]), sys.argv[2], json.loads(sys.stdin.read())
+spoken = 0
+for path, text in cases:
+    (directory / "config.json").write_text(text)
+    print(path, file=sys.stderr, flush=True)
+    try:
+        tts = ChatterboxTurbo.from_pretrained(directory, precision="f32")
+        tts.generate("Hello.", voice=tts.voice(clip), seed=1, max_tokens=4)
+        spoken += 1
+    except InternalError as error:
+        sys.exit(f"{path}: {error}")
+    except ChatterboxError:
+        pass
+print(spoken)
+"""
+
+
+def test_no_number_ends_in_a_panic_an_abort_or_a_great_allocation(tmp_path: Path, tiny_checkpoint: Path, clip: Path) -> None:
+    """Every number at the edges of its range and around the right one: the model speaks, or an error says why not."""
+    for file in tiny_checkpoint.iterdir():
+        if file.name != "config.json":
+            os.link(file, tmp_path / file.name)
+    cases = []
+    for path, example in numbers():
+        least, largest, *_ = limits(path)
+        single = example[0] if isinstance(example, list) else example
+        for value in {0, 1, least, largest, single + 1, single * 2, single / 2 if isinstance(single, float) else single // 2}:
+            cases.append((f"{path} = {value}", changed(path, [value, *example[1:]] if isinstance(example, list) else value)))
+    environment = {**os.environ, "CHATTERBOX_CACHE": "off"}
+    command = [sys.executable, "-c", SWEEP, str(tmp_path), str(clip)]
+    done = subprocess.run(command, input=json.dumps(cases), text=True, capture_output=True, env=environment, timeout=1800)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > len(cases) // 20, "some of them are good, such as another start token"
 
 
 GOOD = {

@@ -6,15 +6,19 @@ import codecs
 import importlib
 import io
 import os
+import signal
 import struct
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import reference_clips as clips
+import soundfile
 
-from chatterbox_turbo_rs.errors import ArgumentError, AudioError, FileError
+from chatterbox_turbo_rs import _core
+from chatterbox_turbo_rs.errors import ArgumentError, AudioError, FileError, UnsupportedAudioError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "reference_load.npz")
 # Where libsoxr is one filter the two sides agree to rounding; elsewhere to 1e-4 relative, and less in the first and last ms.
@@ -317,3 +321,143 @@ def test_a_truncated_flac_is_refused(impl, tone):
     content = clips.encode(tone, 24_000, "FLAC")
     with pytest.raises(AudioError, match="reference clip: .*damaged"):
         impl(content[: len(content) * 97 // 100])
+
+
+RUST = importlib.import_module("chatterbox_turbo_rs.stages.reference.load.rust").load
+PYTHON = importlib.import_module("chatterbox_turbo_rs.stages.reference.load.python").load
+
+
+def opus(samples: np.ndarray, rate: int, level: float = 0.5) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="OGG", subtype="OPUS", compression_level=level)
+    return out.getvalue()
+
+
+def with_head(content: bytes, at: int, value: bytes) -> bytes:
+    """An Ogg file with other bytes in its first packet, and that page's checksum."""
+    page = bytearray(content)
+    page[28 + at : 28 + at + len(value)] = value
+    end = 27 + page[26] + sum(page[27 : 27 + page[26]])
+    page[22:26] = bytes(4)
+    sum_ = 0
+    for byte in page[:end]:
+        sum_ ^= byte << 24
+        for _ in range(8):
+            sum_ = (sum_ << 1 ^ (0x04C11DB7 if sum_ & 1 << 31 else 0)) & 0xFFFFFFFF
+    page[22:26] = struct.pack("<I", sum_)
+    return bytes(page)
+
+
+@pytest.mark.parametrize("rate", [8_000, 12_000, 16_000, 24_000, 48_000])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0], ids=["music", "middle", "speech"])
+def test_opus_is_read_as_libopus_reads_it(rate, channels, level):
+    """Every mode (CELT, hybrid, SILK) at every rate; delay and padding are left out to the sample."""
+    content = opus(clips.tones(rate, 5.4, channels), rate, level)
+    got, want = RUST(content), PYTHON(content)
+    assert len(got) == len(want) == round(5.4 * 24_000)
+    assert np.abs(got - want).max() < 1e-4 and np.linalg.norm(got - want) < 1e-4 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("channels", [3, 6, 8])
+def test_opus_of_many_channels(channels):
+    content = opus(clips.tones(48_000, 5.4, channels), 48_000)
+    got, want = RUST(content), PYTHON(content)
+    assert len(got) == len(want) and np.linalg.norm(got - want) < 1e-4 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("gain", [-6.0, 0.5, 12.0])
+def test_opus_of_another_gain(gain):
+    plain = opus(clips.tones(24_000, 5.4), 24_000)
+    louder = with_head(plain, 16, struct.pack("<h", round(gain * 256)))
+    np.testing.assert_allclose(RUST(louder), RUST(plain) * 10 ** (gain / 20), rtol=2e-3, atol=1e-6)
+    got, want = RUST(louder), PYTHON(louder)
+    assert np.linalg.norm(got - want) < 1e-3 * np.linalg.norm(want)
+
+
+def test_damaged_opus_is_refused():
+    content = opus(clips.tones(24_000, 5.4), 24_000)
+    middle = len(content) // 2
+    for damaged in (content[:middle] + content[middle + 3_000 :], content[:middle] + bytes(3_000) + content[middle + 3_000 :]):
+        with pytest.raises(AudioError, match="reference clip: ") as caught:
+            RUST(damaged)
+        assert not isinstance(caught.value, UnsupportedAudioError)
+    for at, value in ((9, b"\0"), (9, b"\x09"), (18, b"\x01")):
+        with pytest.raises(AudioError):
+            RUST(with_head(content, at, value))
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "name"),
+    [
+        ("RF64", "PCM_16", "RF64"),
+        ("W64", "PCM_16", "Wave64"),
+        ("AU", "PCM_16", "Sun AU"),
+        ("WAV", "G721_32", "WAV"),
+        ("VOC", "PCM_16", "VOC"),
+        ("WAV", "IMA_ADPCM", "WAV IMA ADPCM"),
+        ("WAV", "MS_ADPCM", "WAV Microsoft ADPCM"),
+    ],
+)
+def test_what_rust_does_not_know_has_an_error_of_its_own(tone, tmp_path, form, subtype, name):
+    """So that another reader can be asked, which reads it."""
+    content = clips.encode(tone, 24_000, form, subtype)
+    path = tmp_path / "clip.wav"
+    path.write_bytes(content)
+    for source, where in ((content, "reference clip: "), (path, f"{path}: ")):
+        with pytest.raises(UnsupportedAudioError) as caught:
+            RUST(source)
+        message = str(caught.value)
+        assert message.startswith(where) and name in message and "-ar 24000 -ac 1 OUT.wav" in message
+        assert 0 <= len(PYTHON(source)) - len(tone) <= 2_048, "the last block of ADPCM is padded"
+
+
+@pytest.mark.parametrize("channels", [5, 8, 16, 32, 64])
+def test_many_channels_are_averaged_or_left_to_the_other_reader(channels):
+    samples = np.stack([clips.tones(24_000, 5.4)] * channels, axis=1) * np.linspace(1, 0.5, channels, dtype=np.float32)
+    content = clips.encode(samples, 24_000, "WAV", "FLOAT")
+    want = PYTHON(content)
+    try:
+        got = RUST(content)
+    except UnsupportedAudioError:
+        assert channels > 8
+    else:
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_decoding_stops_where_the_callback_says():
+    """In the middle, not behind the end: what was done is counted."""
+    content = clips.encode(np.tile(clips.tones(48_000, 60.0), 20), 48_000, "FLAC")
+    seen = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        seen.append((stage, done, total))
+        if done > 0:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        RUST(content, callback=stop)
+    stage, done, total = seen[-1]
+    assert stage == "reference.load" and 0 < done < total
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal can be sent to oneself there")
+@pytest.mark.parametrize("work", ["load", "resample", "loudness"])
+def test_interrupt_ends_the_work_before_its_result(work):
+    """Ctrl-C from another thread, sent as soon as the work has begun."""
+    long = np.tile(clips.tones(24_000, 60.0), 40)
+    call = {
+        "load": lambda callback: RUST((np.repeat(long, 2), 48_000), callback=callback),
+        "resample": lambda callback: _core.reference_resample(long, callback=callback),
+        "loudness": lambda callback: _core.reference_loudness(long, callback=callback),
+    }[work]
+    sent = []
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if not sent:
+            sent.append(done)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        call(interrupt)
+    assert sent
