@@ -110,6 +110,18 @@ fn last_granule(bytes: &[u8]) -> Option<i64> {
     (page[14..18] == bytes[14..18]).then_some(granule)
 }
 
+/// What Symphonia says of `bytes`: that it does not know them, or what `damaged` makes of it.
+fn refused(e: Error, damaged: &dyn Fn(Error) -> String, bytes: &[u8]) -> Refused {
+    match e {
+        // so it calls more channels than it has names for
+        Error::Unsupported(what) | Error::DecodeError(what @ "riff: invalid channel count") if formats::is_read(bytes) => {
+            formats::unsupported(&format!("{} ({what})", formats::name(bytes)))
+        }
+        Error::Unsupported(_) => Refused::Unsupported(formats::UNKNOWN.into()),
+        e => Refused::Unusable(damaged(e)),
+    }
+}
+
 /// What makes samples of packets.
 enum Decoder {
     Symphonia(Box<dyn AudioDecoder>),

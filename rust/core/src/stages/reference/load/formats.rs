@@ -2,6 +2,9 @@
 
 use super::{Loaded, Refused};
 
+/// What is said of anything else.
+pub(super) const UNKNOWN: &str = "not an audio file of a known format";
+
 /// What a file that Symphonia is asked about begins with: offset, marker, name. Its own search would also find a stray MP3 frame
 /// header in the middle of something else.
 const READ: [(usize, &[u8], &str); 9] = [
@@ -50,12 +53,17 @@ pub(super) fn name(bytes: &[u8]) -> &'static str {
     ogg.or_else(|| known(&READ, bytes)).or_else(|| known(&NAMED, bytes)).unwrap_or("an audio file")
 }
 
+/// Does its beginning say that it can be read here, and is there more than that?
+pub(super) fn is_read(bytes: &[u8]) -> bool {
+    bytes.len() > FIRST_PACKET && known(&READ, bytes).is_some()
+}
+
 /// Fails for what Symphonia is not asked about.
 pub(super) fn check(bytes: &[u8]) -> Loaded<()> {
     match (known(&READ, bytes), known(&NAMED, bytes)) {
         (Some(_), _) => Ok(()),
         (None, Some(name)) => Err(unsupported(name)),
-        (None, None) => Err(Refused::Unsupported("not an audio file of a known format".into())),
+        (None, None) => Err(Refused::Unsupported(UNKNOWN.into())),
     }
 }
 
