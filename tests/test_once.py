@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import signal
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.engine.once import Once
 from chatterbox_turbo_rs.errors import BackendError
+from chatterbox_turbo_rs.stages.shared.lock import Lock
 
 SHORT: dict[str, Any] = {"max_tokens": 4, "watermark": None}
 
@@ -157,3 +159,28 @@ def test_what_is_installed_while_the_program_runs_is_found(monkeypatch: pytest.M
         registry.resolve("watermark=rust")
     reasons.clear()
     assert registry.resolve("watermark=rust")["watermark"] == "rust"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_lock_that_a_thread_held_at_a_fork_is_open_in_the_child() -> None:
+    lock, held, go = Lock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            go.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # whose end is not an exit with 7
+        with lock:
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    go.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(status) == 7
+    with lock:
+        pass

@@ -46,8 +46,14 @@ Completion by the shell (bash_source, zsh_source or fish_source), in its start f
 """
 
 
+def _version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        click.echo(f"{PROGRAM} {_core.build_info()['version']}")
+        context.exit()
+
+
 @click.command(cls=Commands, no_args_is_help=False, context_settings=SETTINGS, epilog=EPILOG)
-@click.version_option(_core.build_info()["version"], message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
 def commands() -> None:
     """Chatterbox Turbo text-to-speech, without PyTorch."""
 

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from ..stages.shared.lock import Lock
+
 V = TypeVar("V")
 
 
@@ -22,7 +24,7 @@ class Once(Generic[V]):
         self.values: OrderedDict[Hashable, V] = OrderedDict()
         self._most = most
         self._making: dict[Hashable, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value of ``key``, by ``make()`` if nobody made it before."""

@@ -32,8 +32,11 @@ pub struct Weights {
     packing: Option<Arc<Packing>>,
     packed: Mode,
     /// Tensors that were read, to be handed out again: where packed weights stay on the disk.
-    read: Option<Arc<Mutex<BTreeMap<String, Vec<f32>>>>>,
+    read: Option<Arc<Mutex<Tensors>>>,
 }
+
+/// Values by the full names of their tensors.
+type Tensors = BTreeMap<String, Vec<f32>>;
 
 impl Weights {
     /// A view of the whole of `file`.

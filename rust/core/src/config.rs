@@ -201,7 +201,7 @@ impl Config {
             }
         }
         let head = self.s3tokenizer.hidden_size / self.s3tokenizer.heads;
-        if head % 2 != 0 {
+        if !head.is_multiple_of(2) {
             return fail(format!("s3tokenizer.hidden_size by s3tokenizer.heads: expected an even number, found {head}"));
         }
         let most = self.t3.positions.saturating_sub(3);
@@ -243,7 +243,7 @@ impl Config {
             }
         }
         let parts = 1usize << v.upsample_rates.len();
-        if v.base_channels % parts != 0 {
+        if !v.base_channels.is_multiple_of(parts) {
             return fail(format!("s3gen.vocoder.base_channels: expected a multiple of {parts}, found {}", v.base_channels));
         }
         if v.istft_size < v.istft_hop {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from .... import _core
 from ....voice import Voice
+from ...shared.lock import Lock
 
 KEPT = 4
 """Prefixes that a decoder keeps. At Turbo's size each takes 36.5 MB with int8 and 75.8 MB in float32 (376 positions)."""
@@ -21,7 +21,7 @@ class Prefixes:
     def __init__(self, make: Callable[[np.ndarray, np.ndarray], _core.T3Prefix]) -> None:
         self._make = make
         self._known: WeakKeyDictionary[Voice, _core.T3Prefix] = WeakKeyDictionary()  # the last used stands last
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def of(self, voice: Voice) -> _core.T3Prefix:
         """The same one while it is kept. The first prefill with it computes it; later ones are those of their text alone."""

@@ -41,7 +41,7 @@ pub struct S3Tokenizer {
 /// used, and does not stay in memory.
 #[derive(Clone, Debug)]
 enum Kept {
-    Memory(Block),
+    Memory(Box<Block>),
     Disk(Weights, config::S3Tokenizer),
 }
 
@@ -80,7 +80,7 @@ impl S3Tokenizer {
             let weights = encoder.under("blocks").under(i);
             let block = Block::load(&weights, c)?;
             of_blocks = block.hyperparameters();
-            Ok(if all.stay_on_disk() { Kept::Disk(weights, c.clone()) } else { Kept::Memory(block) })
+            Ok(if all.stay_on_disk() { Kept::Disk(weights, c.clone()) } else { Kept::Memory(Box::new(block)) })
         };
         let blocks = (0..c.layers).map(block).collect::<Result<_>>()?;
         let projection = Linear::load(&weights.under("quantizer._codebook.project_down"), size, c.fsq_dims)?;

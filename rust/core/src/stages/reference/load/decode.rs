@@ -53,11 +53,7 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     };
     let mut format = symphonia::default::get_probe()
         .probe(&Hint::new(), MediaSourceStream::new(source, Default::default()), Default::default(), Default::default())
-        .map_err(|e| match e {
-            Error::Unsupported(what) => formats::unsupported(&format!("{} ({what})", formats::name(&bytes))),
-            // What Symphonia calls malformed before it has decoded anything, such as 32 channels, another reader may know.
-            e => Refused::Unsupported(format!("not an audio file of a known format, or damaged ({e})")),
-        })?;
+        .map_err(|e| refused(e, &|e| format!("not an audio file of a known format, or damaged ({e})"), &bytes))?;
     let track = format.default_track(TrackType::Audio).ok_or("holds no audio track")?;
     let (id, promised) = (track.id, track.num_frames.filter(|&n| n > 0));
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
@@ -68,7 +64,7 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
         Decoder::Opus(Opus::new(parameters.extra_data.as_deref().unwrap_or_default())?)
     } else {
         let made = symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default());
-        Decoder::Symphonia(made.map_err(|e| formats::unsupported(&format!("{} ({e})", formats::name(&bytes))))?)
+        Decoder::Symphonia(made.map_err(|e| refused(e, &|e| format!("damaged ({e})"), &bytes))?)
     };
     let mut clip = Clip::default();
     let mut read = 0;
