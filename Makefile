@@ -1,6 +1,7 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.DELETE_ON_ERROR:
+.PHONY: help setup build say test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,10 +12,20 @@ CLIPS := short stereo long
 TORCH_TESTS ?= tests
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
-PYTEST ?= $(BIN)/python -m pytest -q
+PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+LOWEST ?= $(firstword $(PYTHONS))
+export UV_CACHE_DIR ?= $(abspath $(BUILD))/uv
+# A file's tests stay together: their fixtures are made once.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST ?= $(BIN)/python -m pytest -q $(WORKERS)
 # An environment with PyTorch: the official package's, which has what this package needs as well.
 TORCH := PYTHONPATH=python $(REFERENCE)/bin/python -W ignore
 CARGO_TEST ?= $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run --no-fail-fast" || echo "cargo test")
+# Tests and clippy take the dependencies that the wheel is built from: the release profile, and the binding's features (it has no tests).
+# The crate that is tested has the checks of a debug build.
+CRATES := --release -p chatterbox-turbo -p chatterbox-turbo-binding
+CHECKED := --config profile.release.package.chatterbox-turbo.debug-assertions=true --config profile.release.package.chatterbox-turbo.overflow-checks=true
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
@@ -35,17 +46,18 @@ say: build ## speak a text with the embedded model into say.wav
 test: test-rust test-python ## run all tests
 
 test-rust:
-	$(CARGO_TEST) -p chatterbox-turbo
-	cargo test --doc -p chatterbox-turbo -q
+	$(CARGO_TEST) $(CRATES) --tests $(CHECKED)
+	cargo test --doc $(CRATES) -q
+	cargo build $(CRATES) --examples -q
 	mkdir -p $(BUILD)
-	cargo run -q -p chatterbox-turbo --example say -- "Hello there." -o $(BUILD)/example.wav
+	$(TARGET)/release/examples/say "Hello there." -o $(BUILD)/example.wav
 
 test-python: build
 	$(PYTEST) tests
 
 test-levels: build ## run the Rust tests and those of the stages at every lower CPU level of this machine
 	set -e; for level in $$($(BIN)/python -c "from chatterbox_turbo_rs import _core; print(*_core.build_info()['cpu_levels'][1:])"); do \
-	  echo "CHATTERBOX_CPU=$$level"; export CHATTERBOX_CPU=$$level; $(CARGO_TEST) -p chatterbox-turbo; $(PYTEST) tests/stages; \
+	  echo "CHATTERBOX_CPU=$$level"; export CHATTERBOX_CPU=$$level; $(CARGO_TEST) $(CRATES) --tests $(CHECKED); $(PYTEST) tests/stages; \
 	done
 
 parity: build $(REFERENCE)/bin/python ## run the parity checklist, Python against Rust, on the embedded model
@@ -56,6 +68,12 @@ parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checkl
 	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
 	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 
+parity-turbo: build $(REFERENCE)/bin/python ## the same on the published weights of Turbo, which it downloads (3 GB)
+	mkdir -p $(BUILD)/real-weights
+	$(TORCH) -m chatterbox_turbo_rs parity --model turbo --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) $(PARITY_OPTIONS) \
+	  --json $(BUILD)/real-weights/parity.json --markdown $(BUILD)/real-weights/parity.md --html $(BUILD)/real-weights/parity.html
+
 $(REFERENCE)/bin/python:
 	PYTHON=$(PYTHON) tools/reference_env.sh $(REFERENCE)
 
@@ -63,8 +81,8 @@ $(FULL)/config.json: | setup
 	$(BIN)/python tools/make_checkpoint.py --size full --seed 1234 $(FULL)
 
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
-	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "tomli>=2"
-	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q -W ignore $(TORCH_TESTS)
+	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2"
+	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
 	mkdir -p $(BUILD)/bench
@@ -75,16 +93,17 @@ bench-kernels: ## time the kernels beside what this machine can do at most (BENC
 
 profile: setup $(FULL)/config.json ## what each stage spends its time on; needs perf (PROFILE_OPTIONS=--precision f32)
 	cargo build -q --profile profiling -p chatterbox-turbo-binding
-	$(BIN)/python tools/profile_stages.py $(or $(CARGO_TARGET_DIR),target)/profiling/lib_core.so $(FULL) $(PROFILE_OPTIONS)
+	$(BIN)/python tools/profile_stages.py $(TARGET)/profiling/lib_core.so $(FULL) $(PROFILE_OPTIONS)
 
-readme-table: build ## check that the README's table is that of the last make parity-official
-	$(BIN)/python tools/readme_table.py $(BUILD)/parity/report.json README.md
+parity-table: build ## check that the table of docs/parity.md is that of the last make parity-official
+	$(BIN)/python tools/parity_table.py $(BUILD)/parity/report.json docs/parity.md
 
-lint: setup ## formatting, clippy, ruff, type checks, stubs
+lint: setup ## formatting, clippy, ruff, type checks, stubs, workflows
 	cargo fmt --check
-	cargo clippy --workspace --all-targets -q -- -D warnings
+	cargo clippy --workspace --all-targets --release -q -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor -q --offline .github/workflows
 	$(MAKE) build
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest chatterbox_turbo_rs._core --concise --allowlist tools/stubtest-allowlist.txt --ignore-unused-allowlist
@@ -93,7 +112,21 @@ wheel: setup ## build the wheel into dist/
 	$(BIN)/maturin build --release --quiet --out dist
 
 check-wheel: wheel ## install the wheel into an empty environment and use it there
+	$(BIN)/uvx -q twine check --strict dist/*.whl
 	PYTHON=$(PYTHON) tools/check_wheel.sh dist
+
+check-wheel-pythons: wheel ## speak with the wheel on every Python that pyproject.toml names and this machine has
+	UV=$(BIN)/uv tools/check_pythons.sh dist $(BUILD)/pythons $(PYTHONS)
+
+check-wheel-lowest: wheel ## test the wheel with the oldest packages that pyproject.toml allows
+	UV=$(BIN)/uv tools/check_lowest.sh dist $(BUILD)/pythons $(LOWEST)
+
+sdist: setup ## build the source distribution into dist/
+	$(BIN)/maturin sdist --out dist
+
+check-sdist: sdist ## install the source distribution into an empty environment and speak there
+	$(BIN)/uvx -q twine check --strict dist/*.tar.gz
+	PYTHON=$(PYTHON) CARGO_TARGET_DIR=$(TARGET) tools/check_sdist.sh dist
 
 wheel-cuda: setup $(BUILD)/cuda/.ready ## build the Linux wheel with CUDA code into dist-cuda/; no GPU is needed
 	tools/cuda/build_wheel.sh $(BUILD)/cuda $(BIN)/maturin dist-cuda $(WHEEL_OPTIONS)

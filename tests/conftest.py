@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,27 +18,26 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 Maker = Callable[..., Path]
-NOT_RUN = pytest.StashKey[list[str]]()
 
 # Packed weights of test models do not go to the cache of whoever runs the tests; what tests the cache names one of its own.
 os.environ["CHATTERBOX_CACHE"] = "off"
 os.environ.pop("CHATTERBOX_CACHE_GB", None)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a device is skipped where it is missing, with the reason."""
     for kind, reason in devices.reasons().items():
-        waiting = [item for item in items if item.get_closest_marker(kind)] if reason is not None else []
-        for item in waiting:
-            item.add_marker(pytest.mark.skip(reason=f"device {kind}: {reason}"))
-        if waiting:
-            config.stash.setdefault(NOT_RUN, []).append(f"{len(waiting)} tests marked {kind}: {reason}")
+        for item in items:
+            if reason is not None and item.get_closest_marker(kind):
+                item.add_marker(pytest.mark.skip(reason=f"device {kind}: {reason}"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what was not run for want of a device, also where skips are not listed."""
-    for line in config.stash.get(NOT_RUN, []):
-        terminalreporter.write_line(f"not run: {line}")
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in reasons.items():
+        if reason.startswith("Skipped: device "):
+            terminalreporter.write_line(f"not run: {count} tests: {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
+import inspect
 import logging
+import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +20,10 @@ import soundfile
 import chatterbox_turbo_rs
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
 from chatterbox_turbo_rs.engine import registry
-from chatterbox_turbo_rs.errors import ArgumentError, BackendError, FileError
+from chatterbox_turbo_rs.errors import ArgumentError, BackendError, CheckpointError, FileError
+from chatterbox_turbo_rs.options import GenerationOptions
+from chatterbox_turbo_rs.stages.t3.sampler import SamplerParameters
+from chatterbox_turbo_rs.tts_turbo import ChatterboxTurboTTS
 
 SHORT = {"max_tokens": 6, "watermark": None}
 TWO_SIDED = [key for key, sides in registry.TABLE.items() if len(sides) == 2]
@@ -237,8 +246,118 @@ def test_the_watermark_is_there(demo):
     assert 0 < np.abs(speech.samples - bare.samples).max() < 0.2
 
 
+def test_what_is_looked_at_for_a_watermark(demo):
+    """A speech with its own rate, and its samples in any form."""
+    speech = demo.generate("Hello there, this is marked.", seed=1, max_tokens=100)
+    expected = demo.detect_watermark(speech.samples)
+    scaled = np.round(speech.samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    forms = (speech, speech.samples.astype(np.float64), speech.samples.tolist(), speech.samples[None], speech.samples[:, None])
+    assert [demo.detect_watermark(form) for form in forms] == [expected] * len(forms)
+    assert abs(demo.detect_watermark(scaled) - expected) < 0.02 and expected > 0.9
+    other = dataclasses.replace(speech, sample_rate=48_000)
+    assert demo.detect_watermark(other) == demo.detect_watermark(speech.samples, 48_000) != expected
+    for wrong in ("x", None, ["a"], [[1.0], [1.0, 2.0]], np.zeros((2, 30_000)), np.zeros(30_000, complex)):
+        with pytest.raises(ArgumentError, match=r"^samples: expected numbers \[n\], got ") as caught:
+            demo.detect_watermark(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_says_what_it_is(demo, monkeypatch):
+    assert repr(demo).startswith("ChatterboxTurbo('")
+    for part in ("assets", "model='demo'", "device='cpu'", "precision='f32'", "plan='rust'"):
+        assert part in repr(demo)
+    monkeypatch.setenv("CHATTERBOX_BACKENDS", "t4=rust")
+    assert "unknown stage 't4'" in repr(demo)
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert chatterbox_turbo_rs.__version__ == importlib.metadata.version("chatterbox-turbo-rs")
+    with pytest.raises(AttributeError, match="no attribute 'version'"):
+        chatterbox_turbo_rs.version  # noqa: B018
+
+
+def in_another_process(model, results):
+    results.put(model.generate("Hello there.", seed=7, **SHORT).samples.tobytes())
+
+
+def test_a_model_goes_to_another_process_by_what_it_was_loaded_with(tmp_path):
+    """Spawned, as servers on every system may do it."""
+    options = {"precision": "int8", "backends": {"text": "python"}, "loudness": None, "watermark": None}
+    model = ChatterboxTurbo.from_pretrained("demo", **options)
+    again = pickle.loads(pickle.dumps(model))
+    assert (repr(again), again._loudness, again._watermark) == (repr(model), None, None)
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    worker = context.Process(target=in_another_process, args=(model, results))
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 0
+    assert results.get() == model.generate("Hello there.", seed=7, **SHORT).samples.tobytes()
+    drop_in = pickle.loads(pickle.dumps(ChatterboxTurboTTS.from_local(demo_directory(), "cpu")))
+    assert drop_in.sr == 24_000 and drop_in.conds is not None
+
+
+def demo_directory():
+    return Path(chatterbox_turbo_rs.__file__).parent / "assets" / "demo"
+
+
+class Somewhere(os.PathLike):
+    """A path that is no ``Path``."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+
+    def __fspath__(self):
+        return self.path
+
+
+def test_a_path_is_whatever_has_one(clip, tmp_path):
+    tts = ChatterboxTurbo.from_pretrained(Somewhere(demo_directory()))
+    tts.voice(Somewhere(clip)).save(tmp_path / "v.safetensors")
+    expected = tts.generate("Hi.", voice=Somewhere(clip), seed=1, **SHORT).samples.tobytes()
+    for path in (clip, Somewhere(tmp_path / "v.safetensors")):
+        assert tts.generate("Hi.", voice=path, seed=1, **SHORT).samples.tobytes() == expected
+        assert tts.generate_many(["Hi."], path, 1, **SHORT)[0].samples.tobytes() == expected
+    tokenizer = Somewhere("nowhere/tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"nowhere/tokenizer\.json"):
+        ChatterboxTurbo.from_pretrained("demo", tokenizer=tokenizer)
+    with pytest.raises(ArgumentError, match="^tokenizer: expected a path, got "):
+        ChatterboxTurbo.from_pretrained("demo", tokenizer=Somewhere(b"x"))
+
+
+def test_a_temperature_of_zero_is_one(demo):
+    base = {"seed": 2, "max_tokens": 30, "watermark": None}
+    one, zero, below = (demo.generate("Hello there.", temperature=t, **base).tokens.tolist() for t in (1.0, 0, -3.0))
+    assert one == zero == below != demo.generate("Hello there.", temperature=0.01, **base).tokens.tolist()
+
+
+def test_every_argument_of_generate_is_described():
+    text = ChatterboxTurbo.generate.__doc__
+    names = [name for name in inspect.signature(ChatterboxTurbo.generate).parameters if name != "self"]
+    assert [name for name in names if f"``{name}``" not in text] == []
+    assert "0 and below mean 1, as upstream has it" in text
+
+
+def test_the_arguments_have_the_same_defaults_everywhere():
+    defaults = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
+    signature = inspect.signature(ChatterboxTurbo.generate).parameters
+    own = {"seed", "loudness", "watermark"}
+    assert {name: signature[name].default for name in defaults.keys() - own} == {n: defaults[n] for n in defaults.keys() - own}
+    loading = inspect.signature(ChatterboxTurbo.from_pretrained).parameters
+    assert {name: loading[name].default for name in own - {"seed"}} == {name: defaults[name] for name in own - {"seed"}}
+    assert dataclasses.asdict(SamplerParameters()).items() <= defaults.items()
+
+
 def test_the_names_of_the_package():
-    assert sorted(chatterbox_turbo_rs.__all__) == ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "available"]
+    assert sorted(chatterbox_turbo_rs.__all__) == [
+        "ChatterboxError",
+        "ChatterboxTurbo",
+        "Plan",
+        "Speech",
+        "Voice",
+        "__version__",
+        "available",
+    ]
     table = chatterbox_turbo_rs.available()
     assert table.keys() == registry.TABLE.keys()
     assert all(reason is None or reason for sides in table.values() for reason in sides.values())

@@ -29,6 +29,7 @@ def everything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         return None if name in TABLE[key] else f"stage {key} has no {name} implementation in this version"
 
     monkeypatch.setattr(registry, "missing", missing)
+    monkeypatch.setattr(registry, "_RUNS", set())
 
 
 real_missing = registry.missing

@@ -1,4 +1,4 @@
-"""The command ``bench``: what it measures and where, its table and JSON, and one line with exit code 2 for bad input."""
+"""The command ``bench``: what it measures and where, its table and JSON, and one line for bad input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from chatterbox_turbo_rs import errors
-from chatterbox_turbo_rs.bench import command, fresh_process, measure
+from chatterbox_turbo_rs.bench import fresh_process, measure
+from chatterbox_turbo_rs.bench.table import table
+from chatterbox_turbo_rs.cli.bench import reached
 from chatterbox_turbo_rs.cli.main import main
 from chatterbox_turbo_rs.engine import devices, registry
 
@@ -124,7 +126,7 @@ def test_errors_of_a_process_arrive():
 
 
 def test_the_table_has_every_number(result):
-    text = command.table(result)
+    text = table(result)
     assert "\n1 thread " in text and "\n2 threads " in text
     assert result["machine"]["cpu"] in text and result["package"] in text and result["lengths"] in text
     assert text.count("0.32 s of sound") == text.count("0.52 s of sound") == 2
@@ -139,7 +141,7 @@ def test_the_table_has_every_number(result):
 
 def test_the_table_says_so_where_memory_is_unknown(result):
     runs = [{**run, "peak_bytes": dict.fromkeys(run["peak_bytes"])} for run in result["runs"]]
-    lines = command.table({**result, "runs": runs}).splitlines()
+    lines = table({**result, "runs": runs}).splitlines()
     assert all(line.split()[-1] == "–" for line in lines if "memory" in line or ", added" in line)
 
 
@@ -148,7 +150,7 @@ def test_texts_together_beside_one_alone(capsys):
     code, out, _ = bench(capsys, *arguments)
     assert code == 0
     result = json.loads(out)
-    text = command.table(result)
+    text = table(result)
     for run in result["runs"]:
         batch = run["batch"]
         assert batch["texts"] == 3 and batch["audio_seconds"] == pytest.approx(3 * run["audio_seconds"])
@@ -170,35 +172,35 @@ def test_json_on_standard_output_and_a_named_side(capsys):
     assert code == 0 and err == "chatterbox-turbo: 0.2 s on 1 thread\n"
     (run,) = json.loads(out)["runs"]
     assert run["plan"]["text.tokenize"] == "python" and run["plan"]["t3.decoder"] == "rust"
-    assert "(python)" in command.table(json.loads(out))
+    assert "(python)" in table(json.loads(out))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "parts"),
+    ("code", "arguments", "parts"),
     [
-        (["--seconds", "0"], ["--seconds", "from 0.08 to 40", "'0'"]),
-        (["--seconds", "2,,10"], ["--seconds", "''"]),
-        (["--seconds", "nan"], ["--seconds", "'nan'"]),
-        (["--seconds", "41"], ["--seconds", "'41'"]),
-        (["--threads", "1.5"], ["--threads", "a whole number from 1", "'1.5'"]),
-        (["--threads", "0"], ["--threads", "'0'"]),
-        (["--repeat", "0"], ["--repeat", "'0'"]),
-        (["--repeat", "1,2"], ["--repeat", "one number", "'1,2'"]),
-        (["--batch", "0"], ["--batch", "from 1 to 1024", "'0'"]),
-        (["--batch", "1,2"], ["--batch", "one number", "'1,2'"]),
-        (["--json", "no/such/folder/x.json"], ["--json", "no directory"]),
-        (["--json", "."], ["--json", "is a directory"]),
-        (["--clip", "absent.wav"], ["absent.wav", "no such file"]),
-        (["--backends", "fast"], ["backends", "'fast'"]),
-        (["--model", "/no/such/model"], ["/no/such/model"]),
-        (["--precision", "f99", "--seconds", "0.2"], ["precision", "'f99'"]),
-        (["--device", "abacus", "--seconds", "0.2"], ["device", "abacus"]),
+        (2, ["--seconds", "0"], ["--seconds", "from 0.08 to 40", "'0'"]),
+        (2, ["--seconds", "2,,10"], ["--seconds", "''"]),
+        (2, ["--seconds", "nan"], ["--seconds", "'nan'"]),
+        (2, ["--seconds", "41"], ["--seconds", "'41'"]),
+        (2, ["--threads", "1.5"], ["--threads", "a whole number from 1", "'1.5'"]),
+        (2, ["--threads", "0"], ["--threads", "'0'"]),
+        (2, ["--repeat", "0"], ["--repeat", "'0'"]),
+        (2, ["--repeat", "1,2"], ["--repeat", "one number", "'1,2'"]),
+        (2, ["--batch", "0"], ["--batch", "from 1 to 1024", "'0'"]),
+        (2, ["--batch", "1,2"], ["--batch", "one number", "'1,2'"]),
+        (1, ["--json", "no/such/folder/x.json"], ["--json", "no directory"]),
+        (1, ["--json", "."], ["--json", "found a directory"]),
+        (1, ["--clip", "absent.wav"], ["absent.wav", "no such file"]),
+        (2, ["--backends", "fast"], ["backends", "'fast'"]),
+        (1, ["--model", "/no/such/model"], ["/no/such/model"]),
+        (2, ["--precision", "f99", "--seconds", "0.2"], ["precision", "'f99'"]),
+        (2, ["--device", "abacus", "--seconds", "0.2"], ["device", "abacus"]),
     ],
 )
-def test_bad_input_is_one_line(capsys, arguments, parts):
-    code, out, err = bench(capsys, *arguments)
+def test_bad_input_is_one_line(capsys, code, arguments, parts):
+    found, out, err = bench(capsys, *arguments)
     *progress, line = err.splitlines()
-    assert (code, out) == (2, "") and line.startswith("chatterbox-turbo: "), err
+    assert (found, out) == (code, "") and line.startswith("chatterbox-turbo"), err
     assert all(text.startswith("chatterbox-turbo: 0.2 s on 1") for text in progress), err
     assert all(part in line for part in parts), err
 
@@ -206,14 +208,23 @@ def test_bad_input_is_one_line(capsys, arguments, parts):
 def test_a_seed_that_stops_too_soon_is_replaced(monkeypatch):
     answers = {1: {"stopped": 3}, 2: {"stopped": 4}, 3: {"seed": 3}}
     monkeypatch.setattr(fresh_process, "call", lambda function, job, threads: answers[job["seed"]])
-    assert command.reached({"seconds": 2}, 1) == {"seed": 3}
+    assert reached({"seconds": 2}, 1) == {"seed": 3}
     monkeypatch.setattr(fresh_process, "call", lambda function, job, threads: {"stopped": job["seed"]})
     with pytest.raises(errors.ChatterboxError, match="--seconds 2: .* after 1, 2, 3, 4, 5, 6, 7, 8 tokens"):
-        command.reached({"seconds": 2}, 1)
+        reached({"seconds": 2}, 1)
 
 
 def test_a_run_that_stops_too_soon_is_not_measured(monkeypatch):
-    job = {"model": "demo", "device": "auto", "precision": "auto", "backends": None, "clip": None, "repeat": 1, "seconds": 0.4}
+    job = {
+        "model": "demo",
+        "revision": None,
+        "device": "auto",
+        "precision": "auto",
+        "backends": None,
+        "clip": None,
+        "repeat": 1,
+        "seconds": 0.4,
+    }
     monkeypatch.setattr(measure, "tokens_of", lambda seconds: 8)
     speak = measure.ChatterboxTurbo.generate
     shorter = lambda tts, text, **options: speak(tts, text, **{**options, "max_tokens": 5})  # noqa: E731

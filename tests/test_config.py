@@ -107,13 +107,22 @@ BAD = {
     "samples of a frame": (changed("s3gen.vocoder.upsample_rates", [8, 5, 4]), "480 samples a frame"),
     "rates that overflow": (changed("s3gen.vocoder.upsample_rates", [480] * 3), "480 samples a frame"),
     "a kernel below its rate": (changed("s3gen.vocoder.upsample_kernels", [16, 3, 7]), "upsample_kernels: expected 5, its rate"),
-    "a kernel that is odd on top": (changed("s3gen.vocoder.upsample_kernels", [15, 11, 7]), "upsample_kernels: expected 8, its rate"),
+    "a kernel that is odd on top": (
+        changed("s3gen.vocoder.upsample_kernels", [15, 11, 7]),
+        "upsample_kernels: expected 8, its rate",
+    ),
     "channels that cannot be halved": (changed("s3gen.vocoder.base_channels", 36), "base_channels: expected a multiple of 8"),
     "a window shorter than its hop": (changed("s3gen.vocoder.istft_size", 2), "istft_size: expected at least istft_hop = 4"),
     "heads of one channel": (changed("s3tokenizer.heads", 128), "s3tokenizer.hidden_size by s3tokenizer.heads: expected an even"),
     "a prompt without room": (changed("t3.prompt_tokens", 2498), "t3.prompt_tokens: expected at most t3.positions - 3 = 2497"),
-    "partials far apart": (changed("voice_encoder.partials_per_second", 0.01), "voice_encoder.partials_per_second: expected partials"),
-    "a long list": (changed("s3gen.vocoder.resblock_kernels", [3] * 9), "resblock_kernels: expected a list of 1 to 8 whole numbers"),
+    "partials far apart": (
+        changed("voice_encoder.partials_per_second", 0.01),
+        "voice_encoder.partials_per_second: expected partials",
+    ),
+    "a long list": (
+        changed("s3gen.vocoder.resblock_kernels", [3] * 9),
+        "resblock_kernels: expected a list of 1 to 8 whole numbers",
+    ),
     "lengths of the vocoder's lists": (changed("s3gen.vocoder.upsample_kernels", [16, 11]), "differ in length"),
     "lengths of the speaker encoder's lists": (changed("speaker_encoder.dilations", [1, 2]), "differ in length"),
     **{

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -76,9 +78,38 @@ def test_the_command_says_it_in_one_line(capsys):
     reason = devices.reasons()["cuda"]
     if reason is None:
         pytest.skip("a CUDA device is here")
-    assert main(["say", "Hi.", "--model", "demo", "--device", "cuda"]) == 2
+    assert main(["say", "Hi.", "--model", "demo", "--device", "cuda"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err == f"chatterbox-turbo: device: cuda: {reason}\n"
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"device cuda: {reason}; not run on hardware by this project" in lines and "device cpu: available" in lines
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("cpu", "cpu"),
+        ("cuda:1", "cuda:1"),
+        ("mps", "metal"),
+        ("mps:0", "metal:0"),
+        (SimpleNamespace(type="cuda", index=1), "cuda:1"),
+        (SimpleNamespace(type="cuda", index=None), "cuda"),
+        (SimpleNamespace(type="mps", index=0), "metal:0"),
+        ("auto", "auto"),
+        ("mpsx", "mpsx"),
+    ],
+)
+def test_names_of_devices(device: Any, name: str) -> None:
+    assert devices.named(device) == name
+
+
+@pytest.mark.parametrize("device", [None, 0, b"cpu", ["cpu"], object()])
+def test_what_names_no_device(device: Any) -> None:
+    with pytest.raises(DeviceError, match=r"^device: expected auto, cpu, cuda, metal or a torch\.device, got "):
+        ChatterboxTurbo.from_pretrained("demo", device=device)
+
+
+def test_a_device_of_torch_runs() -> None:
+    model = ChatterboxTurbo.from_pretrained("demo", device=SimpleNamespace(type="cpu", index=None))
+    assert model._pipeline.resources.device == "cpu"

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from chatterbox_turbo_rs import tts_turbo
-from chatterbox_turbo_rs.errors import ChatterboxError, CheckpointError
+from chatterbox_turbo_rs.errors import ArgumentError, ChatterboxError, CheckpointError, WatermarkError
 from chatterbox_turbo_rs.tts_turbo import ChatterboxTurboTTS, Conditionals, T3Cond
 
 # src/chatterbox/tts_turbo.py of resemble-ai/chatterbox at commit 5de7a54: argument -> default (... is none)
@@ -350,3 +350,94 @@ def test_devices_that_are_not_here(directory, device):
         pytest.skip(f"this build knows {device}")
     with pytest.raises(ChatterboxError, match="device"):
         ChatterboxTurboTTS.from_local(directory, device)
+
+
+class Loud:
+    """Somebody's own watermarker."""
+
+    def __init__(self):
+        self.seen = []
+
+    def apply_watermark(self, wav, sample_rate):
+        self.seen.append((wav.dtype, wav.shape, sample_rate))
+        return wav * 2
+
+
+def spoken(model, monkeypatch):
+    """The same sentence with the same draws."""
+    monkeypatch.setattr(tts_turbo, "_seed", lambda: 5)
+    return np.asarray(model.generate("Hello there."))
+
+
+def test_ones_own_watermarker_is_called_in_place_of_ours(model, demo, monkeypatch):
+    marked = spoken(model, monkeypatch)
+    model.watermarker = own = Loud()
+    twice = spoken(model, monkeypatch)
+    assert own.seen == [(np.float32, (twice.size,), 24_000)] and model.watermarker is own
+    model.watermarker = None
+    bare = spoken(model, monkeypatch)
+    np.testing.assert_array_equal(twice, 2 * bare)
+    assert 0 < np.abs(marked - bare).max() < 0.2
+    for wrong in (3, "perth", object(), lambda wav: wav):
+        with pytest.raises(ArgumentError, match=r"^watermarker: expected an object with apply_watermark\(wav, sample_rate\)"):
+            model.watermarker = wrong
+
+
+def test_a_function_put_into_our_watermarker_is_called(model, monkeypatch):
+    """How most programs switch the mark off, or time it."""
+    usual, calls = model.watermarker.apply_watermark, []
+    marked = spoken(model, monkeypatch)
+    model.watermarker.apply_watermark = lambda *arguments, **options: calls.append(options) or usual(*arguments, **options)
+    np.testing.assert_array_equal(spoken(model, monkeypatch), marked)
+    assert calls == [{"sample_rate": 24_000}]
+    model.watermarker.apply_watermark = lambda wav, sample_rate=None: wav
+    assert not np.array_equal(spoken(model, monkeypatch), marked)
+
+
+def test_our_watermarker_marks_and_finds(model, monkeypatch, demo):
+    speech = demo.generate("Hello there, this is marked.", seed=1, max_tokens=100, watermark=None)
+    marked = model.watermarker.apply_watermark(speech.samples, sample_rate=model.sr)
+    assert marked.dtype == np.float32 and marked.shape == speech.samples.shape
+    assert model.watermarker.get_watermark(marked, sample_rate=model.sr) == 1.0
+    assert model.watermarker.get_watermark(marked[None], model.sr) == 1.0
+    assert model.watermarker.get_watermark(speech.samples, sample_rate=model.sr) == 0.0
+    assert 0.9 < model.watermarker.get_watermark(marked, sample_rate=model.sr, round=False) <= 1.0
+    with pytest.raises(ArgumentError, match="sample_rate: expected 24000 Hz, the model's own, got 16000"):
+        model.watermarker.apply_watermark(marked, sample_rate=16_000)
+
+
+def test_without_its_weights_the_watermark_is_refused_before_the_work(model, monkeypatch):
+    def stage(key, implementation):
+        raise WatermarkError("the weights are not installed")
+
+    monkeypatch.setattr(model.engine._pipeline, "stage", stage)
+    monkeypatch.setattr(model.engine, "generate", lambda *_, **__: pytest.fail("it began to work"))
+    with pytest.raises(WatermarkError, match="not installed"):
+        model.generate("Hello.")
+
+
+@pytest.mark.parametrize("name", ["t3", "s3gen", "ve"])
+def test_upstreams_torch_modules_are_an_attribute_error_that_names_the_way(model, name):
+    assert not hasattr(model, name) and getattr(model, name, "none") == "none"
+    with pytest.raises(AttributeError, match=rf"^{name}: this model runs without PyTorch .*precision=…") as caught:
+        getattr(model, name)
+    assert isinstance(caught.value, ChatterboxError)
+    with pytest.raises(AttributeError, match=f"^{name}: "):
+        setattr(model, name, lambda module: module)  # what torch.compile would have given
+
+
+def test_the_tokenizer_encodes_and_names_the_whole_one(model, demo):
+    ids = model.tokenizer.encode("Hello [laugh] there.")
+    assert isinstance(ids, list) and ids == demo._pipeline.stage("text.tokenize", "rust")("Hello [laugh] there.").tolist()
+    for use in (lambda: model.tokenizer.decode(ids), lambda: model.tokenizer("Hello.")):
+        with pytest.raises(AttributeError, match=r"transformers\.AutoTokenizer\.from_pretrained\('.*demo'\)"):
+            use()
+    with pytest.raises(AttributeError, match="tokenizer=PATH"):
+        model.tokenizer = object()
+
+
+@pytest.mark.parametrize("place", ["cpu", "cpu:0"])
+def test_a_device_of_torch(directory, place):
+    kind, _, index = place.partition(":")
+    device = types.SimpleNamespace(type=kind, index=int(index) if index else None)
+    assert ChatterboxTurboTTS.from_local(directory, device).engine._pipeline.resources.device == place

@@ -171,7 +171,7 @@ def test_arguments_of_from_pretrained(name, value, error):
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rate", ["24000", None, 0, -1, 1.5, 10**30])
+@pytest.mark.parametrize("rate", ["24000", 0, -1, 1.5, 10**30])
 def test_the_rate_of_samples_to_look_at(demo, rate):
     with pytest.raises(ArgumentError, match=r"^sample_rate: expected a whole number from 1000 to 768000"):
         demo.detect_watermark(np.ones(30_000, np.float32), rate)

@@ -58,7 +58,7 @@ def told(key: str, implementation: str, directory: Path, config: dict[str, Any])
 @pytest.mark.parametrize(("key", "implementation"), both())
 @pytest.mark.parametrize("size", ["tiny", "demo"])
 def test_are_those_of_the_configuration(tiny_checkpoint: Path, key: str, implementation: str, size: str) -> None:
-    demo = Path(registry.__file__).parent / "assets" / "demo"
+    demo = Path(registry.__file__).parents[1] / "assets" / "demo"
     directory = tiny_checkpoint if size == "tiny" else demo
     config = json.loads((directory / "config.json").read_text())
     assert told(key, implementation, directory, config) == expected(key, config)

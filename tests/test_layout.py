@@ -146,10 +146,10 @@ def import_graph() -> ModuleType:
 def test_no_import_goes_in_a_circle_and_the_document_shows_the_rooms() -> None:
     tool = import_graph()
     edges = tool.graph()
-    assert not tool.circles(edges)
+    assert tool.circle(edges) is None
     document = tool.DOCUMENT.read_text("utf-8").partition(tool.BEGIN)[2].partition(tool.END)[0]
     assert document.strip() == tool.text(edges), "run tools/import_graph.py --write"
 
 
 def test_a_circle_is_found() -> None:
-    assert import_graph().circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert sorted(import_graph().circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[1:]) == ["a", "b", "c"]

@@ -23,7 +23,7 @@ from chatterbox_turbo_rs.errors import ArgumentError, DeviceError
 
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
 INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
-DEMO = Path(registry.__file__).parent / "assets" / "demo"
+DEMO = Path(registry.__file__).parents[1] / "assets" / "demo"
 NAMES = "expected 'auto', 'f32', 'int8', 'bf16', 'int8+bf16', got "
 AUTO = _core.build_info()["cpu_precision"]
 S3GEN = ("encoder", "flow", "vocoder")
@@ -215,7 +215,8 @@ def test_other_precisions_are_one_clear_error(value, capsys):
     if isinstance(value, str):
         assert main(["say", "Hi.", "--model", "demo", "--precision", value]) == 2
         out, err = capsys.readouterr()
-        assert out == "" and err == f"chatterbox-turbo: precision: {NAMES}{value!r}\n"
+        assert out == "" and "'--precision'" in err and err.count("\n") == 1
+        assert all(repr(name) in err for name in ("auto", "f32", "int8", "bf16", "int8+bf16", value))
 
 
 def test_the_core_names_its_precisions(tiny_checkpoint):

@@ -12,8 +12,15 @@ from chatterbox_turbo_rs.cli.main import main
 from chatterbox_turbo_rs.engine import registry
 
 ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = "https://github.com/chatterbox-turbo-rs/chatterbox-turbo-rs/blob/main/"
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -59,7 +66,7 @@ def test_commands_run(folder, capsys):
 
 def test_targets_named_in_the_documents_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+    for document in DOCUMENTS:
         for target in re.findall(r"`make ([a-z-]+)`", (ROOT / document).read_text("utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
 
@@ -70,4 +77,16 @@ def test_examples_named_in_the_readme_exist_and_are_run_by_the_tests():
     for command in named:
         name = command.split()[-1]
         assert (ROOT / "rust" / "core" / "examples" / f"{name}.rs").is_file()
-        assert re.search(rf"cargo run .*-p chatterbox-turbo --example {name} ", (ROOT / "Makefile").read_text("utf-8"))
+        assert f"/release/examples/{name} " in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_links_are_absolute_in_the_readme_and_lead_somewhere():
+    """PyPI shows the README without the repository around it."""
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#\s]+)", (ROOT / document).read_text("utf-8")):
+            path = link.removeprefix(REPOSITORY)
+            if document == "README.md":
+                assert link.startswith("https://"), link
+            if not path.startswith("https://"):
+                base = ROOT if path != link else (ROOT / document).parent
+                assert (base / path).exists(), f"{document}: {link}"

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from chatterbox_turbo_rs.checkpoint import conds_pt, config, locate, torch_archive
-from chatterbox_turbo_rs.errors import FileError, VoiceError
+from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.checkpoint import conds_pt, config, torch_archive
+from chatterbox_turbo_rs.checkpoint.fingerprint import Fingerprint
+from chatterbox_turbo_rs.checkpoint.resources import Resources
+from chatterbox_turbo_rs.errors import ArgumentError, FileError, VoiceError
 from chatterbox_turbo_rs.tts_turbo import Conditionals
-from chatterbox_turbo_rs.voice import KIND, Voice, describe, show
+from chatterbox_turbo_rs.voice import ENDINGS, KIND, Voice, describe, is_voice_file, show
 
 ARRAYS = ("speaker_embedding", "t3_prompt_tokens", "s3gen_prompt_tokens", "s3gen_prompt_mel", "xvector")
 NAMES = {"t3": ["speaker_emb", "clap_emb", "cond_prompt_speech_tokens", "cond_prompt_speech_emb", "emotion_adv"]}
@@ -37,9 +40,9 @@ def voice(goldens: Path) -> Voice:
 
 
 @pytest.fixture
-def model(tiny_checkpoint: Path) -> tuple[dict[str, Any], str]:
+def model(tiny_checkpoint: Path) -> tuple[dict[str, Any], Fingerprint]:
     settings = config.read(tiny_checkpoint / "config.json")
-    return settings, locate.fingerprint(tiny_checkpoint, settings)
+    return settings, Fingerprint.of(Resources(tiny_checkpoint, settings))
 
 
 def same(found: Voice, expected: Voice) -> None:
@@ -76,12 +79,55 @@ def test_a_voice_does_not_change(voice: Voice) -> None:
         own.xvector = own.xvector  # type: ignore[misc]
 
 
-def test_what_is_made_now_says_so() -> None:
-    made = describe("f" * 64, np.zeros(3, np.float32))
-    assert (
-        made["checkpoint"] == "f" * 64 and re.fullmatch("[0-9a-f]{64}", made["source"]) and re.match(r"\d+\.\d+", made["version"])
-    )
-    assert describe("f", np.ones(3, np.float32))["source"] != made["source"]
+def test_what_is_made_now_says_so(model: Any) -> None:
+    made = describe(model[1], np.zeros(3, np.float32))
+    hexadecimal = re.compile("[0-9a-f]{64}")
+    assert set(made) == {"voice_encoder", "s3tokenizer", "speaker_encoder", "prompt_mel", "source", "version"}
+    assert all(hexadecimal.fullmatch(value) for name, value in made.items() if name != "version")
+    assert re.match(r"\d+\.\d+", made["version"])
+    assert describe(model[1], np.ones(3, np.float32))["source"] != made["source"]
+
+
+@pytest.mark.parametrize("name", ["bob.safetensors", "BOB.SAFETENSORS", "bob.pt", "bob.PT", "bob.pth", "a.b.Pth"])
+def test_what_save_accepts_is_a_voice_everywhere(tmp_path: Path, demo: ChatterboxTurbo, name: str) -> None:
+    """``Voice.load``, ``generate(voice=…)`` and the command's ``--voice`` read what ``save`` wrote, whatever the case of its ending."""
+    from chatterbox_turbo_rs.cli.main import main
+
+    voice = demo.builtin_voice
+    assert voice is not None
+    path = tmp_path / name
+    assert voice.save(str(path)) == path
+    same(Voice.load(path), voice)
+    expected = demo.generate("Hi.", seed=1, max_tokens=2, watermark=None).samples
+    for given in (path, str(path)):
+        spoken = demo.generate("Hi.", voice=given, seed=1, max_tokens=2, watermark=None)
+        np.testing.assert_array_equal(spoken.samples, expected)
+    arguments = ["demo", "Hi.", "--voice", str(path), "--max-tokens", "2", "--watermark", "none", "-o", str(tmp_path / "a.wav")]
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("name", ["bob", "bob.wav", "bob.npz", "bob.safetensors.bak", ".pt", "safetensors"])
+def test_other_endings_are_refused_before_anything_is_written(tmp_path: Path, voice: Voice, name: str) -> None:
+    assert not is_voice_file(name)
+    with pytest.raises(ArgumentError, match=f"{name}: expected a name ending in {', '.join(ENDINGS)}, got"):
+        voice.save(tmp_path / name)
+    with pytest.raises(ArgumentError, match="path: expected str or os.PathLike, got int"):
+        voice.save(5)  # type: ignore[arg-type]
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+def test_a_url_is_no_voice_file(name: str) -> None:
+    with pytest.raises(FileError, match=f"^https://example.com/{name}: expected a file, got a URL; download it first"):
+        Voice.load(f"https://example.com/{name}")
+
+
+def test_saved_conds_are_what_torch_reads(tmp_path: Path, voice: Voice) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: upstream reads conds.pt with it")
+    content = torch.load(voice.save(tmp_path / "a.pt"), weights_only=True)
+    assert {section: list(entries) for section, entries in content.items()} == NAMES
+    np.testing.assert_array_equal(content["gen"]["prompt_feat"].numpy()[0], voice.s3gen_prompt_mel)
+    np.testing.assert_array_equal(content["t3"]["cond_prompt_speech_tokens"].numpy()[0], voice.t3_prompt_tokens)
 
 
 def test_conds_of_upstream_are_read(conds: Path, model: Any) -> None:
@@ -178,7 +224,9 @@ def test_arrays_that_are_no_voice(voice: Voice, name: str, value: Any, says: str
 
 def test_voices_that_fit(voice: Voice, model: Any) -> None:
     settings, fingerprint = model
-    dataclasses.replace(voice, metadata={"checkpoint": fingerprint}).check(*model)
+    dataclasses.replace(voice, metadata=fingerprint.parts).check(*model)
+    dataclasses.replace(voice, metadata={"checkpoint": fingerprint.checkpoint}).check(*model)
+    dataclasses.replace(voice, metadata={**fingerprint.parts, "checkpoint": "d" * 64}).check(*model)
     dataclasses.replace(voice, metadata={}, t3_prompt_tokens=np.zeros(0, np.int64)).check(*model)
     odd = np.concatenate([voice.s3gen_prompt_mel, voice.s3gen_prompt_mel[-1:]])
     dataclasses.replace(voice, metadata={}, s3gen_prompt_mel=odd).check(*model)
@@ -191,7 +239,12 @@ def test_voices_that_fit(voice: Voice, model: Any) -> None:
     [
         (
             {"metadata": {"checkpoint": "d" * 64}},
-            r"prepared with another checkpoint \(dddddddddddd…, this model is [0-9a-f]{12}…\)",
+            r"by an earlier version with another checkpoint \(d{12}…, this model is [0-9a-f]{12}…\), perhaps only another T3; "
+            r"prepare it again from its clip, or take it as it is: dataclasses.replace\(voice, metadata=\{\}\)",
+        ),
+        (
+            {"metadata": {"voice_encoder": "d" * 64, "speaker_encoder": "e" * 64}},
+            "prepared with another voice_encoder and speaker_encoder than this model's; prepare it again from its clip",
         ),
         (
             {"speaker_embedding": np.zeros(256, np.float32)},

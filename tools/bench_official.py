@@ -19,8 +19,12 @@ PACKAGE = TOOLS.parent / "python"
 sys.path[:0] = [str(TOOLS), str(PACKAGE)]
 
 from chatterbox_turbo_rs.audio.files import whole_file  # noqa: E402
-from chatterbox_turbo_rs.bench import command, fresh_process, measure  # noqa: E402
-from chatterbox_turbo_rs.bench.machine import machine  # noqa: E402
+from chatterbox_turbo_rs.bench import fresh_process, measure  # noqa: E402
+from chatterbox_turbo_rs.bench.machine import describe, machine  # noqa: E402
+from chatterbox_turbo_rs.bench.table import threads_of  # noqa: E402
+from chatterbox_turbo_rs.cli.bench import MOST_REPEATS, MOST_THREADS, numbers  # noqa: E402
+from chatterbox_turbo_rs.cli.common import writable  # noqa: E402
+from chatterbox_turbo_rs.cli.streams import remark  # noqa: E402
 from chatterbox_turbo_rs.errors import ArgumentError, ChatterboxError  # noqa: E402
 
 PARTIES = ("official", "python", "rust", "auto")
@@ -70,13 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measures everything in processes of their own; the result, as it becomes JSON."""
     asked = {name: getattr(options, name) or default for name, default in (QUICK if options.quick else FULL).items()}
-    seconds = command.numbers("--seconds", asked["seconds"], float, measure.SHORTEST, measure.LONGEST)
-    threads = command.numbers("--threads", asked["threads"], int, 1, command.MOST_THREADS)
-    (repeat,) = command.numbers("--repeat", asked["repeat"], int, 1, command.MOST_REPEATS, count=1)
+    seconds = numbers("--seconds", asked["seconds"], float, measure.SHORTEST, measure.LONGEST)
+    threads = numbers("--threads", asked["threads"], int, 1, MOST_THREADS)
+    (repeat,) = numbers("--repeat", asked["repeat"], int, 1, MOST_REPEATS, count=1)
     parties = [name.strip() for name in options.parties.split(",")]
     if set(parties) - set(PARTIES) or "official" not in parties or len(parties) < 2:
         raise ArgumentError(f"--parties: expected official and some of python, rust, auto, got {options.parties!r}")
-    command.writable("--json", options.json)
+    if options.json is not None and str(options.json) != "-":
+        writable(options.json)
     if not options.checkpoint.is_dir():
         raise ArgumentError(f"{options.checkpoint}: expected a directory with a checkpoint")
     at = max((s for s in seconds if s <= STAGES_AT), default=min(seconds))
@@ -85,7 +90,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     job["parties"] = [name for name in PARTIES if name in parties]
 
     def call(function: str, what: str, count: int, **more: Any) -> Any:
-        command.note(f"{what}, {command.threads_of(count)}")
+        remark(f"{what}, {threads_of(count)}")
         return fresh_process.call(f"bench_parties:{function}", {**job, "seconds": at, **more}, count)
 
     measured = []
@@ -129,7 +134,7 @@ def report(result: Mapping[str, Any]) -> str:
     parties, others = result["parties"], [name for name in result["parties"] if name != "official"]
     versions = result["threads"][0]["end_to_end"][0]["versions"]
     lines = [
-        f"{command.describe(result['machine'])}; PyTorch {versions['torch']}; chatterbox-turbo-rs {versions['package']}, "
+        f"{describe(result['machine'])}; PyTorch {versions['torch']}; chatterbox-turbo-rs {versions['package']}, "
         f"CPU level {versions['level']}; auto is precision {versions['precision']}",
         f"Seconds, best of {result['repeat']} later runs, everybody in turn; × is the ratio to the official package, below 1: faster.",
         f"Lengths: {result['lengths']}.",
@@ -140,7 +145,7 @@ def report(result: Mapping[str, Any]) -> str:
 
     head = [*parties, *(f"× {name}" for name in others)]
     for found in result["threads"]:
-        threads = command.threads_of(found["threads"])
+        threads = threads_of(found["threads"])
         lines += ["", row(f"{threads}, from end to end", head)]
         for measured in found["end_to_end"]:
             lines.append(row(f"{measured['audio_seconds']:.2f} s of sound", _cells(measured, parties, others)))

@@ -8,6 +8,7 @@ Imports inside functions count as well as those at the top of a file; those unde
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -63,32 +64,13 @@ def graph() -> dict[str, set[str]]:
     return {module: imports(module, path, known) for module, path in known.items()}
 
 
-def circles(edges: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other (Tarjan's strongly connected components of more than one)."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(name: str) -> None:
-        index[name] = low[name] = len(index)
-        stack.append(name)
-        for other in sorted(edges[name]):
-            if other not in index:
-                visit(other)
-                low[name] = min(low[name], low[other])
-            elif other in stack:
-                low[name] = min(low[name], index[other])
-        if low[name] == index[name]:
-            group = stack[stack.index(name) :]
-            del stack[stack.index(name) :]
-            if len(group) > 1:
-                found.append(sorted(group))
-
-    for name in sorted(edges):
-        if name not in index:
-            visit(name)
-    return found
+def circle(edges: dict[str, set[str]]) -> list[str] | None:
+    """Modules that import each other, the first one again at the end; None where there are none."""
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
 
 
 def room(module: str) -> str:
@@ -108,14 +90,15 @@ def text(edges: dict[str, set[str]]) -> str:
 
 def main(arguments: list[str]) -> int:
     edges = graph()
-    for group in circles(edges):
-        print("circle: " + ", ".join(group), file=sys.stderr)
+    found = circle(edges)
+    if found:
+        print("circle: " + " ← ".join(found), file=sys.stderr)
     if arguments == ["--write"]:
         before, _, rest = DOCUMENT.read_text("utf-8").partition(BEGIN)
         DOCUMENT.write_text(f"{before}{BEGIN}\n{text(edges)}\n{END}{rest.partition(END)[2]}", "utf-8")
     else:
         print(text(edges))
-    return bool(circles(edges))
+    return int(found is not None)
 
 
 if __name__ == "__main__":

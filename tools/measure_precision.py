@@ -50,8 +50,7 @@ def main() -> None:
     if options.logits:
         write_logits(options.checkpoint, options.steps, options.logits)
         return
-    from chatterbox_turbo_rs.bench.command import describe
-    from chatterbox_turbo_rs.bench.machine import machine
+    from chatterbox_turbo_rs.bench.machine import describe, machine
 
     print(f"{options.threads} threads, {describe(machine())}")
     if options.only != "t3":

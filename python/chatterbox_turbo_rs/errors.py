@@ -74,5 +74,13 @@ class InternalError(ChatterboxError, RuntimeError):
     """A defect of this package."""
 
 
+class AbsentError(ChatterboxError, AttributeError):
+    """Upstream's model has this attribute, the drop-in has not. The message names the way to what it is used for."""
+
+
 class TruncationWarning(UserWarning):
     """A text was longer than the model's limit, and only its beginning is spoken."""
+
+
+class TruncatedSpeechWarning(UserWarning):
+    """Speech reached ``max_tokens`` before T3 ended it: the end of the text is missing (``Speech.finish_reason``)."""

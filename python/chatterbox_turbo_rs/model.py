@@ -3,117 +3,161 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from numpy.typing import ArrayLike
 
 from . import _core
 from .checkpoint import locate
 from .checkpoint.resources import Resources
 from .constants import SAMPLE_RATE
-from .engine import devices, registry
-from .engine.batch import AnyVoice, Batch, Result, Speaking, Taker
-from .engine.observer import callback
+from .engine import devices, registry, warn
+from .engine.batch import Batch, Taker
+from .engine.hand_over import hand_over
+from .engine.observer import Onlooker
 from .engine.pipeline import Pipeline
-from .errors import ArgumentError, BatchError, ChatterboxError, DeviceError, VoiceError
-from .options import number, one_of, one_voice, seed_of, seeds_of, texts_of, voices_of, whole
+from .engine.voices import Voices
+from .errors import ArgumentError, BatchError, ChatterboxError
+from .options import (
+    LOUDNESS,
+    MAX_TOKENS,
+    PRECISIONS,
+    ROWS,
+    WATERMARK,
+    AnyPath,
+    AnyVoice,
+    Clip,
+    GenerationOptions,
+    Loudness,
+    Many,
+    OnError,
+    Precision,
+    Result,
+    SomeSeeds,
+    SomeVoices,
+    TorchDevice,
+    Watermark,
+    one_of,
+    path_of,
+    samples_of,
+    seed_of,
+    whole,
+)
 from .plan import Plan, Spec
+from .progress import Event, Progress
 from .speech import Speech
-from .stages.t3.sampler import SamplerParameters
 from .voice import Voice
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import Arguments, ManyArguments
+
 logger = logging.getLogger(__name__)
-LOUDNESS = ("bs1770", "rms", None)
-WATERMARK = ("perth", None)
-PRECISIONS = ("auto", "f32", "int8", "bf16", "int8+bf16")
-MAX_TOKENS = 1000
-"""Upstream's limit of T3's loop (the first token comes on top)."""
-ROWS = 16
-"""Texts that T3 decodes together unless the caller says otherwise."""
-MOST_ROWS = 1024
-ERRORS = ("raise", "return")
 
 
 class ChatterboxTurbo:
-    """A loaded model. It does not change: threads may share it, and each request keeps its own state."""
+    """A loaded model. It does not change: threads may share it, and each request keeps its own state.
+
+    It pickles by what it was loaded with: whoever unpickles it loads the model again.
+    """
 
     def __init__(
-        self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: str | None, watermark: str | None
+        self, pipeline: Pipeline, spec: Spec, builtin_voice: Voice | None, loudness: Loudness | None, watermark: Watermark | None
     ) -> None:
         self._pipeline = pipeline
         self._spec = spec
         self._loudness = loudness
         self._watermark = watermark
+        self._voices = Voices(pipeline, builtin_voice)
+        self._loaded: tuple[Any, ...] = ()
         self.builtin_voice = builtin_voice
         """The voice that comes with the checkpoint (``conds.pt``), or None."""
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path = "turbo",
+        model: AnyPath = "turbo",
         *,
-        device: str = "auto",
-        precision: str = "auto",
+        device: str | TorchDevice = "auto",
+        precision: Precision = "auto",
         backends: Spec = None,
         revision: str | None = None,
-        tokenizer: str | Path | None = None,
-        loudness: str | None = "bs1770",
-        watermark: str | None = "perth",
+        tokenizer: AnyPath | None = None,
+        loudness: Loudness | None = "bs1770",
+        watermark: Watermark | None = "perth",
         progress: bool = True,
     ) -> ChatterboxTurbo:
         """Loads ``"turbo"``, ``"nano"``, ``"demo"``, a repository id or a directory with upstream's files.
 
-        ``device`` is ``"cpu"``, ``"cuda"`` (``"cuda:1"``), ``"metal"``, or ``"auto"``: CUDA where this build, a driver, a card
-        and the libraries of ``chatterbox-turbo-rs[cuda]`` allow it, else the CPU (see ``docs/devices.md``; ``chatterbox-turbo
-        info`` says why not). ``precision`` is ``"f32"``, the parity contract; on the CPU ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or
-        ``"int8+bf16"`` (the Rust side; PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU
-        multiplies it faster, f32 elsewhere (see ``docs/precision.md``). ``backends`` is the switch (see ``registry.py``).
-        ``tokenizer`` is the path of another tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark``
-        (``"perth"`` or None) are defaults for ``voice`` and ``generate``.
+        ``device`` is ``"cpu"``, ``"cuda"`` (``"cuda:1"``), ``"metal"`` (or ``"mps"``), a ``torch.device``, or ``"auto"``: CUDA
+        where this build, a driver, a card and the libraries of ``chatterbox-turbo-rs[cuda]`` allow it, else the CPU (see
+        ``docs/devices.md``; ``chatterbox-turbo info`` says why not). ``precision`` is ``"f32"``, the parity contract; on the CPU
+        ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or ``"int8+bf16"`` (the Rust side;
+        PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU multiplies it faster, f32 elsewhere
+        (see ``docs/precision.md``). ``backends`` is the switch (see ``plan.py``). ``tokenizer`` is the path of another
+        tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark`` (``"perth"`` or None) are defaults for
+        ``voice`` and ``generate``.
 
         Raises ``CheckpointError``, ``DownloadError``, ``DeviceError``, ``BackendError``, ``ArgumentError``.
         """
-        if not isinstance(model, (str, Path)) or model == "":
+        if not isinstance(model, (str, os.PathLike)) or model == "":
             raise ArgumentError(f"model: expected turbo, nano, demo, a repository id or a directory, got {model!r}")
         if not isinstance(revision, (str, type(None))):
             raise ArgumentError(f"revision: expected a name or None, got {revision!r}")
-        return cls._open(
-            lambda: locate.locate(model, revision, progress), device, precision, backends, tokenizer, loudness, watermark
-        )
+        found = model if isinstance(model, str) else Path(path_of("model", model))
+        find = partial(locate.locate, found, revision, progress)
+        return cls._open(find, device, precision, backends, tokenizer, loudness, watermark)
 
     @classmethod
     def _open(
         cls,
         find: Callable[[], tuple[Path, dict[str, Any]]],
-        device: Any,
-        precision: Any = "auto",
+        device: str | TorchDevice,
+        precision: Precision = "auto",
         backends: Spec = None,
-        tokenizer: str | Path | None = None,
-        loudness: str | None = "bs1770",
-        watermark: str | None = "perth",
+        tokenizer: AnyPath | None = None,
+        loudness: Loudness | None = "bs1770",
+        watermark: Watermark | None = "perth",
     ) -> ChatterboxTurbo:
         """``from_pretrained`` over what ``find()`` gives: the directory and its configuration."""
         one_of("precision", precision, PRECISIONS)
         one_of("loudness", loudness, LOUDNESS)
         one_of("watermark", watermark, WATERMARK)
-        if not isinstance(device, str):
-            raise DeviceError(f"device: expected auto, cpu, cuda or metal, got {type(device).__name__}")
-        if not isinstance(tokenizer, (str, Path, type(None))):
-            raise ArgumentError(f"tokenizer: expected the path of a tokenizer.json or None, got {type(tokenizer).__name__}")
-        plan = resolve(backends)
+        tokenizer = None if tokenizer is None else path_of("tokenizer", tokenizer)
+        device = devices.named(device)
+        plan = registry.resolve(backends)
+        loaded = (find, device, precision, backends, tokenizer, loudness, watermark)
         directory, config = find()
-        options = {"tokenizer": None if tokenizer is None else str(tokenizer)}
         device = devices.resolve(device, precision, plan)
-        if precision not in ("auto", "f32") and not _on_cpu(device):
+        on_cpu = device.partition(":")[0] == "cpu"
+        if precision not in ("auto", "f32") and not on_cpu:
             expected = f"expected 'auto' or 'f32' on device {device!r}"
             raise ArgumentError(f"precision: {expected}, got {precision!r}, which runs on the CPU")
-        if precision == "auto":
-            precision = _core.build_info()["cpu_precision"] if _on_cpu(device) else "f32"
-        resources = Resources(directory, config, device, precision, options)
-        pipeline = Pipeline(resources, locate.fingerprint(directory, config))
+        chosen = precision if precision != "auto" else _core.build_info()["cpu_precision"] if on_cpu else "f32"
+        pipeline = Pipeline(Resources(directory, config, device, chosen, {"tokenizer": tokenizer}))
         pipeline.build(plan, watermark is not None)
         conds = directory / locate.BUILTIN_VOICE
-        return cls(pipeline, backends, Voice.load(conds) if conds.exists() else None, loudness, watermark)
+        model = cls(pipeline, backends, Voice.load(conds) if conds.exists() else None, loudness, watermark)
+        model._loaded = loaded
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._open, self._loaded
+
+    def __repr__(self) -> str:
+        resources = self._pipeline.resources
+        try:
+            plan = str(self.plan)
+        except ChatterboxError as error:  # the environment's switch has changed since
+            plan = str(error)
+        where = f"{str(resources.directory)!r}, model={self.config['name']!r}, device={resources.device!r}"
+        return f"ChatterboxTurbo({where}, precision={self.precision!r}, plan={plan!r})"
 
     @property
     def sample_rate(self) -> int:
@@ -122,21 +166,27 @@ class ChatterboxTurbo:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The model's hyper-parameters."""
+        """The model's hyper-parameters, a JSON document."""
         return dict(self._pipeline.config)
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """``"f32"``, ``"int8"``, ``"bf16"`` or ``"int8+bf16"``: what ``"auto"`` became."""
-        return self._pipeline.resources.precision
+        return cast(Precision, self._pipeline.resources.precision)
 
     @property
     def plan(self) -> Plan:
         """The implementations that a request uses unless it names others."""
-        return resolve(self._spec)
+        return registry.resolve(self._spec)
 
     def voice(
-        self, source: Any, *, loudness: Any = ..., backends: Spec = None, progress: Any = None, cancel: Any = None
+        self,
+        source: Clip,
+        *,
+        loudness: Loudness | None | EllipsisType = ...,
+        backends: Spec = None,
+        progress: Progress = None,
+        cancel: Event | None = None,
     ) -> Voice:
         """Prepares a voice from a reference clip of more than 5 seconds.
 
@@ -146,73 +196,113 @@ class ChatterboxTurbo:
         """
         loudness = self._loudness if loudness is ... else loudness
         one_of("loudness", loudness, LOUDNESS)
-        call = callback(progress, cancel)
-        return self._pipeline.voice(source, resolve(backends, self._spec), loudness, call)
+        plan = registry.resolve(backends, self._spec)
+        with Onlooker(progress, cancel) as call:
+            return self._pipeline.voice(source, plan, loudness, call)
 
     def generate(
         self,
         text: str,
         *,
-        voice: Voice | str | Path | None = None,
+        voice: AnyVoice = None,
         seed: int | None = None,
         temperature: float = 0.8,
         top_p: float = 0.95,
         top_k: int = 1000,
         repetition_penalty: float = 1.2,
         max_tokens: int = MAX_TOKENS,
-        loudness: Any = ...,
-        watermark: Any = ...,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
         backends: Spec = None,
-        progress: Any = None,
-        cancel: Any = None,
+        progress: Progress = None,
+        cancel: Event | None = None,
     ) -> Speech:
-        """Speaks ``text`` with ``voice`` (a :class:`Voice`, a voice file, a clip, or None for the checkpoint's own).
+        """Speaks ``text`` with ``voice``: a :class:`Voice`, a voice file, a clip, or None for the checkpoint's own.
 
-        The same ``seed`` gives the same samples, to the bit, on the same machine, whatever the number of threads; without
-        one, a random seed is drawn and stands in the result. ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts.
-        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``,
-        ``WatermarkError``, ``CancelledError``.
+        A voice from a file is kept: the next request with the same file (by its content) does not prepare it again. The 32
+        that were used last are (0.2 MB each), and T3's keys and values of the last 4 (36.5 MB each with int8, 75.8 in float32).
+
+        ``seed`` (0 to 2**64 - 1): the same one gives the same samples, to the bit, on the same machine, whatever the number of
+        threads; without one, a random seed is drawn and stands in the result.
+
+        How each speech token is drawn, in this order: ``temperature`` divides the scores: below 1 the likely tokens become
+        likelier, above 1 less so; 0 and below mean 1, as upstream has it (``top_k=1`` always takes the likeliest). ``top_k``
+        keeps the so many likeliest tokens; 0 and below keep all. ``top_p`` keeps the likeliest whose probabilities together
+        reach it; 1 and above keep all, 0 the likeliest alone. ``repetition_penalty`` (above 0) makes tokens that were spoken
+        before less likely where it is above 1, likelier below; 1 is off.
+
+        ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts: 25 tokens are a second. Speech that reaches it is cut:
+        ``finish_reason`` is then ``"length"``, and a ``TruncatedSpeechWarning`` says so.
+
+        ``loudness`` (``"bs1770"``, ``"rms"``, None) is that of ``voice`` where it is a clip; ``watermark`` (``"perth"``, None)
+        marks the sound; ``backends`` is the switch (see ``plan.py``); ``progress`` and ``cancel`` are as in ``voice``.
+
+        Raises ``TextError``, ``ArgumentError``, ``VoiceError``, ``AudioError``, ``BackendError``, ``WatermarkError``,
+        ``CancelledError``.
         """
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")
-        speaking = self._speaking(temperature, top_p, top_k, repetition_penalty, max_tokens, loudness, watermark, backends)
-        seed = seed_of(seed)
-        call = callback(progress, cancel)
-        voice = self._voice_of(voice, speaking, call)
-        logger.info("plan %s, seed %d", speaking.plan, seed)
-        return self._pipeline.generate(
-            text, voice, speaking.plan, speaking.parameters, seed, speaking.max_tokens, speaking.watermark, call
-        )
+        sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
+        plan, options = self._checked(sampling, loudness, watermark, backends)
+        with Onlooker(progress, cancel) as call:
+            opened = self._voices.open(voice, plan, options.loudness, call)
+            logger.info("plan %s, seed %d", plan, options.seed)
+            speech = self._pipeline.generate(text, opened, plan, options, call)
+        warn.of_cuts({"the speech": speech}, options.max_tokens)
+        return speech
+
+    @overload
+    def generate_many(
+        self,
+        texts: Iterable[str],
+        voices: SomeVoices = ...,
+        seeds: SomeSeeds = ...,
+        *,
+        errors: Literal["raise"] = ...,
+        **more: Unpack[ManyArguments],
+    ) -> list[Speech]: ...
+
+    @overload
+    def generate_many(
+        self,
+        texts: Iterable[str],
+        voices: SomeVoices = ...,
+        seeds: SomeSeeds = ...,
+        *,
+        errors: OnError,
+        **more: Unpack[ManyArguments],
+    ) -> list[Result]: ...
 
     def generate_many(
         self,
         texts: Iterable[str],
-        voices: AnyVoice | Iterable[AnyVoice] = None,
-        seeds: int | Iterable[int] | None = None,
+        voices: SomeVoices = None,
+        seeds: SomeSeeds = None,
         *,
         batch: int = ROWS,
-        errors: str = "raise",
+        errors: OnError = "raise",
         finished: Taker | None = None,
         temperature: float = 0.8,
         top_p: float = 0.95,
         top_k: int = 1000,
         repetition_penalty: float = 1.2,
         max_tokens: int = MAX_TOKENS,
-        loudness: Any = ...,
-        watermark: Any = ...,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
         backends: Spec = None,
-        progress: Any = None,
-        cancel: Any = None,
-    ) -> list[Result]:
+        progress: Progress = None,
+        cancel: Event | None = None,
+    ) -> list[Speech] | list[Result]:
         """Speaks many ``texts``, up to ``batch`` of them (1 to 1024) decoded together; a list in their order.
 
         Each speech has the samples of ``generate(text, voice=…, seed=…)``. ``voices`` is one voice for all (what ``generate``
         takes) or one for each text; ``seeds`` likewise: text ``i`` has seed ``seeds + i``, or ``seeds[i]``, or a random one.
-        The other arguments are those of ``generate`` and hold for all texts.
+        The other arguments are those of ``generate`` and hold for all texts. The list holds all sound: ``iter_many`` does not.
 
         A text that fails does not stop the others. When these are done, ``errors="raise"`` raises ``BatchError``, whose
         ``results`` are the list with the error in that text's place; ``errors="return"`` returns that list.
         ``finished(i, speech or error)`` is called as soon as text ``i`` is done, in the order in which they are.
+        One ``TruncatedSpeechWarning`` at the end names the texts that were cut at ``max_tokens``.
 
         ``progress`` reports stages as ``generate`` does: ``"t3"`` counts the tokens of all texts of the sum of their limits (a
         finished text counts as its limit), the others are those of the text that is at it, ``"texts"`` counts finished texts.
@@ -222,73 +312,125 @@ class ChatterboxTurbo:
         before any work: ``ArgumentError``, ``BackendError``, ``WatermarkError``, and what is wrong with a voice that all share;
         later ``BatchError`` and ``CancelledError``.
         """
-        wanted = texts_of(texts)
-        chosen, drawn = voices_of(voices, len(wanted)), seeds_of(seeds, len(wanted))
-        whole("batch", batch, 1, MOST_ROWS)
-        one_of("errors", errors, ERRORS)
         if finished is not None and not callable(finished):
             raise ArgumentError(f"finished: expected a callable (index, speech or error), got {type(finished).__name__}")
-        speaking = self._speaking(temperature, top_p, top_k, repetition_penalty, max_tokens, loudness, watermark, backends)
-        work = Batch(self._pipeline, speaking, int(batch), callback(progress, cancel), finished)
-        opened = work.open(chosen, lambda voice, call: self._voice_of(voice, speaking, call), shared=one_voice(voices))
-        logger.info("plan %s, %d texts", speaking.plan, len(wanted))
-        results = work.speak(wanted, opened, drawn)
-        failed = [(index, result) for index, result in enumerate(results) if isinstance(result, ChatterboxError)]
+        sampling = (0, temperature, top_p, top_k, repetition_penalty, max_tokens)
+        plan, options = self._checked(sampling, loudness, watermark, backends)
+        many = Many(texts, voices, seeds, batch, errors)
+        results: dict[int, Result] = {}
+
+        def take(index: int, result: Result) -> None:
+            results[index] = result
+            if finished is not None:
+                finished(index, result)
+
+        with Onlooker(progress, cancel) as call:
+            Batch(self._pipeline, self._voices, plan, options, call).speak(many, take)
+        ordered = [results[index] for index in range(len(results))]
+        warn.of_cuts({f"texts[{i}]": result for i, result in enumerate(ordered)}, options.max_tokens)
+        failed = [(index, result) for index, result in enumerate(ordered) if isinstance(result, ChatterboxError)]
         if failed and errors == "raise":
             index, first = failed[0]
-            raise BatchError(f"{len(failed)} of {len(results)} texts failed; texts[{index}]: {first}", results) from first
-        return results
+            raise BatchError(f"{len(failed)} of {len(ordered)} texts failed; texts[{index}]: {first}", ordered) from first
+        return ordered
 
-    def detect_watermark(self, samples: Any, sample_rate: int = SAMPLE_RATE, *, backends: Spec = None) -> float:
-        """Perth's confidence, 0 to 1, that float32 ``samples`` [n] carry the watermark."""
-        whole("sample_rate", sample_rate, 1_000, 768_000)
-        plan = resolve(backends, self._spec)
-        return float(self._pipeline.stage("watermark", plan["watermark"]).detect(samples, sample_rate))
-
-    def _speaking(
+    @overload
+    def iter_many(
         self,
-        temperature: Any,
-        top_p: Any,
-        top_k: Any,
-        repetition_penalty: Any,
-        max_tokens: Any,
-        loudness: Any,
-        watermark: Any,
-        spec: Spec,
-    ) -> Speaking:
-        """What ``generate`` and ``generate_many`` take alike, checked."""
-        watermark = self._watermark if watermark is ... else watermark
-        one_of("watermark", watermark, WATERMARK)
-        penalty = number("repetition_penalty", repetition_penalty)
-        parameters = SamplerParameters(number("temperature", temperature), top_k, number("top_p", top_p), penalty)
-        max_tokens = whole("max_tokens", max_tokens, 1, MAX_TOKENS)
+        texts: Iterable[str],
+        voices: SomeVoices = ...,
+        seeds: SomeSeeds = ...,
+        *,
+        errors: Literal["raise"] = ...,
+        **more: Unpack[Arguments],
+    ) -> Generator[tuple[int, Speech], None, None]: ...
+
+    @overload
+    def iter_many(
+        self,
+        texts: Iterable[str],
+        voices: SomeVoices = ...,
+        seeds: SomeSeeds = ...,
+        *,
+        errors: OnError,
+        **more: Unpack[Arguments],
+    ) -> Generator[tuple[int, Result], None, None]: ...
+
+    def iter_many(
+        self,
+        texts: Iterable[str],
+        voices: SomeVoices = None,
+        seeds: SomeSeeds = None,
+        *,
+        batch: int = ROWS,
+        errors: OnError = "raise",
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        top_k: int = 1000,
+        repetition_penalty: float = 1.2,
+        max_tokens: int = MAX_TOKENS,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
+        backends: Spec = None,
+        progress: Progress = None,
+        cancel: Event | None = None,
+    ) -> Generator[tuple[int, Speech], None, None] | Generator[tuple[int, Result], None, None]:
+        """``generate_many`` that yields ``(i, speech)`` as soon as text ``i`` is done, in the order in which they are, and keeps nothing.
+
+        Sound takes no more memory for many texts than for few: beside the one that was yielded at most two wait to be taken,
+        then the work does. It runs in a thread of its own from the first ``next`` on (which ``progress`` is called in), and
+        ends when the generator is closed or dropped. Arguments are those of ``generate_many`` and are checked at once.
+
+        A text that fails ends the iteration with a ``BatchError`` that names it (``errors="raise"``), or is yielded as
+        ``(i, error)`` (``errors="return"``). A ``TruncatedSpeechWarning`` names each text that was cut at ``max_tokens``.
+        """
+        sampling = (0, temperature, top_p, top_k, repetition_penalty, max_tokens)
+        plan, options = self._checked(sampling, loudness, watermark, backends)
+        many, onlooker = Many(texts, voices, seeds, batch, errors), Onlooker(progress, cancel)
+
+        def work(give: Callable[[tuple[int, Result]], None], check: Callable[[], None]) -> None:
+            with onlooker as call:
+
+                def watched(stage: str, done: int, total: int) -> None:
+                    check()
+                    if call is not None:
+                        call(stage, done, total)
+
+                spoken = Batch(self._pipeline, self._voices, plan, options, watched)
+                spoken.speak(many, lambda index, result: give((index, result)))
+
+        def look(pair: tuple[int, Result]) -> None:
+            index, result = pair
+            if isinstance(result, ChatterboxError) and errors == "raise":
+                raise BatchError(f"texts[{index}]: {result}") from result
+            warn.of_cuts({f"texts[{index}]": result}, options.max_tokens)
+
+        return hand_over(work, look)
+
+    def detect_watermark(self, samples: Speech | ArrayLike, sample_rate: int | None = None, *, backends: Spec = None) -> float:
+        """Perth's confidence, 0 to 1, that ``samples`` carry the watermark: a ``Speech``, or numbers [n] (or [1, n]) in any float type,
+        or integers by their full scale. ``sample_rate`` is in Hz; the speech's own, or 24,000, unless it is given.
+
+        Raises ``ArgumentError``, ``AudioError`` for a clip that is silent or not longer than 32 ms, ``WatermarkError``.
+        """
+        if sample_rate is None:
+            sample_rate = samples.sample_rate if isinstance(samples, Speech) else SAMPLE_RATE
+        whole("sample_rate", sample_rate, 1_000, 768_000)
+        plan = registry.resolve(backends, self._spec)
+        return float(self._pipeline.stage("watermark", plan["watermark"]).detect(samples_of(samples), sample_rate))
+
+    def _checked(
+        self,
+        sampling: tuple[int, float, float, int, float, int],
+        loudness: Loudness | None | EllipsisType,
+        watermark: Watermark | None | EllipsisType,
+        backends: Spec,
+    ) -> tuple[Plan, GenerationOptions]:
+        """The plan and the options of a request."""
         loudness = self._loudness if loudness is ... else loudness
-        one_of("loudness", loudness, LOUDNESS)
-        plan = resolve(spec, self._spec)
-        if watermark is not None:
+        watermark = self._watermark if watermark is ... else watermark
+        options = GenerationOptions(*sampling, loudness, watermark)
+        plan = registry.resolve(backends, self._spec)
+        if options.watermark is not None:
             self._pipeline.stage("watermark", plan["watermark"])  # refuse before the work, not after it
-        return Speaking(plan, parameters, max_tokens, watermark, loudness)
-
-    def _voice_of(self, voice: Any, speaking: Speaking, call: Any) -> Voice:
-        """The voice, read or prepared where it is a path, the checkpoint's own for None."""
-        if isinstance(voice, (str, Path)):
-            path = Path(voice)
-            if path.suffix in (".safetensors", ".pt", ".pth"):
-                return Voice.load(path)
-            return self._pipeline.voice(path, speaking.plan, speaking.loudness, call)
-        if voice is None:
-            voice = self.builtin_voice
-        if voice is None:
-            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); pass voice=tts.voice('clip.wav')")
-        if not isinstance(voice, Voice):
-            raise ArgumentError(f"voice: expected a Voice, a path or None, got {type(voice).__name__}")
-        return voice
-
-
-def _on_cpu(device: str) -> bool:
-    return device.partition(":")[0] == "cpu"
-
-
-def resolve(*specs: Spec) -> Plan:
-    """The plan of these switches, the strongest first."""
-    return registry.resolve(*specs)
+        return plan, options

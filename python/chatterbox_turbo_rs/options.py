@@ -1,18 +1,125 @@
-"""What the public API checks of its arguments. Each raises ``ArgumentError`` with the argument's name, what was expected and what came."""
+"""What the public API takes: the types of its arguments, and their checks, which raise ``ArgumentError`` with the argument's name,
+what was expected and what came."""
 
 from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Set
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from types import EllipsisType
+from typing import Any, BinaryIO, Literal, Protocol, TypedDict, Union, get_args
 
-from .engine.batch import AnyVoice
-from .errors import ArgumentError
+import numpy as np
+
+from .audio.source import to_float
+from .errors import ArgumentError, ChatterboxError
+from .plan import Spec
+from .progress import Event, Progress
+from .speech import Speech
+from .stages.t3.sampler import SamplerParameters
 from .voice import Voice
 
+Precision = Literal["auto", "f32", "int8", "bf16", "int8+bf16"]
+Loudness = Literal["bs1770", "rms"]
+Watermark = Literal["perth"]
+OnError = Literal["raise", "return"]
+AnyPath = Union[str, "os.PathLike[str]"]
+AnyVoice = Union[Voice, AnyPath, None]
+"""A prepared voice, a voice file or a clip, None for the checkpoint's own."""
+Clip = Union[AnyPath, bytes, BinaryIO, tuple[np.ndarray, int]]
+"""A path, an encoded file's bytes, a binary file object, or samples and their rate (see ``stages/reference/load``)."""
+Result = Union[Speech, ChatterboxError]
+"""What comes of one of many texts."""
+SomeVoices = Union[AnyVoice, Iterable[AnyVoice]]
+SomeSeeds = Union[int, Iterable[int], None]
+PRECISIONS, ON_ERROR = get_args(Precision), get_args(OnError)
+LOUDNESS, WATERMARK = (*get_args(Loudness), None), (*get_args(Watermark), None)
+MAX_TOKENS = 1000
+"""Upstream's limit of T3's loop (the first token comes on top): 40 s."""
+ROWS = 16
+"""Texts that T3 decodes together unless the caller says otherwise."""
+MOST_ROWS = 1024
 MOST_SEED = 2**64 - 1
+
+
+class TorchDevice(Protocol):
+    """A ``torch.device``."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def index(self) -> int | None: ...
+
+
+class Arguments(TypedDict, total=False):
+    """What ``iter_many`` takes beside texts and ``errors``, for the type checker alone."""
+
+    batch: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    max_tokens: int
+    loudness: Loudness | None | EllipsisType
+    watermark: Watermark | None | EllipsisType
+    backends: Spec
+    progress: Progress
+    cancel: Event | None
+
+
+class ManyArguments(Arguments, total=False):
+    """The same of ``generate_many``."""
+
+    finished: Callable[[int, Result], object] | None
+
+
+class Many:
+    """Texts, each with its voice and seed, checked. ``shared``: is one voice for all?"""
+
+    def __init__(self, texts: Iterable[str], voices: SomeVoices, seeds: SomeSeeds, rows: int, errors: OnError) -> None:
+        self.texts = texts_of(texts)
+        self.shared = one_voice(voices)
+        self.voices = voices_of(voices, len(self.texts))
+        self.seeds = seeds_of(seeds, len(self.texts))
+        self.rows = whole("batch", rows, 1, MOST_ROWS)
+        one_of("errors", errors, ON_ERROR)
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a text is spoken, checked: see ``ChatterboxTurbo.generate``. Raises ``ArgumentError`` that names the argument."""
+
+    seed: int = field(default_factory=lambda: seed_of(None))
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 1000
+    repetition_penalty: float = 1.2
+    max_tokens: int = MAX_TOKENS
+    loudness: Loudness | None = "bs1770"
+    watermark: Watermark | None = "perth"
+
+    def __post_init__(self) -> None:
+        one_of("watermark", self.watermark, WATERMARK)
+        one_of("loudness", self.loudness, LOUDNESS)
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        object.__setattr__(self, "max_tokens", whole("max_tokens", self.max_tokens, 1, MAX_TOKENS))
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, MOST_SEED))
+        _ = self.sampler
+
+    @property
+    def sampler(self) -> SamplerParameters:
+        """What the sampler takes, checked by it."""
+        return SamplerParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+
+
+def path_of(name: str, value: Any) -> str:
+    """A path as text; raises ``ArgumentError`` for what is none."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or path == "":
+        raise ArgumentError(f"{name}: expected a path, got {value!r}")
+    return path
 
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -65,7 +172,7 @@ def voices_of(value: Any, count: int) -> list[AnyVoice]:
 
 def one_voice(value: Any) -> bool:
     """Is it what ``generate`` takes as voice?"""
-    return value is None or isinstance(value, (Voice, str, Path))
+    return value is None or isinstance(value, (Voice, str, os.PathLike))
 
 
 def several(name: str, value: Any, expected: str) -> list[Any]:
@@ -92,3 +199,19 @@ def seeds_of(value: Any, count: int) -> list[int]:
         return [first + index for index in range(count)]
     seeds = fitting("seeds", several("seeds", value, "a whole number, one for each text, or None"), count)
     return [whole(f"seeds[{index}]", seed, 0, MOST_SEED) for index, seed in enumerate(seeds)]
+
+
+def samples_of(value: Any) -> np.ndarray:
+    """float32 [n] of a sound in any form that NumPy takes: floats of any size, or int16 and the like by their full scale.
+
+    A row ``[1, n]`` and a column ``[n, 1]`` count as the sound in them. Raises ``ArgumentError``, and ``AudioError`` for integers
+    that have no full scale here.
+    """
+    try:
+        array = np.asarray(value)
+        array = array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
+    except ValueError as error:
+        raise ArgumentError(f"samples: expected numbers [n], got {type(value).__name__}: {error}") from None
+    if array.dtype.kind not in "fiu" or array.ndim != 1:
+        raise ArgumentError(f"samples: expected numbers [n], got {array.dtype} of shape {list(array.shape)}")
+    return to_float(array)[:, 0]

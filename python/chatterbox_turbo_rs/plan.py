@@ -7,7 +7,7 @@ such as ``"auto,t3=rust,s3gen.vocoder=python"`` or a dict; a prefix covers its c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Union
 
 from .errors import BackendError
@@ -38,15 +38,23 @@ KEYS = (
 
 
 class Plan(Mapping[str, str]):
-    """A frozen map from every stage key to ``"python"`` or ``"rust"``."""
+    """A frozen map from every stage key to ``"python"`` or ``"rust"``.
 
-    def __init__(self, choices: Mapping[str, str]) -> None:
+    ``automatic`` are the stages that ``auto`` chose for: there another side may take over.
+    """
+
+    def __init__(self, choices: Mapping[str, str], automatic: Collection[str] = ()) -> None:
+        self.automatic = frozenset(automatic)
         for key in choices:
             known(key)
         self._choices = {key: choices.get(key, "") for key in KEYS}
         for key, name in self._choices.items():
             if name not in IMPLEMENTATIONS:
                 raise BackendError(f"plan: expected python or rust for {key}, got {name!r}")
+
+    def but(self, key: str, implementation: str) -> Plan:
+        """This plan with another implementation of one stage."""
+        return Plan({**self._choices, key: implementation}, self.automatic)
 
     def __getitem__(self, key: str) -> str:
         return self._choices[known(key)]

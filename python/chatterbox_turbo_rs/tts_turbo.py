@@ -15,8 +15,9 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -24,9 +25,11 @@ from . import _core
 from .checkpoint import conds_pt, locate, torch_archive
 from .checkpoint import config as configuration
 from .constants import ENCODER_RATE, SAMPLE_RATE
-from .errors import AudioError, CheckpointError, VoiceError
+from .engine import devices
+from .errors import AbsentError, ArgumentError, AudioError, CheckpointError, VoiceError
 from .model import ChatterboxTurbo
 from .stages.reference.load import MIN_SECONDS
+from .tts_turbo_parts import Part, Tokenizer, Watermarker
 from .voice import Voice
 
 logger = logging.getLogger(__name__)
@@ -104,10 +107,18 @@ class Conditionals:
 
 
 class ChatterboxTurboTTS:
-    """Upstream's class over this package's engine."""
+    """Upstream's class over this package's engine.
+
+    ``watermarker`` marks every utterance, as upstream's does: another object with ``apply_watermark(wav, sample_rate)`` in its
+    place, or another function in its ``apply_watermark``, does so instead, and None marks nothing. ``tokenizer`` has ``encode``.
+    ``t3``, ``s3gen`` and ``ve``, upstream's torch modules, are an ``AttributeError`` that names what there is instead.
+    """
 
     ENC_COND_LEN = 15 * ENCODER_RATE
     DEC_COND_LEN = 10 * SAMPLE_RATE
+    t3 = Part()
+    s3gen = Part()
+    ve = Part()
 
     def __init__(
         self, engine: ChatterboxTurbo, device: str, conds: Conditionals | None = None, model_label: str = "Turbo"
@@ -118,31 +129,45 @@ class ChatterboxTurboTTS:
         self.conds = conds
         self.model_label = model_label
         self._last: Voice | None = None
+        self._tokenizer = Tokenizer(engine)
+        self._watermarker: Any = Watermarker(engine)
+
+    @property
+    def watermarker(self) -> Any:
+        """What marks the sound: see the class."""
+        return self._watermarker
+
+    @watermarker.setter
+    def watermarker(self, value: Any) -> None:
+        if value is not None and not callable(getattr(value, "apply_watermark", None)):
+            raise ArgumentError(
+                f"watermarker: expected an object with apply_watermark(wav, sample_rate), or None, got {type(value).__name__}"
+            )
+        self._watermarker = value
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """``encode(text)`` gives T3's ids; for another vocabulary, ``ChatterboxTurbo.from_pretrained(…, tokenizer=PATH)``."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: object) -> NoReturn:
+        raise AbsentError(
+            "tokenizer: a loaded model keeps its own; ChatterboxTurbo.from_pretrained(…, tokenizer=PATH) takes another"
+        )
 
     @classmethod
-    def from_local(cls, ckpt_dir: str | Path, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
+    def from_local(cls, ckpt_dir: str | os.PathLike[str], device: Any, nano: bool = False) -> ChatterboxTurboTTS:
         """Loads upstream's files from ``ckpt_dir``; where it holds both models, ``nano`` chooses."""
-        directory = Path(ckpt_dir)
-
-        def find() -> tuple[Path, dict[str, Any]]:
-            found, config = locate.locate(directory)
-            name = "nano" if nano else "turbo"
-            if config["name"] in ("turbo", "nano") and config["name"] != name:
-                config = configuration.builtin(name)
-                missing = [file for file in config["files"].values() if not (found / file).is_file()]
-                if missing:
-                    raise CheckpointError(f"{found}: missing {', '.join(missing)}, which nano={nano} needs")
-            return found, config
-
-        return cls._wrap(ChatterboxTurbo._open(find, _device(device)), device, nano)
+        return cls._wrap(ChatterboxTurbo._open(partial(_local, Path(ckpt_dir), nano), devices.named(device)), device, nano)
 
     @classmethod
     def from_pretrained(cls, device: Any, nano: bool = False) -> ChatterboxTurboTTS:
         """Downloads (once) and loads Turbo, or Nano with ``nano=True``; ``"mps"`` becomes the CPU where there is none."""
-        if _device(device) == "metal" and "metal" not in _core.build_info()["features"]:
+        if devices.named(device) == "metal" and "metal" not in _core.build_info()["features"]:
             logger.warning("MPS not available because this build has no Metal support; using the CPU.")
             device = "cpu"
-        return cls._wrap(ChatterboxTurbo.from_pretrained("nano" if nano else "turbo", device=_device(device)), device, nano)
+        return cls._wrap(ChatterboxTurbo.from_pretrained("nano" if nano else "turbo", device=device), device, nano)
 
     @classmethod
     def _wrap(cls, engine: ChatterboxTurbo, device: Any, nano: bool) -> ChatterboxTurboTTS:
@@ -209,6 +234,9 @@ class ChatterboxTurboTTS:
                 "CFG, min_p and exaggeration are not supported by the %s version and will be ignored.", self.model_label
             )
         _check_as_upstream(temperature, top_k, top_p, repetition_penalty)
+        marker = self.watermarker
+        if isinstance(marker, Watermarker):
+            _ = marker.stage  # refuses before the work, not after it
         speech = self.engine.generate(
             text,
             voice=self._voice(conds),
@@ -217,13 +245,27 @@ class ChatterboxTurboTTS:
             top_p=top_p,
             top_k=top_k,
             repetition_penalty=repetition_penalty,
+            watermark=None,
         )
-        samples = np.ascontiguousarray(speech.samples[None])
+        marked = speech.samples if marker is None else marker.apply_watermark(speech.samples, sample_rate=self.sr)
+        samples = np.ascontiguousarray(_host(marked), np.float32).reshape(1, -1)
         if importlib.util.find_spec("torch") is None:
             return samples
         import torch
 
         return torch.from_numpy(samples)
+
+
+def _local(directory: Path, nano: bool) -> tuple[Path, dict[str, Any]]:
+    """A directory's files and configuration; where it holds both models, ``nano`` chooses."""
+    found, config = locate.locate(directory)
+    name = "nano" if nano else "turbo"
+    if config["name"] in ("turbo", "nano") and config["name"] != name:
+        config = configuration.builtin(name)
+        missing = [file for file in config["files"].values() if not (found / file).is_file()]
+        if missing:
+            raise CheckpointError(f"{found}: missing {', '.join(missing)}, which nano={nano} needs")
+    return found, config
 
 
 def _check_as_upstream(temperature: Any, top_k: Any, top_p: Any, repetition_penalty: Any) -> None:
@@ -245,11 +287,6 @@ def _seed() -> int | None:
     """A seed from torch's generator where torch is in use, so that ``torch.manual_seed`` keeps its meaning."""
     torch = sys.modules.get("torch")
     return None if torch is None else int(torch.randint(0, 2**63 - 1, (1,)).item())
-
-
-def _device(device: Any) -> str:
-    name = str(device)
-    return "metal" if name.partition(":")[0] == "mps" else name
 
 
 def _host(value: Any) -> Any:

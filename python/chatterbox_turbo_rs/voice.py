@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 import numpy as np
 
 from .audio.files import whole_file
+from .audio.source import local
 from .checkpoint import conds_pt
+from .checkpoint.fingerprint import Fingerprint
 from .checkpoint.tensor_file import TensorFile
-from .errors import CheckpointError, VoiceError
+from .errors import ArgumentError, CheckpointError, VoiceError
+from .plan import IMPLEMENTATIONS, Plan
 
+ENDINGS = (".safetensors", ".pt", ".pth")
+"""Of the names of voice files, in any case; the last two are upstream's ``conds.pt``."""
 FORMAT = "1"
 KIND = "chatterbox-turbo-rs voice"
 _TENSORS = {
@@ -31,8 +37,10 @@ class Voice:
     """Five arrays and a description; immutable, for any number of utterances and threads.
 
     ``speaker_embedding`` float32 [256] and ``t3_prompt_tokens`` int64 [P ≤ 375] are T3's; ``s3gen_prompt_tokens`` int64 [K],
-    ``s3gen_prompt_mel`` float32 [M, 80] (M = 2K or 2K + 1) and ``xvector`` float32 [192] are S3Gen's. ``metadata`` holds
-    ``checkpoint`` (fingerprint), ``source`` (SHA-256 of the clip's samples) and ``version``, where they are known.
+    ``s3gen_prompt_mel`` float32 [M, 80] (M = 2K or 2K + 1) and ``xvector`` float32 [192] are S3Gen's. ``metadata`` holds, where
+    they are known, digests of what made it (``voice_encoder``, ``s3tokenizer``, ``speaker_encoder``, ``prompt_mel``; in files of
+    earlier versions ``checkpoint``), ``source`` (SHA-256 of the clip's samples), ``version``, and ``reference.load`` where
+    ``auto`` left the clip to Python.
     Raises ``VoiceError`` when an array has another shape or dtype than these.
     """
 
@@ -68,22 +76,36 @@ class Voice:
         """Does ``other`` hold the same numbers, whatever its metadata?"""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _TENSORS)
 
-    def save(self, path: str | Path) -> None:
-        """Writes a safetensors file with the metadata; whole or not at all. Raises ``FileError``."""
+    def plan(self, wanted: Plan) -> Plan:
+        """``wanted`` with the side that read this voice's clip, where ``auto`` could not choose it freely."""
+        reader = self.metadata.get("reference.load")
+        return wanted.but("reference.load", reader) if reader in IMPLEMENTATIONS else wanted
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a safetensors file with the metadata, or upstream's ``conds.pt`` (which has none) where the name ends in ``.pt``
+        or ``.pth``; whole or not at all. Returns the path.
+
+        Raises ``ArgumentError`` for another ending, which nothing would take for a voice, and ``FileError``.
+        """
         from safetensors.numpy import save
 
+        path = check_name(path)
+        if path.suffix.lower() != ".safetensors":
+            conds_pt.write(path, self)
+            return path
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
         data = save(arrays, metadata={**self.metadata, "format": FORMAT, "kind": KIND})
         with whole_file(path) as temporary:
             temporary.write_bytes(data)
+        return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Voice:
+    def load(cls, path: str | os.PathLike[str]) -> Voice:
         """Reads a voice file, or upstream's ``conds.pt`` (nothing in it is ever executed).
 
         Raises ``FileError`` when the file cannot be read, ``VoiceError`` when it is not a voice.
         """
-        path = Path(path)
+        path = local(path)
         if path.suffix.lower() in (".pt", ".pth"):
             arrays = conds_pt.read(path)
             try:
@@ -109,8 +131,12 @@ class Voice:
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from None
 
-    def check(self, config: Mapping[str, Any], fingerprint: str) -> None:
-        """Raises ``VoiceError`` when this voice does not fit a model: other sizes, ids out of range, another checkpoint."""
+    def check(self, config: Mapping[str, Any], fingerprint: Fingerprint) -> None:
+        """Raises ``VoiceError`` when this voice does not fit a model: other sizes, ids out of range, made by other networks.
+
+        A voice whose metadata says nothing of what made it fits wherever its sizes do. One of an earlier version names the whole
+        checkpoint, T3 included: it fits that checkpoint alone.
+        """
         expected = {
             "speaker_embedding": (config["voice_encoder"]["embedding_size"],),
             "xvector": (config["speaker_encoder"]["embedding_size"],),
@@ -127,9 +153,33 @@ class Voice:
             ids = getattr(self, name)
             if len(ids) and not (ids.min() >= 0 and ids.max() < size):
                 raise VoiceError(f"voice: {name}: expected ids from 0 to {size - 1}, found {ids.min()} to {ids.max()}")
+        made_by = {name: self.metadata[name] for name in fingerprint.parts if name in self.metadata}
+        others = [name for name, found in made_by.items() if found != fingerprint.parts[name]]
+        if others:
+            raise VoiceError(f"voice: prepared with another {' and '.join(others)} than this model's; {_WAY_OUT}")
         origin = self.metadata.get("checkpoint")
-        if origin and origin != fingerprint:
-            raise VoiceError(f"voice: prepared with another checkpoint ({origin[:12]}…, this model is {fingerprint[:12]}…)")
+        if origin and not made_by and origin != fingerprint.checkpoint:
+            raise VoiceError(
+                f"voice: prepared by an earlier version with another checkpoint ({origin[:12]}…, this model is "
+                f"{fingerprint.checkpoint[:12]}…), perhaps only another T3; {_WAY_OUT}"
+            )
+
+
+_WAY_OUT = "prepare it again from its clip, or take it as it is: dataclasses.replace(voice, metadata={})"
+
+
+def is_voice_file(path: str | os.PathLike[str]) -> bool:
+    """Does the name say that this is a voice file? If not, it is a clip."""
+    return Path(path).suffix.lower() in ENDINGS
+
+
+def check_name(path: str | os.PathLike[str]) -> Path:
+    """``path``, when its ending is one of a voice file; else ``ArgumentError``."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"path: expected str or os.PathLike, got {type(path).__name__}")
+    if not is_voice_file(path):
+        raise ArgumentError(f"{path}: expected a name ending in {', '.join(ENDINGS)}, got {Path(path).suffix!r}")
+    return Path(path)
 
 
 def digest(samples: np.ndarray) -> str:
@@ -137,11 +187,11 @@ def digest(samples: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(samples).tobytes()).hexdigest()
 
 
-def describe(fingerprint: str, samples: np.ndarray, **more: str) -> dict[str, str]:
+def describe(fingerprint: Fingerprint, samples: np.ndarray, **more: str) -> dict[str, str]:
     """The metadata of a voice made now."""
     from . import _core
 
-    return {"checkpoint": fingerprint, "source": digest(samples), "version": _core.build_info()["version"], **more}
+    return {**fingerprint.parts, "source": digest(samples), "version": _core.build_info()["version"], **more}
 
 
 def show(voice: Voice) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -19,7 +18,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find() -> str | None:
-    """Where Chromium is: ``CHROMIUM``, or the first of the usual names on the path."""
+    """Where Chromium is: ``CHROMIUM``, or the first of the usual names on the path; nowhere without POSIX, which hands over pipes."""
+    if os.name != "posix":
+        return None
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -105,6 +106,8 @@ class Page:
 @contextmanager
 def page(executable: str, profile: Path) -> Iterator[Page]:
     """Starts Chromium with an empty profile and gives a page; ends it afterwards."""
+    import fcntl
+
     pipes = [tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 100) for end in os.pipe()) for _ in range(2)]
     (its_input, our_output), (our_input, its_output) = pipes
 

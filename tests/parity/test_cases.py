@@ -12,7 +12,7 @@ import soundfile
 
 from chatterbox_turbo_rs.checkpoint import config
 from chatterbox_turbo_rs.engine import draws
-from chatterbox_turbo_rs.errors import ArgumentError
+from chatterbox_turbo_rs.errors import AudioError
 from chatterbox_turbo_rs.parity import cases, official_party
 
 
@@ -30,7 +30,7 @@ def test_the_two_cuts_have_an_even_and_an_odd_number_of_frames(tmp_path: Path) -
 
 
 def test_a_clip_that_is_too_short_is_refused(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"short.flac: expected a clip of at least 5.1 s, found 5.01 s"):
+    with pytest.raises(AudioError, match=r"short.flac: expected a clip of at least 5.1 s, found 5.01 s"):
         cases.quick(tmp_path, data / "clips" / "short.flac")
 
 

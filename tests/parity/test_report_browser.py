@@ -13,7 +13,8 @@ from chatterbox_turbo_rs.parity.report import html
 
 CHROMIUM = browser.find()
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium found; install it (Debian: apt-get install chromium) or name it in CHROMIUM"
+    CHROMIUM is None,
+    reason="no Chromium found (on a POSIX system); install it (Debian: apt-get install chromium) or name it in CHROMIUM",
 )
 VIEWS = [(1280, False), (1280, True), (390, False), (390, True)]
 OPEN_ALL = "document.querySelectorAll('details').forEach((details) => { details.open = true; })"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import synthetic_report
 
-from chatterbox_turbo_rs.parity.report import check, html, markdown, readme_table, terminal
+from chatterbox_turbo_rs.parity.report import check, html, markdown, parity_table, terminal
 from chatterbox_turbo_rs.parity.report.model import groups, leaves, stages, tree
 from chatterbox_turbo_rs.parity.report.text import measured, seconds, short
 
-RENDERERS = (terminal, markdown, readme_table, html)
+RENDERERS = (terminal, markdown, parity_table, html)
 
 
 @pytest.mark.parametrize("render", RENDERERS)

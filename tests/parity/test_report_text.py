@@ -7,7 +7,7 @@ import re
 import pytest
 import synthetic_report
 
-from chatterbox_turbo_rs.parity.report import markdown, readme_table, terminal
+from chatterbox_turbo_rs.parity.report import markdown, parity_table, terminal
 from chatterbox_turbo_rs.parity.report.markdown import prose
 
 
@@ -92,7 +92,7 @@ def test_markdown_has_the_checklist_and_its_tables() -> None:
 
 def test_every_markdown_table_has_as_many_cells_in_every_line() -> None:
     for report in (synthetic_report.passing(), synthetic_report.failing(), synthetic_report.hostile()):
-        for text in (markdown(report), readme_table(report)):
+        for text in (markdown(report), parity_table(report)):
             tables = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
             assert tables
             for table in tables:
@@ -101,7 +101,7 @@ def test_every_markdown_table_has_as_many_cells_in_every_line() -> None:
 
 
 def test_hostile_texts_are_no_markup_in_markdown() -> None:
-    for text in (markdown(synthetic_report.hostile()), readme_table(synthetic_report.hostile())):
+    for text in (markdown(synthetic_report.hostile()), parity_table(synthetic_report.hostile())):
         assert "<script" not in text and "</script" not in text and "&lt;script>" in text
         outside_code = re.sub(r"(?<![\\`])`[^`\n]+`(?!`)", "", text)
         assert not re.search(r"(?<!\\)\]\(", outside_code), "a picture would be loaded"
@@ -121,8 +121,8 @@ def test_prose_keeps_code_and_strong_text_alone(text: str, expected: str) -> Non
     assert prose(text) == expected
 
 
-def test_the_readme_table_has_one_line_for_every_box() -> None:
-    lines = readme_table(synthetic_report.passing()).splitlines()
+def test_the_parity_table_has_one_line_for_every_box() -> None:
+    lines = parity_table(synthetic_report.passing()).splitlines()
     assert lines[0] == "| checklist item | official → python | official → rust | python → rust |"
     table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines[2:]}
     assert list(table) == [
@@ -140,8 +140,8 @@ def test_the_readme_table_has_one_line_for_every_box() -> None:
     assert table["Inference Logic"] == ["rel 5e-7 (limit 1e-5)"] * 3
 
 
-def test_the_readme_table_names_what_is_wrong() -> None:
-    text = readme_table(synthetic_report.failing())
+def test_the_parity_table_names_what_is_wrong() -> None:
+    text = parity_table(synthetic_report.failing())
     assert lines_with(text, "T3 Model Configuration", "| **FAIL** 1 of 2 settings differ |")
     assert lines_with(text, "Mel spectrogram", r"| **FAIL** shapes \[120, 80\] / \[119, 80\] |")
     assert lines_with(text, "Speaker embedding", "| not measured |")
@@ -151,9 +151,9 @@ def test_the_readme_table_names_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("change", ["seconds", "date", "figures"])
-def test_the_readme_table_stays_when_only_the_run_is_another(change: str) -> None:
+def test_the_parity_table_stays_when_only_the_run_is_another(change: str) -> None:
     report = synthetic_report.passing()
-    before = readme_table(report)
+    before = parity_table(report)
     if change == "date":
         report["machine"].update(date="2031-01-01", cpu="another")
     for row in report["rows"]:
@@ -161,11 +161,11 @@ def test_the_readme_table_stays_when_only_the_run_is_another(change: str) -> Non
             row["seconds"] = [12.0, None]
         elif change == "figures" and row["figures"] and row["figures"]["relative_rms"]:
             row["figures"]["relative_rms"] *= 1 + 1e-4
-    assert readme_table(report) == before
+    assert parity_table(report) == before
 
 
-def test_boxes_of_one_title_are_told_apart_in_the_readme_table() -> None:
+def test_boxes_of_one_title_are_told_apart_in_the_parity_table() -> None:
     report = synthetic_report.passing()
     report["sections"][0]["boxes"][1]["title"] = "Inference Logic"
-    text = readme_table(report)
+    text = parity_table(report)
     assert "| Model Loading &amp; Configuration: Inference Logic |" in text and "| S3Gen Model: Inference Logic |" in text

@@ -18,11 +18,11 @@ needed=$(readelf -d "$module" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tr '\n'
 case " $needed" in *\ libcu* | *\ libnv*) fail "expected no CUDA library among those it needs, found $needed" ;; esac
 "$bin/chatterbox-turbo" demo
 "$bin/chatterbox-turbo" info | grep '^device'
-reason() { "$bin/python" -c "from chatterbox_turbo_rs.devices import reasons; print(reasons()['cuda'])"; }
+reason() { "$bin/python" -c "from chatterbox_turbo_rs.engine.devices import reasons; print(reasons()['cuda'])"; }
 [ "$(reason)" != None ] || { echo "a CUDA device is here: what is refused without one was not checked"; exit 0; }
 if "$bin/chatterbox-turbo" say --model demo --device cuda "Hello." 2>error.txt; then fail "device cuda was accepted"; else code=$?; fi
 cat error.txt
-[ "$code" -eq 2 ] && [ "$(wc -l <error.txt)" -eq 1 ] || fail "expected exit code 2 and one line, got $code and $(wc -l <error.txt)"
+[ "$code" -eq 1 ] && [ "$(wc -l <error.txt)" -eq 1 ] || fail "expected exit code 1 and one line, got $code and $(wc -l <error.txt)"
 grep -qF "device: cuda: $(reason)" error.txt || fail "expected the reason that info gives"
 expect() { # TEXT NUMBERS: what is said of a driver that tells these numbers
   found=$(FAKE_CUDA=$2 LD_LIBRARY_PATH=$work/driver reason 2>driver.err) || fail "the driver '$2' ended the process: $(cat driver.err)"

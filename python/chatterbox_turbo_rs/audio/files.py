@@ -12,7 +12,7 @@ from ..errors import FileError
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it on success; on any error nothing is left behind.
 
     A symbolic link keeps standing and its target is replaced; a device or a pipe is refused. Raises ``FileError`` that names

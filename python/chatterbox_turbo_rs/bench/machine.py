@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def describe(machine: Mapping[str, Any]) -> str:
+    """The processor, its vector extensions and its cores in one line."""
+    return f"{machine['cpu']} ({' '.join(machine['features']) or 'no vector extensions known here'}), {machine['threads']} cores seen"

@@ -91,7 +91,7 @@ class Stopwatch:
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures ``job``: model, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None),
+    """Measures ``job``: model, revision, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None),
     and batch: texts that are also spoken together when it is above 1.
 
     Gives ``{"stopped": tokens}`` alone when the model stopped before the length was reached.
@@ -99,7 +99,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     memory = {"start": peak_bytes()}
     started = time.perf_counter()
     tts = ChatterboxTurbo.from_pretrained(
-        job["model"], device=job["device"], precision=job["precision"], backends=job["backends"], progress=False
+        job["model"],
+        device=job["device"],
+        precision=job["precision"],
+        backends=job["backends"],
+        revision=job["revision"],
+        progress=False,
     )
     load = time.perf_counter() - started
     memory["load"] = peak_bytes()

@@ -42,6 +42,12 @@ def read(path: str | Path) -> dict[str, Any]:
         raise VoiceError(f"{path}: {error}") from None
 
 
+def write(path: str | Path, voice: Arrays) -> None:
+    """Writes ``voice`` so that upstream's ``Conditionals.load`` reads it; whole or not at all. Raises ``FileError``."""
+    t3, gen = to_dicts(voice)
+    torch_archive.save(path, {"t3": t3, "gen": gen})
+
+
 def sections(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two dictionaries of a file's content; raises ``VoiceError`` when there are none."""
     t3, gen = (content.get(name) if isinstance(content, dict) else None for name in ("t3", "gen"))
@@ -65,7 +71,7 @@ def from_dicts(t3: Mapping[str, Any], gen: Mapping[str, Any]) -> dict[str, Any]:
     }
     counted = {"prompt_token_len": "s3gen_prompt_tokens", "prompt_feat_len": "s3gen_prompt_mel"}
     for key, length in ((key, len(arrays[name])) for key, name in counted.items()):
-        if gen.get(key) is not None and not np.array_equal(np.asarray(gen[key]).reshape(-1), [length]):
+        if length and gen.get(key) is not None and not np.array_equal(np.asarray(gen[key]).reshape(-1), [length]):
             raise VoiceError(f"gen.{key}: expected {length}, as long as what it counts, found {gen[key]!r}")
     return arrays
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import struct
 import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, CheckpointError, DownloadError, FileError
+from ..errors import ArgumentError, CheckpointError, DownloadError
 from ..progress import on_terminal
 from . import config as configuration
 from .config import PACKAGE
@@ -104,28 +101,6 @@ def _config_of(repository: Repository) -> dict[str, Any]:
         f"{repository}: expected {CONFIG}, {turbo['files']['t3']} or {nano['files']['t3']}, found none of them;"
         " is this the repository of a Chatterbox Turbo model?"
     )
-
-
-def fingerprint(directory: Path, config: dict[str, Any]) -> str:
-    """A quick identity of a checkpoint: SHA-256 over each weight file's size, header, and first and last 64 KiB of data.
-
-    Raises ``FileError`` when a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for name in config["files"].values():
-        try:
-            with open(directory / name, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                head = file.read(8)
-                header = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-                digest.update(struct.pack("<Q", size) + head)
-                digest.update(file.read(min(header, size)))
-                digest.update(file.read(65536))
-                file.seek(max(size - 65536, 0))
-                digest.update(file.read(65536))
-        except OSError as error:
-            raise FileError(f"{directory / name}: {error.strerror or error}") from None
-    return digest.hexdigest()
 
 
 def _no_revision(name: str, revision: str | None) -> None:

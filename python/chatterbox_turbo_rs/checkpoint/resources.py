@@ -32,6 +32,7 @@ class Resources:
         self.device = device
         self.precision = precision
         self.options = dict(options or {})
+        self._tensors: dict[str, TensorFile] = {}
 
     @functools.cached_property
     def core(self) -> Any:
@@ -43,8 +44,6 @@ class Resources:
 
     def tensors(self, which: str) -> TensorFile:
         """The Python side's view of a weight file; ``which`` is ``"t3"``, ``"s3gen"`` or ``"voice_encoder"``."""
-        return self._files(which)
-
-    @functools.cache  # noqa: B019 - lives as long as the model
-    def _files(self, which: str) -> TensorFile:
-        return TensorFile(self.directory / self.config["files"][which])
+        if which not in self._tensors:
+            self._tensors[which] = TensorFile(self.directory / self.config["files"][which])
+        return self._tensors[which]

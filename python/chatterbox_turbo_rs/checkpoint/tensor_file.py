@@ -78,6 +78,11 @@ class TensorFile:
         """safetensors' dtype name, such as ``"F32"``."""
         return self._entry(name)[0]
 
+    def place(self, name: str) -> tuple[int, int]:
+        """Where in the file the values of tensor ``name`` begin and end, in bytes."""
+        start, stop = self._entry(name)[2:]
+        return self._data + start, self._data + stop
+
     def _entry(self, name: str) -> tuple[str, tuple[int, ...], int, int]:
         try:
             return self._entries[name]
@@ -107,7 +112,7 @@ class TensorFile:
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._data + start)
-                count = file.readinto(memoryview(raw))
+                count = file.readinto(raw.data)
                 if count != len(raw) or _state(file.fileno()) != self._state:
                     raise CheckpointError(f"{self.path}: the file has changed since it was opened; load the model again")
         except OSError as error:

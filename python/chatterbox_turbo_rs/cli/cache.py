@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
-from typing import Any
+
+import click
 
 from ..checkpoint.packed_cache import describe, facts
-from ..progress import Bar
+from . import streams
+from .common import as_json
 
 
-def add(commands: Any) -> None:
-    """Adds the command to the command line."""
-    cache = commands.add_parser("cache", help="packed weights that make the next load quick: what is kept, or clear it")
-    actions = cache.add_subparsers(required=True, metavar="action")
-    show = actions.add_parser("show", help="where it is and what is in it")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(run=_show)
-    clear = actions.add_parser("clear", help="remove all of it; models that are loaded keep theirs")
-    clear.set_defaults(run=_clear)
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Show or clear the packed weights that make the next load quick."""
 
 
-def _show(options: argparse.Namespace, bar: Bar) -> int:
+@command.command()
+@as_json
+def show(as_json: bool) -> None:
+    """Print where it is and what is in it."""
     found = facts()
-    if options.json:
-        print(json.dumps(found))
-        return 0
-    print(describe(found))
+    if as_json:
+        return streams.out(json.dumps(found))
+    streams.out(describe(found))
     for entry in found["entries"] if found else ():
         used = datetime.datetime.fromtimestamp(entry["used"]).isoformat(" ", "seconds")
-        print(f"  {entry['name']:44} {entry['bytes'] / 1e6:8.1f} MB, last used {used}")
-    return 0
+        streams.out(f"  {entry['name']:44} {entry['bytes'] / 1e6:8.1f} MB, last used {used}")
 
 
-def _clear(options: argparse.Namespace, bar: Bar) -> int:
+@command.command()
+def clear() -> None:
+    """Remove all of it; models that are loaded keep theirs."""
     from .. import _core
 
     before = facts()
     _core.cache_clear()
-    print(
-        "off" if before is None else f"{before['directory']}: {sum(e['bytes'] for e in before['entries']) / 1e9:.2f} GB removed"
-    )
-    return 0
+    size = sum(entry["bytes"] for entry in before["entries"]) if before else 0
+    streams.out(f"{before['directory']}: {size / 1e9:.2f} GB removed" if before else "off")

@@ -1,115 +1,124 @@
 """``chatterbox-turbo say --texts FILE -o DIRECTORY``: every line of a file into a sound file of its own, many decoded together.
 
-Blank lines are left out. ``007.wav`` is line 7. A file is written as soon as its line is spoken; what went wrong with a line is
-said at the end, and the exit code is then 2.
+Blank lines are left out. ``007.wav`` is line 7. A file is written as soon as its line is spoken, and its sound is not kept; what
+went wrong with a line is said at the end, and the exit code is then 1.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
-import os
-import sys
 import time
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import Any
 
-from ..errors import ChatterboxError, FileError, TextError
-from ..progress import Bar
+from ..errors import ArgumentError, ChatterboxError, FileError, TextError, TruncatedSpeechWarning
+from ..options import Many
 from ..speech import Speech
+from . import streams
+from .common import load, speaking, writable_directory
 
 DIRECTORY = Path("speech")
 
 
-def decoded(name: str, data: bytes) -> str:
-    """UTF-8 text; raises ``TextError`` that names where it came from."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(f"{name}: expected UTF-8, found byte 0x{error.object[error.start]:02x} at {error.start}") from None
+def facts(speech: Speech, output: Path) -> dict[str, Any]:
+    """What ``--json`` says of every speech."""
+    return {
+        "output": str(output),
+        "seconds": speech.seconds,
+        "sample_rate": speech.sample_rate,
+        "seed": speech.seed,
+        "plan": dict(speech.plan),
+        "timings": dict(speech.timings),
+        "tokens": len(speech.tokens),
+        "finish_reason": speech.finish_reason,
+        "watermarked": speech.watermarked,
+        "text": speech.text,
+    }
 
 
 def lines_of(path: Path) -> dict[int, str]:
     """The texts of a file (``-``: standard input) by the number of their line; raises ``FileError`` and ``TextError``."""
     name = "standard input" if str(path) == "-" else str(path)
     try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        data = streams.standard_input() if str(path) == "-" else path.read_bytes()
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from None
-    lines = decoded(name, data.removeprefix(b"\xef\xbb\xbf")).split("\n")
-    texts = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    lines = enumerate(streams.decoded(name, data).split("\n"), 1)
+    texts = {number: line.strip() for number, line in lines if line.strip()}
     if not texts:
         raise TextError(f"{name}: expected a text on each line, found none")
     return texts
 
 
-def directory_for(path: Path) -> None:
-    """Raises ``FileError`` when ``path`` is no directory and cannot become one, or cannot be written into."""
-    if path.exists() and not path.is_dir():
-        raise FileError(f"{path}: expected a directory, found a file")
-    parent = path if path.is_dir() else path.parent
-    if not parent.is_dir():
-        raise FileError(f"{path}: cannot be written: no directory {parent}")
-    if not os.access(parent, os.W_OK):
-        raise FileError(f"{path}: cannot be written: no permission to write into {parent}")
-
-
-def run(options: argparse.Namespace, bar: Bar, load: Callable[[], Any], speaking: dict[str, Any]) -> int:
-    """Speaks and prints; ``speaking`` are the keyword arguments that ``generate`` would have. 2 when a line failed."""
-    texts = lines_of(options.texts)
-    directory = options.output or DIRECTORY
-    directory_for(directory)
-    started = time.perf_counter()
-    tts = load()
-    loaded = time.perf_counter() - started
-    directory.mkdir(exist_ok=True)
+def run(bar: streams.Line, path: Path, output: Path | None, batch: int, values: dict[str, Any]) -> int:
+    """Speaks and prints; 1 when a line failed."""
+    directory = output or DIRECTORY
+    if str(directory) == "-":
+        raise ArgumentError("--texts: expected -o DIRECTORY, got -")
+    texts = lines_of(path)
+    writable_directory(directory)
+    arguments, as_json = speaking(values), values["as_json"]
+    voice, seed = arguments.pop("voice"), arguments.pop("seed")
+    Many(texts.values(), voice, seed, batch, "return")  # its check, before a model is loaded
     numbers = list(texts)
     width = max(3, len(str(numbers[-1])))
-    files = [directory / f"{number:0{width}}.wav" for number in numbers]
-
-    def save(index: int, result: Speech | ChatterboxError) -> None:
-        if isinstance(result, Speech):
-            result.save(files[index])
-
-    voice, seed = speaking.pop("voice"), speaking.pop("seed")
+    warnings.simplefilter("ignore", TruncatedSpeechWarning)  # which counts texts: lines are named at the end
     started = time.perf_counter()
-    results = tts.generate_many(
-        texts.values(), voice, seed, batch=options.batch, errors="return", finished=save, progress=bar, **speaking
-    )
+    tts = load(values)
+    loaded = time.perf_counter() - started
+    seconds, cut, failed, entries = 0.0, [], {}, {}
+    started = time.perf_counter()
+    spoken = tts.iter_many(texts.values(), voice, seed, batch=batch, errors="return", progress=bar, **arguments)
+    with contextlib.closing(spoken):
+        for index, result in spoken:
+            number = numbers[index]
+            file = directory / f"{number:0{width}}.wav"
+            if isinstance(result, ChatterboxError):
+                failed[number] = str(result)
+                entries[number] = {"error": failed[number], "kind": type(result).__name__}
+                continue
+            _make(directory)
+            result.save(file)
+            seconds += result.seconds
+            if result.finish_reason == "length":
+                cut.append(number)
+            if as_json:
+                entries[number] = facts(result, file)
+            else:
+                with bar.aside():
+                    streams.out(f"{file}: {result.seconds:.2f} s, seed {result.seed}")
+            del result  # the next one is made while this one would wait
     taken = time.perf_counter() - started
     bar.close()
-    seconds = sum(result.seconds for result in results if isinstance(result, Speech))
-    failed = [(number, result) for number, result in zip(numbers, results) if isinstance(result, ChatterboxError)]
-    if options.json:
-        entries = [_entry(*row) for row in zip(numbers, files, results)]
+    if as_json:
         whole = {"seconds": seconds, "real_time_factor": taken / seconds if seconds else None, "load_seconds": loaded}
-        print(json.dumps({"output": str(directory), "precision": tts.precision, **whole, "texts": entries}))
+        lines = [{"line": number, **entries[number]} for number in numbers]
+        streams.out(json.dumps({"output": str(directory), "precision": tts.precision, **whole, "texts": lines}))
     else:
-        for file, result in zip(files, results):
-            if isinstance(result, Speech):
-                print(f"{file}: {result.seconds:.2f} s, seed {result.seed}")
         factor = f", real-time factor {taken / seconds:.2f}" if seconds else ""
-        print(
-            f"{directory}: {len(results) - len(failed)} of {len(results)} texts, {seconds:.2f} s of sound in {taken:.2f} s{factor}"
-        )
-    for number, error in failed:
-        print(f"chatterbox-turbo: {options.texts}: line {number}: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2 if failed else 0
+        count = f"{len(numbers) - len(failed)} of {len(numbers)} texts"
+        streams.out(f"{directory}: {count}, {seconds:.2f} s of sound in {taken:.2f} s{factor}")
+    if cut:
+        limit = arguments["max_tokens"]
+        streams.remark(f"{path}: cut off at max_tokens={limit} before the text was over: {_listed(sorted(cut))}")
+    for number, message in sorted(failed.items()):
+        streams.remark(f"{path}: line {number}: {message}")
+    return 1 if failed else 0
 
 
-def _entry(number: int, file: Path, result: Speech | ChatterboxError) -> dict[str, Any]:
-    if isinstance(result, ChatterboxError):
-        return {"line": number, "error": str(result), "kind": type(result).__name__}
-    return {
-        "line": number,
-        "output": str(file),
-        "seconds": result.seconds,
-        "sample_rate": result.sample_rate,
-        "seed": result.seed,
-        "plan": dict(result.plan),
-        "timings": dict(result.timings),
-        "tokens": len(result.tokens),
-        "watermarked": result.watermarked,
-        "text": result.text,
-    }
+def _listed(numbers: list[int]) -> str:
+    """The first ten, and how many more there are."""
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:10]))}{more}"
+
+
+def _make(directory: Path) -> None:
+    """Not before there is something to put into it: what is refused leaves nothing behind."""
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{directory}: cannot be written: {error.strerror or error}") from None

@@ -1,42 +1,31 @@
 """Many texts at once: T3 decodes them together, and S3Gen speaks each as soon as its tokens are there.
 
 Together, where both T3 stages are Rust's; in another plan one text after the other. Every text has its own voice, seed and
-draws, and the samples are those of ``Pipeline.generate``. S3Gen runs between two steps of T3, in the caller's thread: each
-keeps all cores busy by itself, so that a thread of its own would not end sooner.
+draws, and the samples are those of ``Pipeline.generate``. S3Gen runs between two steps of T3, in the thread of the call: each
+keeps all cores busy by itself, so that a thread of its own would not end sooner. Nothing of a text is kept when it is finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from ..errors import ChatterboxError
+from ..options import AnyVoice, GenerationOptions, Many, Result
 from ..plan import Plan
-from ..speech import Speech
-from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
 from .observer import Callback, Watch
 from .pipeline import Pipeline, Run
+from .voices import Voices
 
-AnyVoice = Union[Voice, str, Path, None]
-Result = Union[Speech, ChatterboxError]
-Taker = Callable[[int, Result], Any]
-
-
-@dataclass(frozen=True)
-class Speaking:
-    """What all texts of a call share."""
-
-    plan: Plan
-    parameters: SamplerParameters
-    max_tokens: int
-    watermark: str | None
-    loudness: str | None
+Taker = Callable[[int, Result], object]
+WINDOW = 16
+"""Texts are begun by so many for each row: what they need (ids, voices, T3's prefixes) does not grow with their number."""
 
 
 @dataclass(frozen=True)
@@ -49,71 +38,68 @@ class Item:
     seed: int
     normalized: str
     text_ids: np.ndarray
-    prefix: Any
-    """What T3 shares among the texts of a voice, where they are decoded together."""
 
 
 class Batch:
-    """One call of ``generate_many``. A ``ChatterboxError`` of a text stands in its place; everything else ends the call."""
+    """Many texts of one call. A ``ChatterboxError`` of a text is its result; everything else ends the call."""
 
-    def __init__(self, pipeline: Pipeline, speaking: Speaking, rows: int, call: Callback | None, taker: Taker | None) -> None:
-        self.pipeline = pipeline
-        self.speaking = speaking
-        self.rows = rows
-        self.together = speaking.plan["t3.decoder"] == speaking.plan["t3.sampler"] == "rust"
+    def __init__(self, pipeline: Pipeline, voices: Voices, plan: Plan, options: GenerationOptions, call: Callback | None) -> None:
+        self.pipeline, self.voices, self.plan, self.options = pipeline, voices, plan, options
+        self.together = plan["t3.decoder"] == plan["t3.sampler"] == "rust"
         self.callback = None if call is None else Watch(call)
-        self.taker = taker
-        self.results: dict[int, Result] = {}
-        self.total = 0
+        self.past = self.done = self.total = 0
 
-    def open(
-        self, voices: Iterable[AnyVoice], opener: Callable[[AnyVoice, Any], Voice], shared: bool
-    ) -> list[Voice | ChatterboxError]:
-        """The voices, each opened once. The error of one that all texts share is raised; of another, it stands in its place."""
-        opened: dict[Any, Voice | ChatterboxError] = {}
-        keys = []
-        for voice in voices:
-            keys.append(str(voice) if isinstance(voice, (str, Path)) else id(voice))
-            if keys[-1] in opened:
-                continue
+    def open(self, voice: AnyVoice) -> Voice:
+        """The voice, when it fits the model."""
+        found = self.voices.open(voice, self.plan, self.options.loudness, self.callback)
+        found.check(self.pipeline.config, self.pipeline.fingerprint)
+        return found
+
+    def speak(self, many: Many, taker: Taker) -> None:
+        """Calls ``taker(index, result)`` for every text as soon as it is finished. Raises what is wrong with a voice that all share."""
+        self.taker, self.total = taker, len(many.texts)
+        if many.shared and many.texts:
+            self.open(many.voices[0])
+        size = WINDOW * many.rows if self.together else 1
+        for start in range(0, self.total, size):
+            opened: dict[Any, Voice | ChatterboxError] = {}
+            items: dict[int, Item] = {}
+            end = min(start + size, self.total)
+            for index in range(start, end):
+                try:
+                    voice = self._opened(many.voices[index], opened)
+                    items[len(items)] = self._begin(index, many.texts[index], voice, many.seeds[index])
+                except ChatterboxError as error:
+                    self._finish(index, self._own(error))
+            if self.together:
+                self._together(items, many.rows, self.total - end)
+            else:
+                for item in items.values():
+                    self._sound(item, partial(self._tokens, item))
+
+    def _opened(self, voice: AnyVoice, opened: dict[Any, Voice | ChatterboxError]) -> Voice:
+        """The voice, opened once for all that name it; so is its error."""
+        key = os.fspath(voice) if isinstance(voice, (str, os.PathLike)) else id(voice)
+        if key not in opened:
             try:
-                found = opener(voice, self.callback)
-                found.check(self.pipeline.config, self.pipeline.fingerprint)
-                opened[keys[-1]] = found
+                opened[key] = self.open(voice)
             except ChatterboxError as error:
-                if shared:
-                    raise
-                opened[keys[-1]] = self._own(error)
-        return [opened[key] for key in keys]
+                opened[key] = self._own(error)
+        found = opened[key]
+        if isinstance(found, ChatterboxError):
+            raise found
+        return found
 
-    def speak(self, texts: Sequence[str], voices: Sequence[Voice | ChatterboxError], seeds: Sequence[int]) -> list[Result]:
-        """Results in the order of the texts, which are as many as ``voices`` and ``seeds``; an error as voice is that of its text."""
-        self.total = len(texts)
-        items = []
-        for index, (text, voice, seed) in enumerate(zip(texts, voices, seeds)):
-            try:
-                items.append(self._begin(index, text, voice, seed))
-            except ChatterboxError as error:
-                self._finish(index, self._own(error))
-        if self.together:
-            self._together(items)
-        else:
-            for item in items:
-                self._sound(item, partial(self._tokens, item))
-        return [self.results[index] for index in range(self.total)]
-
-    def _begin(self, index: int, text: str, voice: Voice | ChatterboxError, seed: int) -> Item:
-        if isinstance(voice, ChatterboxError):
-            raise voice
-        run = Run(self.pipeline, self.speaking.plan, self.callback)
+    def _begin(self, index: int, text: str, voice: Voice, seed: int) -> Item:
+        run = Run(self.pipeline, voice.plan(self.plan), self.callback)
         normalized = run("text.normalize", text)
-        text_ids = run("text.tokenize", normalized)
-        prefix = self.pipeline.stage("t3.decoder", "rust").prefix_of(voice) if self.together else None
-        return Item(index, run, voice, seed, normalized, text_ids, prefix)
+        return Item(index, run, voice, seed, normalized, run("text.tokenize", normalized))
 
-    def _together(self, items: Sequence[Item]) -> None:
+    def _together(self, items: dict[int, Item], rows: int, behind: int) -> None:
+        """Speaks the texts of a window; ``behind`` it are so many more."""
+
         def take(position: int, outcome: np.ndarray | ChatterboxError, seconds: float) -> None:
-            item = items[position]
+            item = items.pop(position)
             item.run.timings["t3"] = seconds
             if isinstance(outcome, ChatterboxError):
                 self._finish(item.index, outcome)
@@ -121,30 +107,45 @@ class Batch:
                 self._sound(item, lambda: outcome)
 
         decoder = self.pipeline.stage("t3.decoder", "rust")
-        requests = [(item.prefix, item.text_ids, item.seed) for item in items]
-        options = {"finished": take, "rows": self.rows, "callback": self.callback}
-        decoder.generate_many(requests, self.speaking.parameters, self.speaking.max_tokens, **options)
+        limit = self.options.max_tokens + 1
+        past, self.past = self.past, self.past + limit * len(items)
+
+        def report(stage: str, done: int, total: int) -> None:
+            assert self.callback is not None
+            if stage == "t3":
+                done, total = past + done, past + total + limit * behind
+            self.callback(stage, done, total)
+
+        options = {"finished": take, "rows": rows, "callback": None if self.callback is None else report}
+        decoder.generate_many(self._requests(items.values(), decoder.prefix_of), self.options.sampler, limit - 1, **options)
+
+    @staticmethod
+    def _requests(items: Iterable[Item], prefix_of: Callable[[Voice], Any]) -> Iterable[tuple[Any, np.ndarray, int]]:
+        """What T3 takes; it alone holds the prefixes, one for each voice."""
+        prefixes: dict[int, Any] = {}
+        for item in items:
+            if id(item.voice) not in prefixes:
+                prefixes[id(item.voice)] = prefix_of(item.voice)
+            yield prefixes[id(item.voice)], item.text_ids, item.seed
 
     def _tokens(self, item: Item) -> np.ndarray:
-        speaking = self.speaking
-        return self.pipeline.tokens(item.run, item.voice, item.text_ids, speaking.parameters, item.seed, speaking.max_tokens)
+        options = self.options
+        return self.pipeline.tokens(item.run, item.voice, item.text_ids, options.sampler, item.seed, options.max_tokens)
 
     def _sound(self, item: Item, tokens: Callable[[], np.ndarray]) -> None:
         """Speaks T3's ``tokens()``, and ends the text with that or with its error."""
         try:
-            result: Result = self.pipeline.sound(
-                item.run, item.voice, item.normalized, tokens(), item.seed, self.speaking.watermark
-            )
+            options = replace(self.options, seed=item.seed)
+            result: Result = self.pipeline.sound(item.run, item.voice, item.normalized, tokens(), options)
         except ChatterboxError as error:
             result = self._own(error)
         self._finish(item.index, result)
 
     def _finish(self, index: int, result: Result) -> None:
-        self.results[index] = result
-        if self.taker is not None:
-            self.taker(index, result)
+        self.done += 1
+        self.taker(index, result)
         if self.callback is not None:
-            self.callback("texts", len(self.results), self.total)
+            self.callback("texts", self.done, self.total)
 
     def _own(self, error: ChatterboxError) -> ChatterboxError:
         """``error``, unless the callback raised it, which ends the call."""

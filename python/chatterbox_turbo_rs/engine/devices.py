@@ -38,6 +38,18 @@ def reasons() -> Mapping[str, str | None]:
     return _core.devices()
 
 
+def named(device: object) -> str:
+    """The name of ``device``, a string or a ``torch.device``; ``"mps"`` is torch's name of ``"metal"``.
+
+    Raises ``DeviceError`` for anything else.
+    """
+    kind, index = getattr(device, "type", None), getattr(device, "index", None)
+    name = device if isinstance(device, str) or kind is None else f"{kind}{'' if index is None else f':{index}'}"
+    if not isinstance(name, str):
+        raise DeviceError(f"device: expected auto, cpu, cuda, metal or a torch.device, got {type(device).__name__}")
+    return "metal" + name[3:] if name.partition(":")[0] == "mps" else name
+
+
 def resolve(device: str, precision: str, plan: Mapping[str, str]) -> str:
     """What ``"auto"`` stands for: CUDA where all that it needs is there, else the CPU; another name stands for itself.
 

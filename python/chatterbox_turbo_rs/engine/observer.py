@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..errors import ArgumentError, CancelledError
-from ..progress import Bar
+from ..progress import Bar, Event, Progress
 
 Callback = Callable[[str, int, int], None]
 
 
-def callback(progress: Any, cancel: Any) -> Callback | None:
-    """Joins ``progress=`` (True or a callable ``(stage, done, total)``) and ``cancel=`` (an event with ``is_set()``)."""
-    if progress is None or progress is False:
-        report: Callable[[str, int, int], Any] | None = None
-    elif progress is True:
-        report = Bar()
-    elif callable(progress):
-        report = progress
-    else:
-        raise ArgumentError(f"progress: expected True or a callable (stage, done, total), got {type(progress).__name__}")
-    if cancel is not None and not hasattr(cancel, "is_set"):
-        raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
-    if report is None and cancel is None:
-        return None
+class Onlooker:
+    """``progress=`` (True or a callable ``(stage, done, total)``) and ``cancel=`` joined: ``with`` gives the callback, or None.
 
-    def call(stage: str, done: int, total: int) -> None:
-        if cancel is not None and cancel.is_set():
-            raise CancelledError(f"cancelled during {stage} ({done} of {total})")
-        if report is not None and report(stage, done, total) is False:
-            raise CancelledError(f"cancelled during {stage} ({done} of {total})")
+    The bar of ``progress=True`` is gone when the ``with`` ends, however it does.
+    """
 
-    return call
+    def __init__(self, progress: Progress, cancel: Event | None) -> None:
+        self._bar = Bar() if progress is True else None
+        report = self._bar if progress is True else None if progress is False else progress
+        if report is not None and not callable(report):
+            raise ArgumentError(f"progress: expected True or a callable (stage, done, total), got {type(progress).__name__}")
+        if cancel is not None and not hasattr(cancel, "is_set"):
+            raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
+        self._report, self._cancel = report, cancel
+
+    def __enter__(self) -> Callback | None:
+        return None if self._report is None and self._cancel is None else self._call
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _call(self, stage: str, done: int, total: int) -> None:
+        cancelled = self._cancel is not None and self._cancel.is_set()
+        if cancelled or (self._report is not None and self._report(stage, done, total) is False):
+            raise CancelledError(f"cancelled during {stage} ({done} of {total})")
 
 
 class Watch:

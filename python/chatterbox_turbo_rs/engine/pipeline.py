@@ -6,23 +6,28 @@ resemble-ai/chatterbox at commit 5de7a54. Nothing here computes a signal: that i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from ..audio.source import sort
+from ..checkpoint.fingerprint import Fingerprint
 from ..checkpoint.resources import Resources
 from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
+from ..errors import UnsupportedAudioError
+from ..options import GenerationOptions
 from ..plan import Plan
 from ..speech import Speech
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice, describe
 from . import draws, registry, token_loop
 from .observer import Callback
+from .once import Once
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +55,20 @@ READS_CHECKPOINT = (
 class Pipeline:
     """The stages of one loaded model. Immutable but for stages that are built on first use; threads may share it."""
 
-    def __init__(self, resources: Resources, fingerprint: str) -> None:
+    def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.config = resources.config
-        self.fingerprint = fingerprint
-        self._stages: dict[tuple[str, str], Any] = {}
-        self._lock = threading.RLock()
+        self._once: Once[Any] = Once()
+        self._stages = self._once.values
+
+    @functools.cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What of the checkpoint voices depend on."""
+        return Fingerprint.of(self.resources)
 
     def stage(self, key: str, implementation: str) -> Any:
-        """The implementation of a stage, built once."""
-        with self._lock:
-            if (key, implementation) not in self._stages:
-                self._stages[key, implementation] = registry.load(key, implementation, self.resources)
-            return self._stages[key, implementation]
+        """The implementation of a stage, built once; meanwhile the others are to be had, and an error is not kept."""
+        return self._once.get((key, implementation), lambda: registry.load(key, implementation, self.resources))
 
     def build(self, plan: Plan, watermark: bool = False) -> None:
         """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
@@ -79,6 +85,7 @@ class Pipeline:
         for key, stage in reading.items():
             if key == tokenizer or stage.exception() is None:  # what is wrong with the watermark is said when it is asked for
                 self._stages[key, plan[key]] = stage.result()
+        _ = self.fingerprint  # now, not at the first voice: by then the files may have changed
         self._tell_cache()
 
     def _tell_cache(self) -> None:
@@ -95,7 +102,7 @@ class Pipeline:
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""
         run = Run(self, plan, callback)
-        samples = run("reference.load", source)
+        samples, more = self._clip(run, source)
         raw = samples
         if loudness is not None:
             samples = run("reference.loudness", samples, loudness)
@@ -112,29 +119,34 @@ class Pipeline:
         t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * ENCODER_RATE])
         t3_tokens = run("s3tokenizer.tokens", t3_mel[: 4 * limit])
         embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
-        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw))
+        return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw, **more))
+
+    def _clip(self, run: Run, source: Any) -> tuple[np.ndarray, dict[str, str]]:
+        """The clip's samples. Where ``auto`` chose Rust, Python reads what Rust does not know: then the voice's metadata says so."""
+        key, source = "reference.load", sort(source)
+        try:
+            return run(key, source), {}
+        except UnsupportedAudioError as error:
+            if key not in run.plan.automatic or run.plan[key] != "rust" or registry.missing(key, "python") is not None:
+                raise
+            logger.info("%s=python: %s", key, error)
+        run.plan = run.plan.but(key, "python")
+        return run(key, source), {key: "python"}
 
     def generate(
-        self,
-        text: str,
-        voice: Voice,
-        plan: Plan,
-        parameters: SamplerParameters,
-        seed: int,
-        max_tokens: int,
-        watermark: str | None,
-        callback: Callback | None = None,
+        self, text: str, voice: Voice, plan: Plan, options: GenerationOptions, callback: Callback | None = None
     ) -> Speech:
         """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
         voice.check(self.config, self.fingerprint)
-        run = Run(self, plan, callback)
+        run = Run(self, voice.plan(plan), callback)
         normalized = run("text.normalize", text)
         text_ids = run("text.tokenize", normalized)
-        raw = self.tokens(run, voice, text_ids, parameters, seed, max_tokens)
-        return self.sound(run, voice, normalized, raw, seed, watermark)
+        raw = self.tokens(run, voice, text_ids, options.sampler, options.seed, options.max_tokens)
+        return self.sound(run, voice, normalized, raw, options)
 
-    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, seed: int, watermark: str | None) -> Speech:
+    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, options: GenerationOptions) -> Speech:
         """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
+        seed, reason = options.seed, token_loop.finish_reason(raw, options.max_tokens)
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
@@ -145,9 +157,10 @@ class Pipeline:
         phases = draws.phases(seed, harmonics)
         noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
         samples = run("s3gen.vocoder", mel, phases, noise)
-        if watermark is not None:
+        marked = options.watermark is not None
+        if marked:
             samples = run("watermark", samples)
-        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, watermark is not None, normalized)
+        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, normalized, reason)
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int

@@ -18,12 +18,25 @@ ENVIRONMENT = "CHATTERBOX_BACKENDS"
 STAGES = __package__.rpartition(".")[0] + ".stages"
 
 
+_RUNS: set[tuple[str, str]] = set()  # what was found to run; a process does not lose it again
 TABLE = {key: {name: f"{STAGES}.{key}.{name}" for name in IMPLEMENTATIONS} for key in KEYS}
 """Stage key → implementation → module with ``create(resources)``."""
 
 
 def missing(key: str, implementation: str) -> str | None:
-    """Why ``implementation`` of stage ``key`` cannot run here, and what to install; None when it can."""
+    """Why ``implementation`` of stage ``key`` cannot run here, and what to install; None when it can.
+
+    What runs is not looked at again; what does not is looked for at every call, so that an installation is found at once.
+    """
+    if (key, implementation) in _RUNS:
+        return None
+    reason = _why_not(key, implementation)
+    if reason is None:
+        _RUNS.add((key, implementation))
+    return reason
+
+
+def _why_not(key: str, implementation: str) -> str | None:
     module = TABLE[known(key)].get(implementation)
     if module is None:
         return f"stage {key} has no {implementation} implementation in this version"
@@ -58,21 +71,27 @@ def resolve(*specs: Spec) -> Plan:
     """
     layers = [parse(spec) for spec in specs]
     layers += [parse(os.environ.get(ENVIRONMENT), ENVIRONMENT), parse("auto")]
-    return Plan({key: _choose(key, layers) for key in KEYS})
+    named = {key: _named(key, layers) for key in KEYS}
+    return Plan({key: name or _automatic(key) for key, name in named.items()}, [key for key in KEYS if named[key] is None])
 
 
-def _choose(key: str, layers: list[dict[str, str]]) -> str:
+def _named(key: str, layers: list[dict[str, str]]) -> str | None:
+    """The implementation that the strongest layer names, None for ``auto``."""
     for layer in layers:
         prefixes = [prefix for prefix in layer if covers(prefix, key)]
         if not prefixes:
             continue
         name = layer[max(prefixes, key=len)]
-        if name != "auto":
-            reason = missing(key, name)
-            if reason is not None:
-                raise BackendError(f"{key}={name}: {reason}")
-            return name
-        break
+        if name == "auto":
+            return None
+        reason = missing(key, name)
+        if reason is not None:
+            raise BackendError(f"{key}={name}: {reason}")
+        return name
+    return None
+
+
+def _automatic(key: str) -> str:
     for name in ("rust", "python"):
         if missing(key, name) is None:  # Python is not even imported where Rust runs: SciPy alone takes a second
             return name

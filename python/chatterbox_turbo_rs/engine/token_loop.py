@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..speech import FinishReason
 from ..stages.t3.decoder import Callback, Decoder
 from ..stages.t3.sampler import SamplerParameters
 
@@ -51,6 +52,14 @@ def generate(
     if tokens and tokens[-1] == decoder.stop_token:
         tokens.pop()
     return np.array(tokens, np.int64)
+
+
+def finish_reason(tokens: np.ndarray, max_tokens: int) -> FinishReason:
+    """Why the loop that returned ``tokens`` ended, in Python or in Rust.
+
+    Only the limit leaves 1 + ``max_tokens`` of them: a stop token at the end is taken off, and a row of -inf adds none.
+    """
+    return "length" if len(tokens) > max_tokens else "stop"
 
 
 def keep_speech(tokens: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:

@@ -7,6 +7,7 @@ stop token is drawn: a temperature that makes all tokens alike, and a seed whose
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.read import read
 from ..constants import HOP, SAMPLE_RATE
 from ..engine import draws
-from ..errors import ArgumentError
+from ..errors import AudioError
 from ..stages.t3.sampler import SamplerParameters
 
 CLIP = Path(__file__).parent / "clip.flac"
@@ -35,12 +37,10 @@ class Clip:
     name: str
     path: Path
 
-    @property
+    @functools.cached_property
     def single_stage(self) -> bool:
         """Whether soxr filters this file's rate in a single stage, so that its filter has a closed form (spec 3.9)."""
-        import soundfile
-
-        return soundfile.info(self.path).samplerate in SINGLE_STAGE_RATES
+        return read(self.path)[1] in SINGLE_STAGE_RATES
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,12 @@ def quick(directory: Path, clip: Path | None = None) -> Cases:
 
 def _odd(path: Path, directory: Path) -> Path:
     """The longest start of a clip whose mel has an odd number of frames, at most 10 s and more than 5 s, as a new file."""
-    from ..audio.read import read
-
     samples, rate = read(path)
-    samples = samples if samples.ndim == 1 else samples[:, 0]
     frames = min(len(samples) * SAMPLE_RATE // (rate * HOP), 500)
     frames -= 1 - frames % 2
     length = -(-(frames * HOP + HOP // 2) * rate // SAMPLE_RATE)
     if not 5 * rate < length <= len(samples):
-        raise ArgumentError(f"{path}: expected a clip of at least 5.1 s, found {len(samples) / rate:.2f} s")
+        raise AudioError(f"{path}: expected a clip of at least 5.1 s, found {len(samples) / rate:.2f} s")
     import soundfile
 
     cut = directory / "odd.wav"

@@ -8,6 +8,7 @@ runs twice for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from ..constants import HOP
 from ..engine import draws, registry, token_loop
 from ..engine.devices import NETWORKS
 from ..engine.pipeline import Pipeline, Run
+from ..options import GenerationOptions
 from ..plan import Plan
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
@@ -78,7 +80,7 @@ class Recorder(Pipeline):
     """The pipeline of one plan whose stages write into ``take``."""
 
     def __init__(self, resources: Resources, plan: Plan) -> None:
-        super().__init__(resources, "parity")
+        super().__init__(resources)
         self.plan = plan
         self.take = Take()
         self.load_result: np.ndarray | None = None
@@ -203,7 +205,8 @@ def _clip(recorder: Recorder, clip: Clip, start: Recording | None) -> Voice:
 def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     take = recorder.take
     with quiet():
-        speech = recorder.generate(text.text, voice, recorder.plan, text.sampler(), text.seed, text.max_tokens, watermark="perth")
+        options = GenerationOptions(text.seed, max_tokens=text.max_tokens, **dataclasses.asdict(text.sampler()))
+        speech = recorder.generate(text.text, voice, recorder.plan, options)
     mel, vocoder = take.arrays["s3gen.vocoder/in.mel"], recorder.raw("s3gen.vocoder")
     harmonics = recorder.config["s3gen"]["vocoder"]["harmonics"] + 1
     f0 = vocoder.f0(mel)

@@ -22,12 +22,16 @@ fn extract<'py, T: numpy::Element>(name: &str, expected: &str, value: &Bound<'py
         .map_err(|_| error("ArgumentError", format!("{name}: expected {expected}, got {}", describe(value))))
 }
 
-fn flat<T: numpy::Element + Copy>(array: &Array<'_, T>) -> Vec<T> {
+fn flat<T: numpy::Element + Copy>(array: &Array<'_, T>) -> PyResult<Vec<T>> {
     // `as_slice` alone would also take a Fortran-ordered array, in its own order
-    match array.as_slice() {
-        Ok(slice) if array.is_c_contiguous() => slice.to_vec(),
-        _ => array.as_array().iter().copied().collect(),
+    if array.is_c_contiguous()
+        && let Ok(slice) = array.as_slice()
+    {
+        return Ok(slice.to_vec());
     }
+    // numbers that lie anywhere, also where no reference to one may point, are NumPy's to copy
+    let copy = array.py().import("numpy")?.call_method1("copy", (&**array, "C"))?;
+    Ok(copy.extract::<Array<'_, T>>()?.as_slice()?.to_vec())
 }
 
 /// A float32 array of shape `[n]` (of `len` values when given).
@@ -37,7 +41,7 @@ pub fn vector(name: &str, value: &Bound<'_, PyAny>, len: Option<usize>) -> PyRes
     if array.ndim() != 1 || len.is_some_and(|n| array.len() != n) {
         return Err(error("ArgumentError", format!("{name}: expected {expected}, got {}", describe(value))));
     }
-    Ok(flat(&array))
+    flat(&array)
 }
 
 /// A float64 array of shape `[n]`.
@@ -46,7 +50,7 @@ pub fn doubles(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
     if array.ndim() != 1 {
         return Err(error("ArgumentError", format!("{name}: expected float64 [n], got {}", describe(value))));
     }
-    Ok(flat(&array))
+    flat(&array)
 }
 
 /// An int64 array of shape `[n]`.
@@ -55,7 +59,7 @@ pub fn ids(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     if array.ndim() != 1 {
         return Err(error("ArgumentError", format!("{name}: expected int64 [n], got {}", describe(value))));
     }
-    Ok(flat(&array))
+    flat(&array)
 }
 
 /// A float32 array of shape `[time, cols]`.
@@ -65,7 +69,7 @@ pub fn matrix(name: &str, value: &Bound<'_, PyAny>, cols: Option<usize>) -> PyRe
     if array.ndim() != 2 || cols.is_some_and(|n| array.shape()[1] != n) {
         return Err(error("ArgumentError", format!("{name}: expected {expected}, got {}", describe(value))));
     }
-    Ok(Matrix { rows: array.shape()[0], cols: array.shape()[1], data: flat(&array) })
+    Ok(Matrix { rows: array.shape()[0], cols: array.shape()[1], data: flat(&array)? })
 }
 
 /// A new one-dimensional array.

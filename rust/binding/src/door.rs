@@ -75,12 +75,11 @@ pub fn run<T: Send>(
     work: impl FnOnce(&dyn Observer) -> Result<T> + Send,
 ) -> PyResult<T> {
     chatterbox_turbo::kernels::level_in_use().map_err(map)?;
-    let (outcome, raised) = py.detach(move || {
-        let control = Control { callback, last: Cell::new(None), raised: RefCell::new(None) };
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(&control)));
-        (outcome, control.raised.into_inner())
-    });
-    if let Some(raised) = raised {
+    chatterbox_turbo::threads::start().map_err(map)?;
+    // dropped with the GIL: without it pyo3 takes a lock of its own, which another thread's fork might find held
+    let control = Control { callback, last: Cell::new(None), raised: RefCell::new(None) };
+    let (outcome, control) = py.detach(move || (catch_unwind(AssertUnwindSafe(|| work(&control))), control));
+    if let Some(raised) = control.raised.take() {
         return Err(raised);
     }
     match outcome {

@@ -20,9 +20,6 @@ use crate::precision::Products;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 
-/// Values by the tensors' full names.
-type Known = Arc<Mutex<BTreeMap<String, Vec<f32>>>>;
-
 /// The tensors of one file below a prefix, and a record of those that were asked for.
 #[derive(Clone, Debug)]
 pub struct Weights {
@@ -35,8 +32,11 @@ pub struct Weights {
     packing: Option<Arc<Packing>>,
     packed: Mode,
     /// Tensors that were read, to be handed out again: where packed weights stay on the disk.
-    read: Option<Known>,
+    read: Option<Arc<Mutex<Tensors>>>,
 }
+
+/// Values by the full names of their tensors.
+type Tensors = BTreeMap<String, Vec<f32>>;
 
 impl Weights {
     /// A view of the whole of `file`.

@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rayon::prelude::*;
 use safetensors::tensor::Metadata;
 
+use crate::threads::run;
+
 /// Bytes that a thread reads at a time.
 pub(crate) const PIECE: usize = 1 << 20;
 /// safetensors' own limit of a header.
@@ -90,10 +92,11 @@ impl Content {
         to: &mut [u8],
         done: impl Fn(usize, &[u8]) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        to.par_chunks_mut(PIECE).enumerate().try_for_each(|(i, piece)| {
+        let read = |(i, piece): (usize, &mut [u8])| {
             self.read(at + (i * PIECE) as u64, piece)?;
             done(i, piece)
-        })
+        };
+        run(|| to.par_chunks_mut(PIECE).enumerate().try_for_each(read))
     }
 
     /// The header of a safetensors file of exactly this length, and the place of its data; `Err` says what is wrong.

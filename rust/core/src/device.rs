@@ -7,10 +7,13 @@ pub mod cuda;
 use std::collections::HashMap;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 
+use crate::threads::{PerProcess, process};
 use crate::{Error, Result};
 
 /// What a device's name begins with.
@@ -66,7 +69,7 @@ pub fn parse(name: &str) -> Result<(Kind, usize)> {
 /// # Errors
 /// [`Error::Device`] that says what is missing.
 pub fn open(name: &str, folders: &[PathBuf]) -> Result<Device> {
-    static OPENED: Mutex<Option<HashMap<(Kind, usize), Device>>> = Mutex::new(None);
+    static OPENED: PerProcess<Mutex<HashMap<(Kind, usize), Device>>> = PerProcess::new();
     let (kind, number) = parse(name)?;
     if kind == Kind::Cpu {
         return Ok(Device::Cpu);
@@ -75,8 +78,10 @@ pub fn open(name: &str, folders: &[PathBuf]) -> Result<Device> {
     if !kind.is_built() {
         return Err(fail(format!("this build has no {} support; use device=\"cpu\"", kind.name())));
     }
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let opened = opened.get_or_insert_default();
+    if let Some(why) = LAST.lost() {
+        return Err(fail(why.to_owned()));
+    }
+    let mut opened = OPENED.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = opened.get(&(kind, number)) {
         return Ok(device.clone());
     }
@@ -86,7 +91,35 @@ pub fn open(name: &str, folders: &[PathBuf]) -> Result<Device> {
     };
     let device = catch_unwind(make).unwrap_or_else(|panic| Err(reason(panic.as_ref()))).map_err(fail)?;
     opened.insert((kind, number), device.clone());
+    LAST.note();
     Ok(device)
+}
+
+/// The process that opened a GPU last.
+static LAST: Opened = Opened(AtomicUsize::new(usize::MAX));
+
+/// A process that opened a GPU; none yet is `usize::MAX`.
+struct Opened(AtomicUsize);
+
+impl Opened {
+    fn note(&self) {
+        self.0.store(process(), Relaxed);
+    }
+
+    /// Why no GPU can be used here, where that was done before a fork.
+    fn lost(&self) -> Option<&'static str> {
+        let opened = self.0.load(Relaxed);
+        (opened != usize::MAX && opened != process())
+            .then_some("opened before this process was forked, which no GPU outlives; load models after the fork, or start processes by \"spawn\"")
+    }
+}
+
+/// What a tensor operation failed with: a defect of this crate, but for a GPU that a forked process cannot use.
+pub(crate) fn failure(e: candle_core::Error) -> Error {
+    match LAST.lost() {
+        Some(why) => Error::Device(format!("a GPU was {why} ({e})")),
+        None => Error::Internal(e),
+    }
 }
 
 /// Why the first device of `kind` cannot be used here; `None` where it can.
@@ -131,6 +164,25 @@ mod tests {
             assert_eq!(unavailable(kind, &[]).unwrap(), expected);
             assert_eq!(open(&format!("{name}:1"), &[]).unwrap_err().to_string(), format!("device: {name}:1: {expected}"));
         }
+    }
+
+    /// A GPU that the parent opened is lost in the child.
+    #[cfg(unix)]
+    #[test]
+    fn no_gpu_outlives_a_fork() {
+        let opened = Opened(AtomicUsize::new(usize::MAX));
+        assert!(opened.lost().is_none());
+        opened.note();
+        assert!(opened.lost().is_none());
+        // SAFETY: the child looks at two numbers and ends without the parent's handlers.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe { libc::_exit(i32::from(!opened.lost().is_some_and(|why| why.contains("load models after the fork")))) };
+        }
+        let mut status = 0;
+        // SAFETY: the child is this thread's.
+        assert_eq!((unsafe { libc::waitpid(child, &raw mut status, 0) }, status), (child, 0));
     }
 
     #[test]

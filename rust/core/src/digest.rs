@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
+
+use crate::threads::run;
 use sha2::{Digest as _, Sha256};
 
 /// Values that are summed together; the partial sums are then added in order, so that the sums do not depend on threads.
@@ -30,7 +32,7 @@ pub struct Figures {
 impl Figures {
     /// Of `values`.
     pub fn of(values: &[f32]) -> Self {
-        let (sha256, [sum, squares, weighted]) = rayon::join(|| sha256(values), || sums(values));
+        let (sha256, [sum, squares, weighted]) = run(|| rayon::join(|| sha256(values), || sums(values)));
         Self { sha256, sum, squares, weighted }
     }
 }
@@ -54,7 +56,7 @@ fn sums(values: &[f32]) -> [f64; 3] {
         }
         sums
     };
-    let pieces: Vec<[f64; 3]> = values.par_chunks(PIECE).enumerate().map(piece).collect();
+    let pieces: Vec<[f64; 3]> = run(|| values.par_chunks(PIECE).enumerate().map(piece).collect());
     pieces.iter().fold([0.0; 3], |all, sums| [all[0] + sums[0], all[1] + sums[1], all[2] + sums[2]])
 }
 

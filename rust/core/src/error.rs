@@ -52,7 +52,13 @@ pub enum Error {
     },
     /// A tensor operation failed inside a stage: a defect of this crate.
     #[error("internal error: {0}")]
-    Internal(#[from] candle_core::Error),
+    Internal(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        crate::device::failure(e)
+    }
 }
 
 impl Error {

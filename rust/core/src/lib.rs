@@ -23,6 +23,7 @@ pub mod precision;
 pub mod stages;
 pub mod synthesizer;
 pub mod tap;
+pub mod threads;
 pub mod torch_archive;
 mod voice;
 

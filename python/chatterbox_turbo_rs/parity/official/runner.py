@@ -26,7 +26,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -104,7 +103,6 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
         report["digests"] = describe.digests(official)
     found = {name: base / job["checkpoint"] / name for name in job.get("files", ())}
     report["files"] = {n: {"sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for n, p in found.items() if p.exists()}
-    report["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report["packages"] = {name: importlib.metadata.version(name) for name in PACKAGES}
     report["threads"] = {"torch": torch.get_num_threads(), "cpus": os.cpu_count()}
     (output / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

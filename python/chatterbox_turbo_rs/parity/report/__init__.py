@@ -1,4 +1,4 @@
-"""The parity report, and what shows it: ``terminal``, ``markdown``, ``readme_table``, ``html``.
+"""The parity report, and what shows it: ``terminal``, ``markdown``, ``parity_table``, ``html``.
 
 A report is a dict that JSON can hold (``model.Report`` names every key): the checklist as sections of boxes, the rows that were
 measured, and which rows each box rests on. Every renderer checks it first (``model.check``) and raises ``ValueError`` naming the
@@ -13,8 +13,8 @@ place that does not fit. Arrays for the plots of ``html`` are no part of it; the
 """
 
 from .html import html
-from .markdown import markdown, readme_table
+from .markdown import markdown, parity_table
 from .model import Plots, Report, check
 from .terminal import terminal
 
-__all__ = ["Plots", "Report", "check", "html", "markdown", "readme_table", "terminal"]
+__all__ = ["Plots", "Report", "check", "html", "markdown", "parity_table", "terminal"]

@@ -37,7 +37,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, *_taps(known), *_times(known)]) + "\n"
 
 
-def readme_table(report: Mapping[str, Any]) -> str:
+def parity_table(report: Mapping[str, Any]) -> str:
     """Checklist item against the worst measured difference of each comparison, one significant digit, no times and no dates."""
     known = check(report)
     pairs = [tuple(comparison) for comparison in known["comparisons"]]

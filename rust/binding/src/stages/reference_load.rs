@@ -31,6 +31,25 @@ fn reference_load<'py>(
     Ok(arrays::to_vector(py, samples))
 }
 
+/// The mono samples of a path or of encoded bytes at their own rate, and that rate.
+#[pyfunction]
+#[pyo3(signature = (source, *, callback = None))]
+fn reference_load_decode<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    callback: Option<Py<PyAny>>,
+) -> PyResult<(Bound<'py, PyArray1<f32>>, u32)> {
+    let (samples, rate) = if let Ok(bytes) = source.cast::<PyBytes>() {
+        let bytes = bytes.as_bytes().to_vec();
+        door::run(py, callback, move |observer| load::decode_bytes(bytes, observer))?
+    } else {
+        let path: PathBuf = source.extract()?;
+        door::run(py, callback, move |observer| load::decode_path(&path, observer))?
+    };
+    Ok((arrays::to_vector(py, samples), rate))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(reference_load_decode, module)?)?;
     module.add_function(wrap_pyfunction!(reference_load, module)?)
 }

@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::content::{Content, PIECE};
 use crate::packed::Cache;
 use crate::pages::zeros;
+use crate::threads::run;
 use crate::{Error, Result};
 
 /// An open safetensors file.
@@ -90,7 +91,7 @@ impl TensorFile {
         let (dtype, count) = (info.dtype, (info.data_offsets.1 - info.data_offsets.0) / size);
         let mut values: Vec<f32> = zeros(count);
         let start = self.data_start + info.data_offsets.0 as u64;
-        let read = values.par_chunks_mut(PIECE / 4).enumerate().try_for_each(|(i, to)| {
+        let read = |(i, to): (usize, &mut [f32])| {
             let at = start + (i * (PIECE / 4) * size) as u64;
             if dtype == Dtype::F32 {
                 self.content.read(at, bytes_mut(to))?;
@@ -101,7 +102,8 @@ impl TensorFile {
                 convert(dtype, &bytes, to);
             }
             io::Result::Ok(())
-        });
+        };
+        let read = run(|| values.par_chunks_mut(PIECE / 4).enumerate().try_for_each(read));
         self.whole(name, read)?;
         self.expect_finite(name, &values)?;
         Ok(values)
@@ -119,11 +121,11 @@ impl TensorFile {
         self.whole(name, read)?;
         let table = Table { bytes: Arc::new(bytes), dtype: info.dtype, row: columns * size, rows, columns };
         if finite {
-            let wrong = (0..rows).into_par_iter().find_map_first(|row| {
+            let wrong = |row| {
                 let values = table.gather(std::iter::once(row));
                 values.iter().position(|v| !v.is_finite()).map(|at| (row * columns + at, values[at]))
-            });
-            if let Some((at, found)) = wrong {
+            };
+            if let Some((at, found)) = run(|| (0..rows).into_par_iter().find_map_first(wrong)) {
                 return Err(self.not_finite(name, at, found));
             }
         }
@@ -138,7 +140,7 @@ impl TensorFile {
 
     fn expect_finite(&self, name: &str, values: &[f32]) -> Result<()> {
         let finite = |piece: &[f32]| piece.iter().fold(true, |all, v| all & v.is_finite());
-        match values.par_chunks(PIECE).position_first(|piece| !finite(piece)) {
+        match run(|| values.par_chunks(PIECE).position_first(|piece| !finite(piece))) {
             None => Ok(()),
             Some(piece) => {
                 let at = (piece * PIECE..).zip(&values[piece * PIECE..]).find(|(_, v)| !v.is_finite());

@@ -13,6 +13,7 @@ use std::f64::consts::PI;
 
 use rayon::prelude::*;
 
+use crate::threads::each;
 use crate::{Error, Result};
 
 /// Lowest and highest sample rate that [`resample_soxr_hq`] takes, in Hz. Outside of it the filter or the output would
@@ -131,10 +132,10 @@ impl Filter {
         for first in (0..residues).step_by(at_once) {
             let last = (first + at_once).min(residues);
             let mut bank = vec![0.0; (last - first) * width];
-            bank.par_chunks_mut(width).enumerate().for_each(|(i, taps)| self.coefficients((first + i) * self.down % up, taps));
+            each(bank.par_chunks_mut(width).enumerate(), |(i, taps)| self.coefficients((first + i) * self.down % up, taps));
             for (b, out) in out.chunks_mut(TASKS * chunk).enumerate() {
                 advance((first * (total / residues) + b * TASKS * chunk * (last - first) / residues).min(total), total)?;
-                out.par_chunks_mut(chunk).enumerate().for_each(|(c, out)| {
+                each(out.par_chunks_mut(chunk).enumerate(), |(c, out)| {
                     let c = b * TASKS + c;
                     let origin = self.position(c * chunk);
                     let window = self.window(x, origin, self.position(c * chunk + out.len() - 1));

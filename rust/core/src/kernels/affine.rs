@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::dispatch;
+use crate::threads::each;
 
 dispatch!(
     fn piece(x: &mut [f32], scale: &[f32], shift: &[f32]);
@@ -19,7 +20,7 @@ dispatch!(
 pub fn affine_relu(x: &mut [f32], scale: &[f32], shift: &[f32]) {
     let c = scale.len();
     assert!(c > 0 && shift.len() == c && x.len().is_multiple_of(c), "affine: sizes");
-    x.par_chunks_mut(((1 << 14) / c).max(1) * c).for_each(|x| piece(x, scale, shift));
+    each(x.par_chunks_mut(((1 << 14) / c).max(1) * c), |x| piece(x, scale, shift));
 }
 
 #[cfg(test)]

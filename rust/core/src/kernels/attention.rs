@@ -7,6 +7,7 @@ use super::matmul::dot;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
+use crate::threads::each;
 
 /// Queries a task handles; fewer than these read keys and values where they lie.
 pub(super) const BLOCK: usize = 64;
@@ -115,7 +116,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
     if jobs * BLOCK.min(t) * s * a.size < 1 << 16 {
         (0..jobs).for_each(task);
     } else {
-        (0..jobs).into_par_iter().for_each(task);
+        each((0..jobs).into_par_iter(), task);
     }
     out
 }

@@ -30,6 +30,7 @@ use super::panels::transpose;
 use super::pointer::SharedMut;
 use super::scratch;
 use crate::packed::{Array, Arrays, Pack, Stored};
+use crate::threads::each;
 
 /// Outputs of a panel.
 pub(super) const COLUMNS: usize = 64;
@@ -107,7 +108,7 @@ impl Bf16Matrix {
     fn new(n: usize, k: usize, fill: impl Fn(usize, &mut [u16]) + Sync) -> Self {
         let size = k.next_multiple_of(DEPTH) * COLUMNS;
         let mut data = vec![0; n.div_ceil(COLUMNS) * size];
-        data.par_chunks_exact_mut(size).enumerate().for_each(|(p, panel)| fill(p, panel));
+        each(data.par_chunks_exact_mut(size).enumerate(), |(p, panel)| fill(p, panel));
         Self { data: data.into(), n, k }
     }
 
@@ -229,7 +230,7 @@ fn in_blocks(
     // few blocks: the panels are shared out too
     let groups = (16 * super::threads()).div_ceil(blocks).min(count);
     let size = count.div_ceil(groups);
-    (0..blocks * groups).into_par_iter().for_each(|job| {
+    each((0..blocks * groups).into_par_iter(), |job| {
         let (first, group) = (job / groups * BLOCK, job % groups * size);
         let rows = BLOCK.min(m - first);
         let panels = group..(group + size).min(count);

@@ -22,6 +22,7 @@ use super::simd::dispatch;
 use super::tiles::{DEPTH, multiply};
 use crate::packed::{Array, Arrays, Pack, Stored};
 use crate::pages::room;
+use crate::threads::{each, run};
 
 /// Outputs of a panel.
 pub(crate) const COLUMNS: usize = 64;
@@ -77,11 +78,11 @@ impl BlockFloatMatrix {
         let mut high: Vec<u16> = zeros(panels * groups * GROUP * COLUMNS);
         let mut low: Vec<u8> = zeros(panels * groups * GROUP * HALF);
         let mut codes = vec![0; panels * groups * COLUMNS];
-        let largest = w.par_iter().map(|v| v.abs()).reduce(|| 0.0, f32::max);
+        let largest = run(|| w.par_iter().map(|v| v.abs()).reduce(|| 0.0, f32::max));
         let base = exponent(largest / LIMIT).saturating_sub(SPAN - 2).clamp(1, u32::from(u8::MAX) - SPAN);
         let pieces =
             high.par_chunks_mut(GROUP * COLUMNS).zip(low.par_chunks_mut(GROUP * HALF)).zip(codes.par_chunks_mut(COLUMNS));
-        pieces.enumerate().with_min_len(GROUP).for_each(|(i, ((high, low), codes))| {
+        each(pieces.enumerate().with_min_len(GROUP), |(i, ((high, low), codes))| {
             let (first, start) = (i / groups * COLUMNS, i % groups * GROUP);
             let (columns, steps) = (COLUMNS.min(n - first), GROUP.min(k - start));
             let mut values = [[0f32; COLUMNS]; GROUP];
@@ -214,7 +215,7 @@ pub(super) fn multiply_few(w: &BlockFloatMatrix, m: usize, a: Rows<'_>, out: &mu
             to.iter_mut().zip(products).for_each(|(to, product)| *to += *product);
         });
     };
-    (0..w.count()).into_par_iter().with_min_len(TASK.div_ceil(k * COLUMNS)).for_each(work);
+    each((0..w.count()).into_par_iter().with_min_len(TASK.div_ceil(k * COLUMNS)), work);
 }
 
 fn zeros<T: Clone + Default>(len: usize) -> Vec<T> {

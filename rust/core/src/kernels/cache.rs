@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::norm::softmax_row;
+use crate::threads::each;
 
 /// Keys and values of one head of `size` channels.
 pub trait Head: Send + Sync + std::fmt::Debug {
@@ -82,8 +83,8 @@ impl<H: Head> Cache<H> {
         let (width, size, from) = (self.heads.len() * self.size, self.size, self.len);
         let rows = keys.len() / width;
         assert!(keys.len() == rows * width && values.len() == keys.len() && from + rows <= self.capacity, "cache: size");
-        let each = if rows == 1 { self.heads.len() } else { 1 };
-        self.heads.par_iter_mut().enumerate().with_min_len(each).for_each(|(h, head)| {
+        let least = if rows == 1 { self.heads.len() } else { 1 };
+        each(self.heads.par_iter_mut().enumerate().with_min_len(least), |(h, head)| {
             for (i, (key, value)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
                 head.write(from + i, &key[h * size..][..size], &value[h * size..][..size]);
             }
@@ -96,7 +97,7 @@ impl<H: Head> Cache<H> {
         let (width, size, before) = (self.heads.len() * self.size, self.size, self.before());
         let (mut keys, mut values) = (vec![0.0; self.len() * width], vec![0.0; self.len() * width]);
         let rows = keys.par_chunks_exact_mut(width).zip(values.par_chunks_exact_mut(width)).enumerate();
-        rows.with_min_len(16).for_each(|(at, (keys, values))| {
+        each(rows.with_min_len(16), |(at, (keys, values))| {
             let (heads, at) = match &self.before {
                 Some(shared) if at < before => (&shared.heads, at),
                 _ => (&self.heads, at - before),
@@ -131,7 +132,7 @@ impl<H: Head> Cache<H> {
         if self.len() * q.len() < 1 << 16 {
             out.chunks_mut(self.size).enumerate().for_each(task);
         } else {
-            out.par_chunks_mut(self.size).enumerate().for_each(task);
+            each(out.par_chunks_mut(self.size).enumerate(), task);
         }
         out
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::matmul::{Rows, Weight, matmul_add};
 use super::operand::Operand;
+use crate::threads::run;
 
 /// Numbers of a piece that is copied and changed at once.
 const PIECE: usize = 1 << 14;
@@ -110,10 +111,11 @@ pub(super) fn lay<T: Operand, E: Send>(
     to[..first * c].fill(T::ZERO);
     to[end * c..].fill(T::ZERO);
     let piece = (PIECE / c).max(1);
-    to[first * c..end * c]
-        .par_chunks_mut(piece * c)
-        .enumerate()
-        .try_for_each(|(i, to)| T::write((0..to.len() / c).map(|j| &x[(from + (i * piece + j) * step) * c..][..c]), to, before))
+    let pieces = to[first * c..end * c].par_chunks_mut(piece * c).enumerate();
+    let write = |(i, to): (usize, &mut [T])| {
+        T::write((0..to.len() / c).map(|j| &x[(from + (i * piece + j) * step) * c..][..c]), to, before)
+    };
+    run(|| pieces.try_for_each(write))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{Rows, accumulate};
+use crate::threads::each;
 
 /// Time steps that a task handles.
 const STRIP: usize = 16;
@@ -67,7 +68,7 @@ pub fn conv2d(a: Conv2d<'_>) -> Vec<f32> {
     assert!(a.residual.is_none_or(|r| r.len() == out.len()), "conv2d: residual");
     // A whole number of strides, so that windows stay evenly spaced from one time step to the next.
     let width = (a.f + 2 * p).next_multiple_of(stride);
-    out.par_chunks_mut(STRIP * size).enumerate().for_each(|(i, out)| {
+    each(out.par_chunks_mut(STRIP * size).enumerate(), |(i, out)| {
         let (first, steps) = (i * STRIP, out.len() / size);
         let mut padded = vec![0.0; ((steps + 2 * p) * width + kernel) * c];
         for row in 0..steps + 2 * p {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::dispatch;
+use crate::threads::each;
 
 /// Rows that a task handles.
 const STRIP: usize = 16;
@@ -12,7 +13,7 @@ const STRIP: usize = 16;
 pub fn depthwise(x: &[f32], weight: &[f32], channels: usize, left: usize) -> Vec<f32> {
     assert!(channels > 0 && x.len().is_multiple_of(channels) && weight.len().is_multiple_of(channels), "depthwise: sizes");
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(STRIP * channels).enumerate().for_each(|(i, out)| strip(x, weight, channels, left, i * STRIP, out));
+    each(out.par_chunks_mut(STRIP * channels).enumerate(), |(i, out)| strip(x, weight, channels, left, i * STRIP, out));
     out
 }
 

@@ -2,6 +2,8 @@
 
 use gemm::Parallelism;
 
+use crate::threads::run;
+
 /// `out[m, n] = a[m, k] · b[k, n]`, added to what `out` holds where `add` says so; element `(i, j)` of a matrix is at
 /// `i * rows + j * columns` for its strides `(columns, rows)`.
 ///
@@ -15,13 +17,32 @@ pub(crate) unsafe fn gemm(
     b: (*const f32, usize, usize),
     parallelism: Parallelism,
 ) {
+    let product = Product((m, n, k), out, add, a, b);
+    match parallelism {
+        // SAFETY: promised by the caller.
+        Parallelism::None => unsafe { compute(product, parallelism) },
+        // SAFETY: as above; this thread waits for the product.
+        more => run(move || unsafe { compute(product, more) }),
+    }
+}
+
+/// What [`gemm`] takes, on its way to another thread.
+#[allow(clippy::type_complexity)]
+struct Product((usize, usize, usize), (*mut f32, usize, usize), bool, (*const f32, usize, usize), (*const f32, usize, usize));
+
+// SAFETY: who uses the pointers promises what `gemm` asks for.
+unsafe impl Send for Product {}
+
+/// # Safety
+/// As [`gemm`].
+unsafe fn compute(Product((m, n, k), out, add, a, b): Product, parallelism: Parallelism) {
     let alpha = if add { 1.0 } else { 0.0 };
     #[cfg(target_arch = "x86_64")]
     {
         use super::level::{Level, level};
         use gemm_common::gemm::gemm_basic_generic;
         use gemm_common::simd::{MixedSimd, Scalar, V3, V4};
-        macro_rules! run {
+        macro_rules! at {
             ($level:ident, $simd:expr, $lanes:literal) => {{
                 use gemm_f32::microkernel::$level::f32::{H_M, H_N, H_UKR, MR_DIV_N, NR, UKR};
                 // SAFETY: promised by the caller; `$simd` exists only where the CPU has its instructions.
@@ -57,13 +78,13 @@ pub(crate) unsafe fn gemm(
         }
         let level = level();
         if let (true, Some(simd)) = (level.has_avx512(), <V4 as MixedSimd<f32, f32, f32, f32>>::try_new()) {
-            return run!(avx512f, simd, 16);
+            return at!(avx512f, simd, 16);
         }
         if let (true, Some(simd)) = (level.has_avx512() || level == Level::Avx2, <V3 as MixedSimd<f32, f32, f32, f32>>::try_new())
         {
-            return run!(fma, simd, 8);
+            return at!(fma, simd, 8);
         }
-        run!(scalar, Scalar, 1)
+        at!(scalar, Scalar, 1)
     }
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: promised by the caller.

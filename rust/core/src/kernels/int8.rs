@@ -21,6 +21,7 @@ use tile::Level;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack, Stored};
+use crate::threads::each;
 
 /// Outputs of a panel.
 pub(crate) const COLUMNS: usize = 64;
@@ -76,7 +77,7 @@ impl Int8Matrix {
                 }
             }
         };
-        bytes.par_chunks_mut(groups * PAGE).zip(scales.par_chunks_mut(COLUMNS)).enumerate().for_each(fill);
+        each(bytes.par_chunks_mut(groups * PAGE).zip(scales.par_chunks_mut(COLUMNS)).enumerate(), fill);
         Self { bytes: bytes.into(), scales: scales.into(), n, k }
     }
 
@@ -177,11 +178,11 @@ fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], ou
         let (block, p) = (i / panels, i % panels);
         task(block * BLOCK, BLOCK.min(m - block * BLOCK), p);
     };
-    let each = TASK.div_ceil(size * BLOCK.min(m));
-    if panels * blocks <= each {
+    let least = TASK.div_ceil(size * BLOCK.min(m));
+    if panels * blocks <= least {
         (0..blocks * panels).for_each(job);
     } else {
-        (0..blocks * panels).into_par_iter().with_min_len(each).for_each(job);
+        each((0..blocks * panels).into_par_iter().with_min_len(least), job);
     }
 }
 

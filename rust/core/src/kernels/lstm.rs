@@ -10,6 +10,7 @@ use super::matmul::{Rows, accumulate};
 use super::panels::{Panels, Plain};
 use super::simd::dispatch;
 use super::tiles;
+use crate::threads::each;
 
 /// Most sequences that a task carries.
 const SEQUENCES: usize = 6;
@@ -36,9 +37,8 @@ pub fn lstm(gates: &mut [f32], steps: usize, hidden: usize, recurrent: &[f32]) -
     } else {
         Recurrent::Plain(recurrent)
     };
-    out.par_chunks_mut(share * steps * hidden)
-        .zip(gates.par_chunks_mut(share * sequence))
-        .for_each(|(out, gates)| walk(gates, steps, hidden, &weight, out));
+    let shares = out.par_chunks_mut(share * steps * hidden).zip(gates.par_chunks_mut(share * sequence));
+    each(shares, |(out, gates)| walk(gates, steps, hidden, &weight, out));
     out
 }
 

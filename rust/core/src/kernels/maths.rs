@@ -104,7 +104,7 @@ pub(crate) fn erf(fma: impl Fma, x: f32) -> f32 {
     if x.abs() < 1.0 { p * x } else { large }
 }
 
-/// sin x and cos x, for |x| up to about 100.
+/// sin x and cos x, for |x| up to about 100; beyond 1e7 the turns are not counted any more, and both are bounded.
 #[inline(always)]
 pub(crate) fn sin_cos(fma: impl Fma, x: f32) -> (f32, f32) {
     let shifted = x * std::f32::consts::FRAC_2_PI + MAGIC;
@@ -112,7 +112,7 @@ pub(crate) fn sin_cos(fma: impl Fma, x: f32) -> (f32, f32) {
     // π/2 in three parts, of which the first two have so few bits that their products with n are exact without fma too
     let r = fma(n, -1.570_312_5, x);
     let r = fma(n, -4.837_513e-4, r);
-    let r = fma(n, -7.549_79e-8, r);
+    let r = fma(n, -7.549_79e-8, r).clamp(-1.0, 1.0);
     let s = r * r;
     // Taylor on |r| <= π / 4: the first term left out is below 2e-9 for both
     let p = fma(1.0 / 362_880.0, s, -1.0 / 5040.0);
@@ -136,14 +136,14 @@ pub(crate) fn sin(fma: impl Fma, x: f32) -> f32 {
     sin_cos(fma, x).0
 }
 
-/// sin² x, for |x| up to about 1e4.
+/// sin² x, for |x| up to 1e6 with fma and 1e4 without; between 0 and 1 for all that is finite.
 #[inline(always)]
 pub(crate) fn sin_squared(fma: impl Fma, x: f32) -> f32 {
     let n = round(x * std::f32::consts::FRAC_1_PI);
     // π in three parts (sin² has period π)
     let r = fma(n, -3.140_625, x);
     let r = fma(n, -9.675_026e-4, r);
-    let r = fma(n, -1.509_957_8e-7, r);
+    let r = fma(n, -1.509_957_8e-7, r).clamp(-2.0, 2.0);
     let s = r * r;
     // sin(r) / r in r² on |r| <= π / 2
     let p = fma(-2.388_977_9e-8, s, 2.752_530_4e-6);
@@ -211,6 +211,7 @@ mod tests {
             ("cos without fma", worst(20.0, |x| sin_cos(plain, x).1, f64::cos, 1.0), 1e-7),
             ("e^x - 1", worst(50.0, |x| exp_m1_of_negative(fused, -x.abs()), |x| (-x.abs()).exp_m1(), 1.0), 1e-7),
             ("e^x - 1 near zero", worst(0.3, |x| exp_m1_of_negative(plain, -x.abs()), |x| (-x.abs()).exp_m1(), 1e-30), 3e-7),
+            ("sin² far out", worst(1e6, |x| sin_squared(fused, x), |x| x.sin().powi(2), 1.0), 3e-7),
             ("sin² without fma", worst(50.0, |x| sin_squared(plain, x), |x| x.sin().powi(2), 1.0), 1e-6),
         ];
         for (name, error, limit) in checks {
@@ -218,6 +219,15 @@ mod tests {
         }
         assert_eq!(exp(fused, -200.0), 0.0);
         assert_eq!(exp(fused, f32::NEG_INFINITY), 0.0);
+        for x in [1e4, 1e6, 1e7, 1.5e7, 3e7, 1e9, 1e20, f32::MAX].into_iter().flat_map(|x: f32| [x, -x]) {
+            for (squared, (sin, cos)) in [(sin_squared(fused, x), sin_cos(fused, x)), (sin_squared(plain, x), sin_cos(plain, x))]
+            {
+                assert!((0.0..=1.000_001).contains(&squared) && sin.abs() <= 1.000_001 && cos.abs() <= 1.000_001, "{x}");
+            }
+        }
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(sin_squared(fused, x).is_nan() && sin_squared(plain, x).is_nan() && sin(fused, x).is_nan());
+        }
         assert!(exp(fused, f32::NAN).is_nan() && tanh(fused, f32::NAN).is_nan());
     }
 }

@@ -10,6 +10,7 @@ use super::maths::Fma;
 use super::panels::{Panels, Plain};
 use super::pointer::SharedMut;
 use super::simd::dispatch;
+use crate::threads::each;
 
 /// Up to this many rows the product reads the weights row by row (memory-bound) instead of through the blocked GEMM.
 const FEW_ROWS: usize = 4;
@@ -205,7 +206,7 @@ fn tiled(m: usize, n: usize, a: Rows<'_>, w: Source<'_>, out: &mut [f32], out_st
     // few blocks: the panels are shared out too
     let groups = (16 * super::threads()).div_ceil(blocks).min(count);
     let size = count.div_ceil(groups);
-    (0..blocks * groups).into_par_iter().for_each(|job| {
+    each((0..blocks * groups).into_par_iter(), |job| {
         let (first, group) = (job / groups * most, job % groups * size);
         let rows = most.min(m - first);
         let range = group.min(count)..(group + size).min(count);
@@ -260,7 +261,7 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32
         if n * k < PARALLEL_FROM / 4 {
             out[..n].chunks_mut(piece).enumerate().for_each(fill);
         } else {
-            out[..n].par_chunks_mut(piece).enumerate().for_each(fill);
+            each(out[..n].par_chunks_mut(piece).enumerate(), fill);
         }
         return;
     }
@@ -269,7 +270,7 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32
         if m * n * k < PARALLEL_FROM / 4 {
             row.iter_mut().enumerate().for_each(|(j, o)| *o += value(i, j));
         } else {
-            row.par_iter_mut().enumerate().with_min_len(16).for_each(|(j, o)| *o += value(i, j));
+            each(row.par_iter_mut().enumerate().with_min_len(16), |(j, o)| *o += value(i, j));
         }
     }
 }

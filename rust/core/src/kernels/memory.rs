@@ -1,7 +1,7 @@
 //! How fast this machine reads memory: the bound of a step of decoding, which reads every weight once.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::RwLock;
 use std::time::Instant;
 
 use super::dots::dots;
@@ -34,22 +34,28 @@ pub fn read_rate(threads: usize) -> f64 {
     (threads * piece * size_of::<f32>()) as f64 / (0..REPEAT).map(once).fold(f64::MAX, f64::min)
 }
 
-/// Seconds from the first beginning of `work(index)` to its last end, for all threads at once.
+/// Seconds from the first beginning of `work(index)` to its last end, for all threads at once; `f64::MAX` where not all could do it.
 pub fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
-    let barrier = Barrier::new(threads);
+    let gate = RwLock::new(()); // opens when it is dropped, also where the system refuses a thread
     let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let closed = gate.write();
         let start = |i: usize| {
-            let (barrier, work) = (&barrier, &work);
-            scope.spawn(move || {
-                barrier.wait();
+            let (gate, work) = (&gate, &work);
+            let body = move || {
+                drop(gate.read());
                 let started = Instant::now();
                 work(i);
                 (started, Instant::now())
-            })
+            };
+            std::thread::Builder::new().spawn_scoped(scope, body).ok()
         };
-        let handles: Vec<_> = (0..threads).map(start).collect();
+        let handles: Vec<_> = (0..threads).map_while(start).collect();
+        drop(closed);
         handles.into_iter().filter_map(|handle| handle.join().ok()).collect()
     });
+    if spans.len() < threads {
+        return f64::MAX;
+    }
     let (first, last) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).max());
     first.zip(last).map_or(f64::MAX, |(first, last)| (last - first).as_secs_f64())
 }

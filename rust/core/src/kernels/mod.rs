@@ -34,7 +34,7 @@ mod panels;
 pub(crate) mod pointer;
 pub mod relative_attention;
 pub mod rotary;
-mod scratch;
+pub(crate) mod scratch;
 pub(crate) mod simd;
 pub mod stream;
 mod strips;
@@ -47,7 +47,7 @@ pub use panels::Panels;
 
 /// Threads that parallel kernels use.
 pub fn threads() -> usize {
-    rayon::current_num_threads()
+    crate::threads::count()
 }
 
 /// Runs `work` on a thread of the pool, so that the kernels inside need not hand every piece of work over to it. What the caller
@@ -56,5 +56,5 @@ pub fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let taps = crate::tap::carry();
     #[cfg(test)]
     let work = crate::nn::carried(work);
-    rayon::scope(|_| taps.run(work))
+    crate::threads::run(|| taps.run(work))
 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::maths;
 use super::simd::dispatch;
+use crate::threads::each;
 
 const LANES: usize = 16;
 
@@ -68,13 +69,13 @@ dispatch!(
 pub fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
     let n = weight.len();
     let rows = ((1 << 14) / n).max(1) * n;
-    x.par_chunks_mut(rows).for_each(|x| x.chunks_exact_mut(n).for_each(|row| layer_norm_row(row, weight, bias, eps)));
+    each(x.par_chunks_mut(rows), |x| x.chunks_exact_mut(n).for_each(|row| layer_norm_row(row, weight, bias, eps)));
 }
 
 /// Softmax of every row of `[rows, n]`.
 pub fn softmax(x: &mut [f32], n: usize) {
     let rows = ((1 << 14) / n).max(1) * n;
-    x.par_chunks_mut(rows).for_each(|x| x.chunks_exact_mut(n).for_each(softmax_row));
+    each(x.par_chunks_mut(rows), |x| x.chunks_exact_mut(n).for_each(softmax_row));
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::tiles::{DEPTH, WIDTH, any_available, multiply};
 use crate::packed::{Array, Arrays, Pack, Stored};
 use crate::pages::room;
+use crate::threads::each;
 
 /// Columns and steps of k that are dealt at a time.
 const BLOCK: usize = 16;
@@ -182,7 +183,7 @@ impl Panels {
         let (n, k) = (plain.n, plain.k);
         let len = plain.panels() * k * WIDTH;
         let mut data: Vec<f32> = room(len);
-        data.spare_capacity_mut()[..len].par_chunks_mut(DEPTH.min(k) * WIDTH).enumerate().for_each(|(i, to)| {
+        each(data.spare_capacity_mut()[..len].par_chunks_mut(DEPTH.min(k) * WIDTH).enumerate(), |(i, to)| {
             // a chunk may end one panel and begin the next
             let (mut at, mut rest) = (i * DEPTH.min(k), to);
             while !rest.is_empty() {

@@ -9,6 +9,7 @@ use super::attention::product;
 use super::heads::Heads;
 use super::norm::softmax_row;
 use super::pointer::SharedMut;
+use crate::threads::each;
 
 /// Queries a task handles.
 const BLOCK: usize = 64;
@@ -44,7 +45,7 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Vec<f32> {
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
     let dealt = if t < BLOCK { None } else { Heads::new(a.k, a.v, a.heads, a.size) };
-    (0..a.heads * blocks).into_par_iter().for_each(|job| {
+    each((0..a.heads * blocks).into_par_iter(), |job| {
         let (head, first) = (job / blocks, job % blocks * BLOCK);
         let rows = BLOCK.min(t - first);
         let column = head * a.size;

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::dispatch;
+use crate::threads::each;
 
 dispatch!(
     fn row(x: &mut [f32], cos: &[f32], sin: &[f32]);
@@ -21,10 +22,8 @@ dispatch!(
 pub fn rotary(x: &mut [f32], width: usize, cos: &[f32], sin: &[f32], half: usize) {
     assert!(half > 0 && width.is_multiple_of(2 * half) && x.len().is_multiple_of(width), "rotary: sizes");
     assert!(cos.len() == sin.len() && cos.len() >= x.len() / width * half, "rotary: table");
-    x.par_chunks_mut(width)
-        .zip(cos.par_chunks(half).zip(sin.par_chunks(half)))
-        .with_min_len(8)
-        .for_each(|(x, (cos, sin))| row(x, cos, sin));
+    let rows = x.par_chunks_mut(width).zip(cos.par_chunks(half).zip(sin.par_chunks(half)));
+    each(rows.with_min_len(8), |(x, (cos, sin))| row(x, cos, sin));
 }
 
 #[cfg(test)]

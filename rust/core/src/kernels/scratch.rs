@@ -1,23 +1,29 @@
 //! Memory for the copies inside a kernel, kept for the next one: of a fresh large allocation every page costs a fault.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::threads::PerProcess;
 
 /// Blocks that are kept.
 const BLOCKS: usize = 2;
 /// Numbers of the largest block that is kept: the vocoder's for 20 s of speech.
 const LARGEST: usize = 8 << 20;
 
-static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+static KEPT: PerProcess<Mutex<Vec<Vec<f32>>>> = PerProcess::new();
+
+fn kept() -> MutexGuard<'static, Vec<Vec<f32>>> {
+    KEPT.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Calls `work` with `len` numbers of any value.
-pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut block = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+pub(crate) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut block = kept().pop().unwrap_or_default();
     if block.len() < len {
         block = vec![0.0; len];
     }
     let result = work(&mut block[..len]);
     if block.len() <= LARGEST {
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = kept();
         if kept.len() < BLOCKS {
             kept.push(block);
         }
@@ -51,7 +57,7 @@ mod tests {
     #[test]
     fn little_is_kept() {
         with(LARGEST + 1, |block| assert_eq!(block.len(), LARGEST + 1));
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept();
         assert!(kept.len() <= BLOCKS && kept.iter().all(|block| block.len() <= LARGEST));
     }
 }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::elementwise::{inverse_of, snake_rows, start_rows};
 use super::matmul::Weight;
 use super::operand::Operand;
+use crate::threads::each;
 
 /// Numbers of a tile in float32: it shares the second-level cache with a panel of weights.
 const TILE: usize = 1 << 16;
@@ -119,7 +120,7 @@ fn run<T: Operand, E>(
         .collect();
     let tiles = size.div_ceil(cut.tile);
     for tile in 0..tiles {
-        stretches.par_iter_mut().with_max_len(1).for_each(|stretch| stretch.advance(x, c, cut.tile, add));
+        each(stretches.par_iter_mut().with_max_len(1), |stretch| stretch.advance(x, c, cut.tile, add));
         step(tile + 1, tiles)?;
     }
     Ok(())

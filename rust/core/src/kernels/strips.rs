@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::threads;
+
 /// Rows of a strip are a multiple of this, so that no two strips write the same columns of a panel.
 const STEP: usize = 16;
 /// Most rows of a strip: with what is between its operations it fits into the second-level cache.
@@ -17,7 +19,7 @@ pub(super) fn height(rows: usize) -> usize {
 
 /// Runs `task` for `0..tasks`, handing them out one at a time.
 pub(super) fn each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
-    (0..tasks).into_par_iter().with_max_len(1).for_each(task);
+    threads::each((0..tasks).into_par_iter().with_max_len(1), task);
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 //! holds up nobody but for the piece that it is at. The caller works too, and alone if need be. One caller at a time has the team.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::threads::{self, PerProcess};
 
 /// How long a thread spins for more work before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -48,29 +51,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The team of this process; a process that forked has none of its parent's threads and gets its own.
-fn team() -> &'static Team {
-    static TEAM: Mutex<Option<(u32, &'static Team)>> = Mutex::new(None);
-    let mut found = lock(&TEAM);
-    match *found {
-        Some((process, team)) if process == std::process::id() => team,
-        _ => {
-            let team: &'static Team = Box::leak(Box::new(Team::new()));
-            *found = Some((std::process::id(), team));
-            team
-        }
-    }
+static TEAM: PerProcess<Team> = PerProcess::new();
+
+thread_local! {
+    /// Is this thread at a piece?
+    static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `work(phase, piece)` for all pieces of phase 0, then of phase 1 …; `pieces(phase)` says how many there are, and none is
-/// fine. As many threads take part as the caller's rayon pool has.
+/// fine. As many threads take part as the caller's rayon pool has; from inside a piece, which the team waits for, that thread alone.
 pub(crate) fn run(phases: usize, pieces: &(dyn Fn(usize) -> usize + Sync), work: &(dyn Fn(usize, usize) + Sync)) {
-    let members = rayon::current_num_threads();
-    if members == 1 {
+    let members = threads::count();
+    if members == 1 || BUSY.get() {
         (0..phases).for_each(|phase| (0..pieces(phase)).for_each(|piece| work(phase, piece)));
         return;
     }
-    let team = team();
+    let team = TEAM.get(Team::new);
     let job = Job {
         phases,
         pieces,
@@ -157,7 +153,7 @@ impl Team {
         // SAFETY: a piece is held, so that the caller is still inside `run`, where the job lives.
         let job = unsafe { &*self.job.load(Relaxed) };
         let phase = self.phase.load(Relaxed);
-        self.guard(job, phase, piece);
+        self.guard(job, || (job.work)(phase, piece));
         if self.left.fetch_sub(1, AcqRel) == 1 {
             self.open(phase + 1, job);
         }
@@ -166,10 +162,10 @@ impl Team {
     /// Opens `phase` or the first one after it that has several pieces; does single ones on the way.
     fn open(&self, mut phase: usize, job: &Job<'_>) {
         while phase < job.phases {
-            match (job.pieces)(phase) {
-                0 => {}
-                1 => self.guard(job, phase, 0),
-                pieces => {
+            match self.guard(job, || (job.pieces)(phase)) {
+                None | Some(0) => {}
+                Some(1) => drop(self.guard(job, || (job.work)(phase, 0))),
+                Some(pieces) => {
                     self.phase.store(phase, Relaxed);
                     self.left.store(pieces, Relaxed);
                     let serial = (self.ticket.load(Relaxed) >> 32).wrapping_add(1);
@@ -183,16 +179,25 @@ impl Team {
         self.wake();
     }
 
-    /// A panic is kept for the caller; the other pieces are done.
-    fn guard(&self, job: &Job<'_>, phase: usize, piece: usize) {
+    /// What a part of the job gives. The first panic is kept for the caller; the other pieces are done.
+    fn guard<T>(&self, #[allow(unused, reason = "tests carry the level")] job: &Job<'_>, part: impl FnOnce() -> T) -> Option<T> {
         #[cfg(test)]
         let before = super::level::testing::force(job.level);
-        let outcome = catch_unwind(AssertUnwindSafe(|| (job.work)(phase, piece)));
+        let busy = BUSY.replace(true);
+        let outcome = catch_unwind(AssertUnwindSafe(part));
+        BUSY.set(busy);
         #[cfg(test)]
         super::level::testing::force(before);
-        if let Err(panic) = outcome {
-            lock(&self.panic).get_or_insert(panic);
+        let panic = match outcome {
+            Ok(value) => return Some(value),
+            Err(panic) => panic,
+        };
+        let mut first = lock(&self.panic);
+        match *first {
+            None => *first = Some(panic),
+            Some(_) => std::mem::forget(panic), // dropping it might panic once more, and this thread is waited for
         }
+        None
     }
 
     /// Waits until a phase is open, or `enough`.
@@ -295,6 +300,53 @@ mod tests {
             }));
             let message = outcome.err().and_then(|panic| panic.downcast::<&str>().ok().map(|m| m.to_string()));
             assert_eq!((message.as_deref(), count.load(SeqCst)), (Some("planted"), 30));
+            check(30, 9);
+        });
+    }
+
+    /// What `run` panics with, and a team that works afterwards.
+    fn panics(pieces: impl Fn(usize) -> usize + Sync, work: impl Fn(usize, usize) + Sync) -> Option<&'static str> {
+        in_pool(3, || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(4, &pieces, &work)));
+            check(30, 9);
+            outcome.err().and_then(|panic| panic.downcast_ref::<&'static str>().copied())
+        })
+    }
+
+    #[test]
+    fn a_panic_of_whoever_counts_the_pieces_reaches_the_caller() {
+        for wrong in 0..4 {
+            let pieces = |phase| if phase == wrong { resume_unwind(Box::new("planted")) } else { 5 };
+            assert_eq!(panics(pieces, |_, _| {}), Some("planted"), "phase {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_panic_that_panics_when_dropped_strands_nobody() {
+        struct Twice;
+        impl Drop for Twice {
+            fn drop(&mut self) {
+                resume_unwind(Box::new("again"));
+            }
+        }
+        let first = AtomicBool::new(true);
+        let work =
+            |_, _| if first.swap(false, SeqCst) { resume_unwind(Box::new("first")) } else { resume_unwind(Box::new(Twice)) };
+        let payload = in_pool(3, || catch_unwind(AssertUnwindSafe(|| run(2, &|_| 10, &work))).err());
+        std::mem::forget(payload); // the one that was kept may be either
+        in_pool(3, || check(30, 9));
+    }
+
+    #[test]
+    fn a_piece_may_enter_again() {
+        in_pool(3, || {
+            let count = AtomicUsize::new(0);
+            run(2, &|_| 6, &|_, _| {
+                run(3, &|_| 4, &|_, _| {
+                    count.fetch_add(1, SeqCst);
+                });
+            });
+            assert_eq!(count.load(SeqCst), 2 * 6 * 3 * 4);
             check(30, 9);
         });
     }

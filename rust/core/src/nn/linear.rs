@@ -9,6 +9,7 @@ use crate::kernels::matmul::{Rows, matmul_add};
 use crate::packed::Note;
 use crate::pages::room;
 use crate::precision::Products;
+use crate::threads::each;
 use crate::{Result, Weights};
 
 /// Lines of a transposed matrix that are written together: the numbers of a row that share a cache line.
@@ -146,7 +147,7 @@ impl Linear {
 /// `[rows, columns]` as `[columns, rows]`.
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut to: Vec<f32> = room(rows * columns);
-    to.spare_capacity_mut()[..rows * columns].par_chunks_mut(LINES * rows).enumerate().for_each(|(block, to)| {
+    each(to.spare_capacity_mut()[..rows * columns].par_chunks_mut(LINES * rows).enumerate(), |(block, to)| {
         for (i, row) in values.chunks_exact(columns).enumerate() {
             let part = row[block * LINES..].iter().take(to.len() / rows);
             part.enumerate().for_each(|(line, v)| {

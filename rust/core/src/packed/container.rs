@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::array::{Array, Number, Stored};
 use crate::content::{Content, PIECE};
+use crate::threads::run;
 
 /// What arrays are aligned to in a file, in bytes.
 const ALIGNMENT: usize = 64;
@@ -67,10 +68,12 @@ impl PackedFile {
         let mut file = Self { content, metadata, data_start, sums, memory: None, damage: OnceLock::new() };
         match stay {
             Stay::Memory => file.memory = Some(file.pieces(0, end)?),
-            Stay::Disk => (0..file.sums.len()).into_par_iter().try_for_each(|i| {
-                let mut piece = vec![0; PIECE.min(end - i * PIECE)];
-                file.content.read((i * PIECE) as u64, &mut piece).map_err(|e| e.to_string())?;
-                file.check(i, &piece)
+            Stay::Disk => run(|| {
+                (0..file.sums.len()).into_par_iter().try_for_each(|i| {
+                    let mut piece = vec![0; PIECE.min(end - i * PIECE)];
+                    file.content.read((i * PIECE) as u64, &mut piece).map_err(|e| e.to_string())?;
+                    file.check(i, &piece)
+                })
             })?,
         }
         Ok(file)

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::{Cache, replace};
 use crate::Config;
 use crate::content::{Content, PIECE};
+use crate::threads::run;
 
 /// A digest of the code of this crate (`build.rs`), some of which decides what is in a file. A change of it is a change of the key, so
 /// that nobody needs to remember to count up.
@@ -72,7 +73,7 @@ pub(crate) fn digest(cache: &Cache, content: &Content) -> io::Result<String> {
             }
             Ok(hex(hash))
         });
-        let digest = sha256(pieces.collect::<io::Result<Vec<_>>>()?.iter().map(String::as_bytes));
+        let digest = sha256(run(|| pieces.collect::<io::Result<Vec<_>>>())?.iter().map(String::as_bytes));
         if content.stamp()? != now {
             return Err(io::Error::other("the weight file is being written"));
         }

@@ -2,20 +2,21 @@
 
 ``load(source) -> samples``
 
-* ``source``: a path (``str`` or ``Path``), the bytes of an encoded file, a binary file object (read to its end), or
-  ``(array, rate)``: ``[n]`` or ``[n, channels]``, float (as it is) or int8/uint8/int16/int32 (divided by full scale).
+* ``source``: a path (``str`` or ``os.PathLike``), the bytes of an encoded file (``bytes``, ``bytearray``, ``memoryview``), a
+  binary file object (read to its end, seekable or not), or ``(array, rate)``: ``[n]`` or ``[n, channels]``, float (as it is)
+  or int8/uint8/int16/int32 (divided by full scale).
 * ``samples``: float32 ``[L]``, mono, 24 kHz, with ``L / 24000 > 5.0``.
 
 Decode to float32, mean over the channels, resample with the soxr HQ filter when the rate differs. Nothing is clipped.
 A silent clip is accepted. Both sides read WAV, AIFF, FLAC, MP3, Ogg Vorbis and Opus, and CAF with PCM; Python (libsndfile)
-also ADPCM, AU, W64, RF64, more than 26 channels and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are kept).
-What Rust does not know is an ``UnsupportedAudioError``, which names the format and says how to convert it: the file need not be
-damaged, and the other side may read it.
+also ADPCM, AU, W64, RF64, GSM, VOC and others, Rust (Symphonia) also MP4 with AAC or ALAC (the priming samples of AAC are
+kept). Where the switch is ``auto``, Python reads what Rust does not know, and the voice says so (``engine/pipeline.py``).
 The two agree to 1e-6 where libsoxr is a single filter (8, 12, 16, 24, 32, 36, 48 kHz) and to 1e-4 relative on speech elsewhere.
 
-Raises ``FileError`` when the file cannot be read; ``AudioError``, with the path, when it is not audio, is damaged, has a
-rate outside 1 to 768 kHz, holds NaN or infinite samples, or lasts 5.0 s or less (the same for an
-array of another dtype or shape, or of more than 64 channels); ``ArgumentError`` for a source of another type.
+Raises ``FileError`` when the file cannot be read, or is a URL; ``AudioError``, with the path, when it is not audio, is
+damaged, has a rate outside 1 to 768 kHz, holds NaN or infinite samples, or lasts 5.0 s or less (the same for an array of
+another dtype or shape, or of more than 64 channels); its subclass ``UnsupportedAudioError`` when it may be audio of a format
+that this side does not know; ``ArgumentError`` for a source of another type, a file object in text mode among them.
 Source: ``prepare_conditionals`` in ``tts_turbo.py`` of resemble-ai/chatterbox at commit 5de7a54 (librosa 0.11 ``load``).
 """
 
@@ -28,9 +29,3 @@ RATE = SAMPLE_RATE
 
 MIN_SECONDS = 5.0
 """A clip must be longer than this."""
-
-RATES = range(1_000, 768_001)
-"""Sample rates that are accepted, in Hz."""
-
-MAX_CHANNELS = 64
-"""An array with more channels than this has its axes swapped."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .... import _core
-from .source import Samples, sort
+from ....audio.read import explained
+from ....audio.source import Samples, sort
 
 
 def create(resources: Any) -> Callable[[Any], np.ndarray]:
@@ -22,4 +22,5 @@ def load(source: Any, callback: Callable[[str, int, int], Any] | None = None) ->
     clip = sort(source)
     if isinstance(clip, Samples):
         return _core.reference_load(clip.data, clip.rate, callback=callback)
-    return _core.reference_load(clip if isinstance(clip, bytes) else os.fspath(clip), callback=callback)
+    with explained(clip):
+        return _core.reference_load(clip, callback=callback)

@@ -15,9 +15,7 @@ def create(resources: Any) -> Callable[..., np.ndarray]:
     return loudness
 
 
-def loudness(
-    samples: np.ndarray, method: str = "bs1770", callback: Callable[[str, int, int], Any] | None = None
-) -> np.ndarray:
+def loudness(samples: np.ndarray, method: str = "bs1770", callback: Callable[[str, int, int], Any] | None = None) -> np.ndarray:
     """See the contract; what ``callback("reference.loudness", done, total)`` raises ends the work."""
     return _core.reference_loudness(samples, method, callback=callback)
 

@@ -15,8 +15,6 @@ def create(resources: Any) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarra
     return resample
 
 
-def resample(
-    samples: np.ndarray, callback: Callable[[str, int, int], Any] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def resample(samples: np.ndarray, callback: Callable[[str, int, int], Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """See the contract; what ``callback("reference.resample", done, total)`` raises ends the work."""
     return _core.reference_resample(samples, callback=callback)

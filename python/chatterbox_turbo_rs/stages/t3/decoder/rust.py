@@ -46,5 +46,5 @@ class Decoder:
     def generate_many(self, requests: Iterable[tuple], parameters: SamplerParameters, max_tokens: int, **options: Any) -> None:
         """``generate`` of every (prefix, text_ids, seed); ``options`` are those of ``_core``."""
         shared = {**parameters.for_core(), "max_tokens": max_tokens}
-        mappings = ({**shared, **dict(zip(("prefix", "text_ids", "seed"), request))} for request in requests)
+        mappings: Any = ({**shared, **dict(zip(("prefix", "text_ids", "seed"), request))} for request in requests)
         self._core.generate_many(mappings, **options)  # which keeps a prefix until its last text is finished

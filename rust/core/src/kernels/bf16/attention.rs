@@ -11,6 +11,7 @@ use super::softmax::exponentials;
 use super::{Bf16Matrix, COLUMNS, DEPTH, SLACK, View};
 use crate::kernels::pointer::SharedMut;
 use crate::kernels::scratch;
+use crate::threads::{each, run};
 
 /// Queries a task handles, a multiple of the rows of a register tile.
 pub(in crate::kernels) const BLOCK: usize = 48;
@@ -91,7 +92,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
         values: Bf16Matrix::of_columns(&v[h * size..], size, s, width),
         positions: positions.map(|x| Bf16Matrix::of_rows(&x.p[h * size..], 2 * t - 1, size, width)),
     };
-    let dealt: Vec<Head> = (0..heads).into_par_iter().map(deal).collect();
+    let dealt: Vec<Head> = run(|| (0..heads).into_par_iter().map(deal).collect());
     let mut out = vec![0.0; t * width];
     let shared = SharedMut::new(&mut out);
     let blocks = t.div_ceil(BLOCK);
@@ -102,7 +103,7 @@ pub fn attention(a: Attention<'_>) -> Vec<f32> {
             round_all(positions.r, &mut queries[q.len()..2 * q.len()]);
         }
         queries[inputs * q.len()..].fill(0);
-        (0..heads * blocks).into_par_iter().for_each(|job| {
+        each((0..heads * blocks).into_par_iter(), |job| {
             let (head, first) = (job / blocks, job % blocks * BLOCK);
             let (rows, from) = (BLOCK.min(t - first), first * width + head * size);
             let Head { keys, values, positions } = &dealt[head];

@@ -8,6 +8,7 @@ use std::arch::x86_64::{
 use rayon::prelude::*;
 
 use crate::kernels::simd::dispatch;
+use crate::threads::each;
 
 /// Numbers that a task converts.
 const PIECE: usize = 1 << 15;
@@ -107,7 +108,7 @@ pub(super) fn round_all(from: &[f32], to: &mut [u16]) {
     if from.len() <= PIECE {
         return round_piece(from, to);
     }
-    to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| round_piece(from, to));
+    each(to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)), |(to, from)| round_piece(from, to));
 }
 
 #[cfg(test)]

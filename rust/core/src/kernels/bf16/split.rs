@@ -17,6 +17,7 @@ use crate::kernels::scratch;
 use crate::kernels::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack};
 use crate::precision::Products;
+use crate::threads::each;
 
 /// The environment variable that chooses how float32 products are computed, to compare them on one machine: `plain` arithmetic with plain
 /// weights, `x3` or `x6` everywhere, or `split`, what is best with AMX: six terms, and three where [`Products::Near`] says that they do. `auto` is
@@ -141,7 +142,7 @@ impl SplitMatrix {
     fn new(mut values: Vec<f32>, terms: Terms, deal: impl Fn(&[f32]) -> Bf16Matrix) -> Self {
         let part = |_| {
             let part = deal(&values);
-            values.par_chunks_mut(PIECE).for_each(leave);
+            each(values.par_chunks_mut(PIECE), leave);
             part
         };
         Self { parts: (0..terms.parts()).map(part).collect(), terms }
@@ -217,7 +218,7 @@ fn split_all(from: &[f32], parts: usize, to: &mut [u16], stride: usize) {
         .collect();
     let mut pieces: Vec<Vec<&mut [u16]>> = (0..from.len().div_ceil(PIECE)).map(|_| Vec::with_capacity(parts)).collect();
     planes.into_iter().for_each(|plane| pieces.iter_mut().zip(plane).for_each(|(piece, part)| piece.push(part)));
-    pieces.into_par_iter().zip(from.par_chunks(PIECE)).for_each(|(piece, from)| {
+    each(pieces.into_par_iter().zip(from.par_chunks(PIECE)), |(piece, from)| {
         let mut rest = REST.take();
         rest.clear();
         rest.extend_from_slice(from);

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::super::pointer::Cells;
 use super::super::simd::dispatch;
 use super::{GROUP, OFFSET, QUAD, SMALLEST, STEPS, nearest};
+use crate::threads::each;
 
 dispatch!(
     /// Quantises a group: its bytes (int8), its scale (not finite where a value is not), and the sum of its bytes.
@@ -64,7 +65,7 @@ impl Activations {
         if m == 1 {
             set((0, a));
         } else {
-            a.par_chunks(k).enumerate().with_min_len(8).for_each(set);
+            each(a.par_chunks(k).enumerate().with_min_len(8), set);
         }
         x
     }

@@ -30,13 +30,7 @@ pub const MAX_CHANNELS: usize = 64;
 ///
 /// Errors: [`Error::Io`] when the file cannot be read, and (with the path) everything that [`load_bytes`] refuses.
 pub fn load_path(path: &Path, observer: &dyn Observer) -> Result<Vec<f32>> {
-    let io = |e| Error::io(path, e);
-    let meta = std::fs::metadata(path).map_err(io)?;
-    if !meta.is_file() {
-        return Err(io(std::io::Error::other(if meta.is_dir() { "is a directory" } else { "is not a regular file" })));
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
-    load(bytes, observer).map_err(|refused| refused.of(&path.display().to_string()))
+    load(content(path)?, observer).map_err(|refused| refused.of(&path.display().to_string()))
 }
 
 /// Reads the clip that `bytes` hold, a whole encoded file. Returns mono samples `[L]` at 24 kHz.
@@ -46,6 +40,18 @@ pub fn load_path(path: &Path, observer: &dyn Observer) -> Result<Vec<f32>> {
 /// [`Error::UnsupportedAudio`] for a format or codec that is not known here; what `observer` returns.
 pub fn load_bytes(bytes: Vec<u8>, observer: &dyn Observer) -> Result<Vec<f32>> {
     load(bytes, observer).map_err(|refused| refused.of(CLIP))
+}
+
+/// Decodes the clip in the file `path`, of any length: mono samples at the file's own rate, and that rate.
+///
+/// Errors: as in [`load_path`], but for what the rate and the length may be; samples may be NaN or infinite.
+pub fn decode_path(path: &Path, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(content(path)?, observer).map_err(|refused| refused.of(&path.display().to_string()))
+}
+
+/// Decodes the clip that `bytes` hold, a whole encoded file, as [`decode_path`] does.
+pub fn decode_bytes(bytes: Vec<u8>, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(bytes, observer).map_err(|refused| refused.of(CLIP))
 }
 
 /// Takes interleaved float samples `[n, channels]` at `rate` Hz. Returns mono samples `[L]` at 24 kHz.
@@ -61,6 +67,20 @@ pub fn from_samples(interleaved: &[f32], channels: usize, rate: u32, observer: &
     let mut mono = Mono::default();
     mono.append(interleaved, channels);
     mono.finish(rate, observer).map_err(|refused| refused.of(CLIP))
+}
+
+/// The content of the regular file `path`.
+fn content(path: &Path) -> Result<Vec<u8>> {
+    let io = |e| Error::io(path, e);
+    let meta = std::fs::metadata(path).map_err(io)?;
+    if !meta.is_file() {
+        return Err(io(std::io::Error::other(if meta.is_dir() { "is a directory" } else { "is not a regular file" })));
+    }
+    std::fs::read(path).map_err(io)
+}
+
+fn decode(bytes: Vec<u8>, observer: &dyn Observer) -> Loaded<(Vec<f32>, u32)> {
+    decode::decode(bytes, observer).map(|(mono, rate)| (mono.0, rate))
 }
 
 fn load(bytes: Vec<u8>, observer: &dyn Observer) -> Loaded<Vec<f32>> {
@@ -190,6 +210,14 @@ mod tests {
         let samples: Vec<i16> = (0..130_000).map(|i| (i * 37 % 65_536 - 32_768) as i16).collect();
         let got = load_bytes(wav(&samples, 1, RATE), &Silent).unwrap();
         assert_eq!(got, samples.iter().map(|&s| f32::from(s) / 32_768.0).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_clip_of_any_length_is_decoded_at_its_own_rate() {
+        assert_eq!(decode_bytes(wav(&[16_384, 0, -16_384, -16_384], 2, 8_000), &Silent).unwrap(), (vec![0.25, -0.5], 8_000));
+        let error = decode_bytes(b"this is not audio at all".repeat(1000), &Silent).unwrap_err().to_string();
+        assert!(error.starts_with("reference clip: not an audio file"), "{error}");
+        assert!(matches!(decode_path(Path::new("/nonexistent/clip.wav"), &Silent), Err(Error::Io { .. })));
     }
 
     #[test]

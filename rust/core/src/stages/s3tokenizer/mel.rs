@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::dsp::check_samples;
 use crate::dsp::mel_filters::FilterBank;
 use crate::dsp::stft::{Stft, power_f32, reflect_pad};
+use crate::threads::run;
 use crate::{Checkpoint, Device, Matrix, Observer, Result};
 
 const STAGE: &str = "s3tokenizer.mel";
@@ -52,7 +53,7 @@ impl S3TokenizerMel {
         let mut out = Matrix::zeros(frames, self.filters.bands());
         let mels = self.filters.bands();
         observer.progress(STAGE, 0, frames)?;
-        out.data.par_chunks_mut(PIECE * mels).enumerate().try_for_each(|(piece, rows)| {
+        let piece = |(piece, rows): (usize, &mut [f32])| {
             let (first, count) = (piece * PIECE, rows.len() / mels);
             let mut power = vec![0.0; self.stft.bins()];
             self.stft.each(&padded[first * HOP..(first + count - 1) * HOP + FFT_SIZE], |t, spectrum| {
@@ -62,7 +63,8 @@ impl S3TokenizerMel {
                 row.iter_mut().for_each(|v| *v = v.max(FLOOR).log10());
                 Ok(())
             })
-        })?;
+        };
+        run(|| out.data.par_chunks_mut(PIECE * mels).enumerate().try_for_each(piece))?;
         let lowest = out.data.iter().copied().fold(f32::NEG_INFINITY, f32::max) - 8.0;
         out.data.iter_mut().for_each(|v| *v = (v.max(lowest) + 4.0) / 4.0);
         observer.progress(STAGE, frames, frames)?;

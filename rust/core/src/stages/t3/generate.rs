@@ -73,7 +73,8 @@ pub fn run(
 /// - The first token comes from the prefill, with the start token alone as history; it is never compared with the stop
 ///   token. Then at most `max_tokens` steps follow, each with all generated tokens as history: 1 + `max_tokens` tokens.
 /// - A step that samples the stop token ends the loop, as does a row of −∞ alone (which adds no token).
-/// - A stop token at the end is taken off, also when it is the first token and the only one.
+/// - A stop token at the end is taken off, also when it is the first token and the only one. So 1 + `max_tokens` tokens, and
+///   they alone, say that it was the limit that ended the loop.
 #[derive(Clone, Debug)]
 pub struct Utterance<U> {
     sampler: Sampler,

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::decoder::{T3Decoder, T3Prefix, T3Session};
 use super::generate::{Session, Utterance};
 use super::sampler::SamplerParameters;
+use crate::threads::each;
 use crate::{Error, Observer, Result, config, draws};
 
 /// One utterance: the inputs of [`T3Decoder::start_from`] and how its tokens are chosen.
@@ -182,7 +183,7 @@ fn step<D: Decoder>(decoder: &D, running: &mut [Row<D::Session>]) -> Result<()> 
     let tokens: Vec<i64> = running.iter().map(|row| row.token).collect();
     let mut sessions: Vec<&mut D::Session> = running.iter_mut().map(|row| &mut row.session).collect();
     let logits = decoder.step_many(&mut sessions, &tokens)?;
-    running.par_iter_mut().zip(logits).for_each(|(row, logits)| row.take(&logits));
+    each(running.par_iter_mut().zip(logits), |(row, logits)| row.take(&logits));
     let share = started.elapsed().as_secs_f64() / running.len() as f64;
     running.iter_mut().for_each(|row| row.seconds += share);
     Ok(())

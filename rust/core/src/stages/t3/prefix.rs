@@ -1,7 +1,9 @@
 //! The beginning of every utterance of a voice, `[speaker | prompt]`: attention is causal, so that its keys and values depend on
 //! the voice only.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
+
+use once_cell::race::OnceBox;
 
 use super::decoder::Model;
 use crate::nn::KvPrefix;
@@ -18,13 +20,14 @@ struct Inner {
     model: Weak<Model>,
     speaker: Vec<f32>,
     prompt: Vec<i64>,
-    known: OnceLock<Vec<KvPrefix>>,
+    /// Without a lock: a fork might find it held for ever.
+    known: OnceBox<Vec<KvPrefix>>,
 }
 
 impl T3Prefix {
     pub(super) fn new(model: &Arc<Model>, speaker: &[f32], prompt: &[i64]) -> Self {
         let (speaker, prompt) = (speaker.to_vec(), prompt.to_vec());
-        Self { inner: Arc::new(Inner { model: Arc::downgrade(model), speaker, prompt, known: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { model: Arc::downgrade(model), speaker, prompt, known: OnceBox::new() }) }
     }
 
     /// Positions: the speaker's and the prompt's.
@@ -56,6 +59,6 @@ impl T3Prefix {
 
     /// Keeps what a prefill has computed. Where two threads did so at the same time the first stays: both are the same to the bit.
     pub(super) fn keep(&self, blocks: Vec<KvPrefix>) {
-        let _ = self.inner.known.set(blocks);
+        let _ = self.inner.known.set(Box::new(blocks));
     }
 }

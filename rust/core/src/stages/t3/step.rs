@@ -12,6 +12,7 @@ use crate::kernels::norm::layer_norm_row;
 use crate::kernels::pointer::Cells;
 use crate::kernels::team;
 use crate::nn::{LayerNorm, Projection, StepCache, StepInput};
+use crate::threads::PerProcess;
 use crate::{Error, Result};
 
 /// Phases of a block; see [`Step::work`].
@@ -36,7 +37,7 @@ pub(super) struct Steps {
     blocks: Vec<Small>,
     norm: Norm,
     head: Vec<f32>,
-    kept: Mutex<Vec<Buffers>>,
+    kept: PerProcess<Mutex<Vec<Buffers>>>,
 }
 
 impl Steps {
@@ -53,7 +54,7 @@ impl Steps {
             })
         };
         let blocks = blocks.iter().map(small).collect::<Result<_>>()?;
-        Ok(Self { blocks, norm: norm.values()?, head: head.bias_values()?, kept: Mutex::default() })
+        Ok(Self { blocks, norm: norm.values()?, head: head.bias_values()?, kept: PerProcess::new() })
     }
 }
 
@@ -98,7 +99,7 @@ impl Buffers {
 
 /// Appends `tokens[i]` to `sessions[i]` and returns the logits after it. Tokens and room were checked.
 pub(super) fn step(model: &Model, steps: &Steps, sessions: &mut [&mut T3Session], tokens: &[i64]) -> Result<Vec<Vec<f32>>> {
-    let lock = || steps.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || steps.kept.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let fits = |buffers: &Buffers| buffers.rows >= sessions.len();
     let kept = {
         let mut kept = lock();

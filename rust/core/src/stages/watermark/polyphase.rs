@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use crate::dsp::resample::{RATES, bessel_i0, gcd, sinc};
+use crate::threads::each;
 use crate::{Error, Result};
 
 /// Kaiser window parameter.
@@ -35,7 +36,7 @@ pub fn resample_polyphase(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32
     // librosa's own length, which may be one more than SciPy's where the product rounds up: that sample is zero
     let len = (samples.len() as f64 * (f64::from(to) / f64::from(from))).ceil() as usize;
     let mut out = vec![0f32; len];
-    out.par_chunks_mut(TASK).enumerate().for_each(|(c, chunk)| {
+    each(out.par_chunks_mut(TASK).enumerate(), |(c, chunk)| {
         for (i, value) in chunk.iter_mut().enumerate() {
             // y[m] = sum_k x[k] h(down * m - up * k), h centred on `half`
             let centre = (c * TASK + i) * down;

@@ -85,12 +85,25 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
         }
         clip.append(&mut decoder, &packet)?;
     }
+    if let (Some(last), Some(end)) = (last_granule(&bytes), seam.time)
+        && last > end
+    {
+        return Err(format!("damaged: the stream ends at {last}, its packets at {end}").into());
+    }
     let count = clip.mono.0.len() as u64;
     let lossless = [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&codec);
     if let Some(promised) = promised.filter(|&n| lossless && n != count) {
         return Err(format!("damaged: {promised} samples expected, {count} found").into());
     }
     clip.spec.map_or_else(|| Err("holds no samples".into()), |(rate, _)| Ok((clip.mono, rate)))
+}
+
+/// Where the last page of an Ogg stream says that it ends. Symphonia leaves out packets of a page that it cannot place.
+fn last_granule(bytes: &[u8]) -> Option<i64> {
+    let at = bytes.starts_with(b"OggS").then(|| bytes.windows(4).rposition(|window| window == b"OggS"))??;
+    let page = bytes.get(at..at + 18)?;
+    let granule = i64::from_le_bytes(page[6..14].try_into().ok()?);
+    (page[14..18] == bytes[14..18]).then_some(granule)
 }
 
 /// What Symphonia says of `bytes`: that it does not know them, or what `damaged` makes of it.

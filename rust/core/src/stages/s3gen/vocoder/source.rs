@@ -12,6 +12,7 @@ use super::spectrum::sines;
 use crate::config::Vocoder as Config;
 use crate::hyperparameters::Hyperparameters;
 use crate::kernels::elementwise::{Function, piece};
+use crate::threads::run;
 use crate::{Matrix, Result, Weights};
 
 /// Frames that a task handles at least.
@@ -61,26 +62,25 @@ impl Source {
         let reached = self.reached(f0, hop);
         let starts: Vec<f32> = (0..n).map(|h| if h == 0 { 0.0 } else { phases[h] }).collect();
         let mut out = vec![0.0; f0.len() * hop];
-        out.par_chunks_mut(hop).enumerate().with_min_len(FRAMES).for_each_init(
-            || vec![0.0; n * hop],
-            |angles, (frame, out)| {
-                let normals = &noise.data[frame * hop * n..][..hop * n];
-                let voiced = f0[frame] > self.threshold;
-                if voiced {
-                    self.angles(f0[frame], &reached[frame * n..][..n], &starts, angles);
-                    sines(angles);
+        let frame = |angles: &mut Vec<f32>, (frame, out): (usize, &mut [f32])| {
+            let normals = &noise.data[frame * hop * n..][..hop * n];
+            let voiced = f0[frame] > self.threshold;
+            if voiced {
+                self.angles(f0[frame], &reached[frame * n..][..n], &starts, angles);
+                sines(angles);
+            }
+            for ((o, normals), sines) in out.iter_mut().zip(normals.chunks_exact(n)).zip(angles.chunks_exact(n)) {
+                *o = self.bias;
+                for ((weight, normal), sine) in self.weight.iter().zip(normals).zip(sines) {
+                    let value =
+                        if voiced { self.amplitude * sine + self.noise_std * normal } else { self.amplitude / 3.0 * normal };
+                    *o += weight * value;
                 }
-                for ((o, normals), sines) in out.iter_mut().zip(normals.chunks_exact(n)).zip(angles.chunks_exact(n)) {
-                    *o = self.bias;
-                    for ((weight, normal), sine) in self.weight.iter().zip(normals).zip(sines) {
-                        let value =
-                            if voiced { self.amplitude * sine + self.noise_std * normal } else { self.amplitude / 3.0 * normal };
-                        *o += weight * value;
-                    }
-                }
-                piece(Function::Tanh, out);
-            },
-        );
+            }
+            piece(Function::Tanh, out);
+        };
+        let frames = out.par_chunks_mut(hop).enumerate().with_min_len(FRAMES);
+        run(|| frames.for_each_init(|| vec![0.0; n * hop], frame));
         out
     }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernels::maths;
 use crate::kernels::simd::dispatch;
+use crate::threads::each;
 
 /// Frames a task handles.
 const PIECE: usize = 1024;
@@ -68,7 +69,7 @@ impl Spectrum {
     pub(super) fn analyse(&self, samples: &[f32]) -> Vec<f32> {
         let (l, half, parts) = (samples.len() as isize, (self.size / 2) as isize, self.parts());
         let mut out = vec![0.0; (samples.len() / self.hop + 1) * parts];
-        out.par_chunks_mut(PIECE * parts).enumerate().for_each(|(piece, out)| {
+        each(out.par_chunks_mut(PIECE * parts).enumerate(), |(piece, out)| {
             for (i, frame) in out.chunks_exact_mut(parts).enumerate() {
                 let start = ((piece * PIECE + i) * self.hop) as isize - half;
                 if start >= 0 && start + self.size as isize <= l {
@@ -87,7 +88,7 @@ impl Spectrum {
 
     /// Turns log-magnitudes and the arcsines of phases, a half of every frame each, into real and imaginary parts.
     pub(super) fn polar(&self, spectrum: &mut [f32], limit: f32) {
-        spectrum.par_chunks_mut(PIECE * self.parts()).for_each(|piece| {
+        each(spectrum.par_chunks_mut(PIECE * self.parts()), |piece| {
             let half = self.parts() / 2;
             let (mut sizes, mut angles) = (vec![0.0; DEALT * half], vec![0.0; DEALT * half]);
             for frames in piece.chunks_mut(DEALT * 2 * half) {
@@ -118,13 +119,13 @@ impl Spectrum {
         let (size, hop, parts) = (self.size, self.hop, self.parts());
         let count = spectrum.len() / parts;
         let mut frames = vec![0.0; count * size];
-        frames.par_chunks_mut(PIECE * size).zip(spectrum.par_chunks(PIECE * parts)).for_each(|(frames, spectrum)| {
+        each(frames.par_chunks_mut(PIECE * size).zip(spectrum.par_chunks(PIECE * parts)), |(frames, spectrum)| {
             for (frame, values) in frames.chunks_exact_mut(size).zip(spectrum.chunks_exact(parts)) {
                 add_products(values, &self.backward, frame);
             }
         });
         let mut out = vec![0.0; count.saturating_sub(1) * hop];
-        out.par_chunks_mut(PIECE * hop).enumerate().for_each(|(piece, out)| {
+        each(out.par_chunks_mut(PIECE * hop).enumerate(), |(piece, out)| {
             for (i, o) in out.iter_mut().enumerate() {
                 let at = piece * PIECE * hop + i + size / 2;
                 let (first, last) = ((at + 1).saturating_sub(size).div_ceil(hop), (at / hop).min(count - 1));

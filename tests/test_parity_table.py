@@ -1,4 +1,4 @@
-"""The drift check of the README's table: figures may move between machines, everything else may not."""
+"""The drift check of the table in docs/parity.md: figures may move between machines, everything else may not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatterbox_turbo_rs.parity.checklist import BOXES
-from readme_table import drift, parts
+from parity_table import drift, parts
 
 ROOT = Path(__file__).resolve().parents[1]
 LINE = "| T3 | identical | rel 1e-6 (limit 1e-5) | mean abs 0.02 (limit 0.3) | 13 settings identical |"
@@ -35,8 +35,8 @@ def test_what_counts_as_drift(other: str, same: bool) -> None:
     assert (drift(LINE, other) == []) is same
 
 
-def test_the_readme_has_a_line_for_every_box() -> None:
-    _, table, _ = parts((ROOT / "README.md").read_text("utf-8"))
+def test_the_document_has_a_line_for_every_box() -> None:
+    _, table, _ = parts((ROOT / "docs" / "parity.md").read_text("utf-8"))
     assert len(table.splitlines()) == 2 + len(BOXES)
     with pytest.raises(ValueError, match="once each"):
         parts("no table here")

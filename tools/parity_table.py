@@ -1,8 +1,8 @@
-"""Checks the README's table of the parity checklist against a report, or writes it.
+"""Checks the document's table of the parity checklist against a report, or writes it.
 
-usage: readme_table.py REPORT.json README.md [--write]
+usage: parity_table.py REPORT.json docs/parity.md [--write]
 
-The table stands between two comments and comes from ``parity.report.readme_table``. Items, numbers of settings and words have to be
+The table stands between two comments and comes from ``parity.report.parity_table``. Items, numbers of settings and words have to be
 the same. Figures are other ones on another machine, and another row may be the one that uses most of its limit: the share of
 the limit may be up to four times the other's and a third more. Exit code 1, with the lines, when they are not.
 """
@@ -38,7 +38,7 @@ def drift(found: str, expected: str) -> list[str]:
     for a, b in zip(ours, theirs, strict=True):
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (a, b)]
         if len(cells[0]) != len(cells[1]) or not all(map(near, *cells)):
-            wrong.append(f"README: {a}\nreport: {b}")
+            wrong.append(f"document: {a}\nreport: {b}")
     return wrong
 
 
@@ -62,19 +62,19 @@ def share(cell: str) -> float | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
-    parser.add_argument("readme", type=Path)
+    parser.add_argument("document", type=Path)
     parser.add_argument("--write", action="store_true")
     a = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
     from chatterbox_turbo_rs.parity import report
 
-    table = report.readme_table(json.loads(a.report.read_text("utf-8"))).strip()
-    before, found, behind = parts(a.readme.read_text("utf-8"))
+    table = report.parity_table(json.loads(a.report.read_text("utf-8"))).strip()
+    before, found, behind = parts(a.document.read_text("utf-8"))
     if a.write:
-        a.readme.write_text(f"{before}\n{table}\n{behind}", encoding="utf-8")
+        a.document.write_text(f"{before}\n{table}\n{behind}", encoding="utf-8")
         return 0
     wrong = drift(found, table)
-    print("\n".join(wrong) or "the README's table is that of the report")
+    print("\n".join(wrong) or "the document's table is that of the report")
     return 1 if wrong else 0
 
 

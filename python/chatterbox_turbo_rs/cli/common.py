@@ -1,0 +1,200 @@
+"""What the commands share: options, and what can be refused before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ArgumentError, BackendError, FileError
+from ..options import LOUDNESS, PRECISIONS, WATERMARK, GenerationOptions
+from ..plan import parse
+from ..progress import on_terminal
+
+if TYPE_CHECKING:
+    from ..model import ChatterboxTurbo
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+FILE = click.Path(path_type=Path)
+
+
+def stacked(*options: Decorator) -> Decorator:
+    """Options in the order in which help lists them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _backends(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        parse(value)
+    except BackendError as error:  # the stages are the same everywhere, so that this is wrong use
+        raise ArgumentError(str(error)) from None
+    return value
+
+
+def _device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"auto|(cpu|cuda|metal|mps)(:\d+)?", value):
+        raise ArgumentError(f"device: expected auto, cpu, cuda, cuda:1, metal or mps, got {value!r}")
+    return value
+
+
+def _report(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and (parameter.name != "json_file" or str(value) != "-"):
+        try:
+            writable(value)
+        except FileError as error:
+            raise FileError(f"{parameter.opts[0]}: {error}") from None
+    return value
+
+
+def _none(context: click.Context, parameter: click.Parameter, value: str) -> str | None:
+    return None if value == "none" else value
+
+
+def _choice(name: str, values: Sequence[str | None], text: str) -> Decorator:
+    """One of ``values``, the first unless another is named, ``none`` for None."""
+    names = [value or "none" for value in values]
+    return click.option(name, type=click.Choice(names), default=names[0], callback=_none, help=text)
+
+
+def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    names = [name for name in ("turbo", "nano", "demo") if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="dir")]
+
+
+def model_option(default: str) -> Decorator:
+    """``--model``."""
+    text = "turbo, nano, demo, a repository id or a directory."
+    return click.option("--model", default=default, shell_complete=models, help=text)
+
+
+def device_option(default: str, text: str) -> Decorator:
+    """``--device``."""
+    return click.option("--device", default=default, callback=_device, metavar="NAME", help=text)
+
+
+def report_file(kind: str) -> Decorator:
+    """``--KIND FILE``, which the command gets as ``KIND_file`` when it can be written."""
+    text = f"Write the report as {kind.upper() if kind != 'markdown' else 'Markdown'}{' (- for standard output)' if kind == 'json' else ''}."
+    return click.option(f"--{kind}", f"{kind}_file", type=FILE, metavar="FILE", callback=_report, help=text)
+
+
+revision = click.option(
+    "--revision", metavar="NAME", show_default="the pinned one", help="A commit, branch or tag of a model on the hub."
+)
+device = device_option("auto", "auto, cpu, cuda, cuda:1 or metal.")
+precision = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=PRECISIONS[0],
+    help="f32 is the parity contract, int8 T3's weights, bf16 S3Gen's products.",
+)
+backends = click.option(
+    "--backends",
+    metavar="SPEC",
+    callback=_backends,
+    show_default="$CHATTERBOX_BACKENDS or auto",
+    help="Which side runs each stage, such as auto,t3=rust,text=python.",
+)
+loudness = _choice("--loudness", LOUDNESS, "How a reference clip is brought to its level.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+
+MODEL = ("model", "revision", "device", "precision", "tokenizer", "backends")
+model_options = stacked(
+    model_option("turbo"),
+    revision,
+    device,
+    precision,
+    click.option("--tokenizer", type=FILE, show_default="the model's", help="Another tokenizer.json."),
+    backends,
+)
+
+
+SPEAKING = ("voice", "seed", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "loudness", "watermark")
+
+
+def speaking_options(seed: int | None = None, max_tokens: int = GenerationOptions.max_tokens) -> Decorator:
+    """The arguments of ``generate``."""
+    return stacked(
+        click.option(
+            "--voice", type=FILE, show_default="the model's own", help="A reference clip of more than 5 s, or a voice file."
+        ),
+        click.option(
+            "--seed",
+            type=int,
+            default=seed,
+            show_default=seed is not None or "a random one",
+            help="The same seed, the same sound.",
+        ),
+        click.option(
+            "--temperature",
+            default=GenerationOptions.temperature,
+            help="Above 1 more varied, below 1 more even; 0 and below mean 1.",
+        ),
+        click.option(
+            "--top-p",
+            default=GenerationOptions.top_p,
+            help="Draw among the likeliest tokens that together have this probability.",
+        ),
+        click.option("--top-k", default=GenerationOptions.top_k, help="Draw among so many of the likeliest tokens."),
+        click.option(
+            "--repetition-penalty",
+            default=GenerationOptions.repetition_penalty,
+            help="Above 1, tokens that were spoken become less likely.",
+        ),
+        click.option("--max-tokens", default=max_tokens, help="Speech is cut here, at 25 tokens a second."),
+        loudness,
+        _choice("--watermark", WATERMARK, "The mark that is put into the sound."),
+        as_json,
+    )
+
+
+def some(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``values`` that are called ``names``."""
+    return {name: values[name] for name in names}
+
+
+def speaking(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``generate`` that ``speaking_options`` stand for, checked before a model is loaded."""
+    found = some(SPEAKING, values)
+    GenerationOptions(**{name: value for name, value in found.items() if name != "voice" and (name, value) != ("seed", None)})
+    return found
+
+
+def load(values: Mapping[str, Any]) -> ChatterboxTurbo:
+    """The model that ``model_options`` stand for."""
+    from ..model import ChatterboxTurbo
+
+    return ChatterboxTurbo.from_pretrained(**some(MODEL, values), progress=on_terminal())
+
+
+def writable(path: Path) -> None:
+    """Raises ``FileError`` when ``path`` cannot become a file: better now than after the work."""
+    if path.is_dir():
+        raise FileError(f"{path}: expected a file name, found a directory")
+    _writable_in(path, path.parent)
+
+
+def writable_directory(path: Path) -> None:
+    """Raises ``FileError`` when ``path`` is no directory and cannot become one, or cannot be written into."""
+    if path.exists() and not path.is_dir():
+        raise FileError(f"{path}: expected a directory, found a file")
+    _writable_in(path, path if path.is_dir() else path.parent)
+
+
+def _writable_in(path: Path, directory: Path) -> None:
+    if not directory.is_dir():
+        raise FileError(f"{path}: cannot be written: no directory {directory}")
+    if not os.access(directory, os.W_OK):
+        raise FileError(f"{path}: cannot be written: no permission to write into {directory}")

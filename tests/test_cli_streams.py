@@ -1,0 +1,188 @@
+"""The command's standard streams: characters that they do not know, none of them at all, sound through a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import soundfile
+from test_cli import SHORT, process
+
+from chatterbox_turbo_rs.cli.main import COMMANDS, main
+from chatterbox_turbo_rs.cli.streams import Line, remark
+from chatterbox_turbo_rs.progress import Bar
+
+NAME = "日本 “ñ” →"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_no_command_ends_in_a_traceback_where_output_knows_few_characters(tmp_path, clip, encoding):
+    (tmp_path / f"{NAME}.txt").write_text("Grüße …\n", encoding="utf-8")
+    voice = f"{NAME}.safetensors"
+    runs = [
+        *([name, "--help"] for name in COMMANDS),
+        ["demo", "-o", f"{NAME}.wav", *SHORT],
+        ["say", "Hi.", "--model", "demo", "-o", f"{NAME}.wav", *SHORT],
+        ["say", "--texts", f"{NAME}.txt", "--model", "demo", "-o", NAME, *SHORT],
+        ["voice", "prepare", str(clip), "--model", "demo", "-o", voice],
+        ["voice", "show", voice],
+        ["voice", "convert", voice, "-o", f"{NAME}.pt"],
+        ["watermark", "detect", f"{NAME}/001.wav"],
+        ["info"],
+        ["cache", "show"],
+        ["cache", "clear"],
+        ["bench", "--seconds", "0.2", "--threads", "1", "--repeat", "1"],
+        ["parity", "--mode", "isolated", "--stages", "text.normalize", "--allow-missing"],
+    ]
+    wrong = [["demo", "--voice", f"{NAME}.wav"], ["say", "--texts", NAME], ["demo", f"--{NAME}"], [NAME], ["download", NAME]]
+    program = (
+        "import json, sys\nfrom chatterbox_turbo_rs.cli.main import main\n"
+        "codes = [main(run) for run in json.loads(sys.argv[1])]\n"
+        "print(json.dumps(codes), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(runs + wrong)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0 and b"Traceback" not in done.stdout + done.stderr, done.stderr.decode("ascii", "replace")
+    codes = json.loads(done.stderr.splitlines()[-1])
+    found = dict(zip(map(str, runs + wrong), codes))
+    assert set(codes[: len(runs)]) <= {0, 1} and found[str(["watermark", "detect", f"{NAME}/001.wav"])] in (0, 1), found
+    assert {run: code for run, code in found.items() if code and "watermark" not in run} == dict(
+        zip(map(str, wrong), [1, 1, 2, 2, 1])
+    )
+    assert rb"\u65e5\u672c" in done.stdout and rb"\u65e5\u672c" in done.stderr
+
+
+def without(*names: str) -> str:
+    """Lines that close standard streams, as ``>&-`` and pythonw do."""
+    close = "import os, sys\n"
+    for name in names:
+        number = ("stdin", "stdout", "stderr").index(name)
+        close += f"os.close({number}); sys.{name} = sys.__{name}__ = None\n"
+    return close
+
+
+@pytest.mark.parametrize("names", [("stdout",), ("stderr",), ("stdin", "stdout", "stderr")])
+def test_output_that_is_closed_is_not_missed(tmp_path, names):
+    done = process("demo", "-o", "x.wav", *SHORT, prepare=without(*names), cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert soundfile.info(tmp_path / "x.wav").duration > 0.1
+    refused = process("demo", "--voice", "nowhere.wav", prepare=without(*names), cwd=tmp_path)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert process("demo", "--foo", prepare=without(*names), cwd=tmp_path).returncode == 2
+
+
+def test_output_that_the_program_itself_closed(tmp_path):
+    done = process("info", prepare="import sys\nsys.stdout.close()", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["demo", "-"], ["say", "--model", "demo", "--texts", "-"]])
+def test_input_that_is_closed_is_one_line(tmp_path, arguments):
+    done = process(*arguments, prepare=without("stdin"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "chatterbox-turbo: standard input: expected a text, found it closed\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path):
+    """What libraries print to descriptor 1 would land in the first file that is opened."""
+    seen = "import os\nimport chatterbox_turbo_rs.cli.streams as s\nfirst = s.prepare\n"
+    seen += "def prepare():\n    first()\n    with open('seen.txt', 'w') as f: f.write(str(f.fileno()))\ns.prepare = prepare"
+    assert process("--version", prepare=without("stdin", "stdout", "stderr") + seen, cwd=tmp_path).returncode == 0
+    assert int((tmp_path / "seen.txt").read_text()) > 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["say", "Hi.", "--model", "demo", "-o", "-", *SHORT]])
+def test_output_that_is_full_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = process(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left" in done.stderr.splitlines()[-1]
+
+
+def piped(*arguments: object) -> tuple[bytes, str]:
+    done = process("say", "Hello.", "--model", "demo", "-o", "-", *SHORT, *arguments, text=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr.decode()
+
+
+def test_wav_through_a_pipe(tmp_path):
+    sound, said = piped()
+    riff, size, wave = struct.unpack("<4sI4s", sound[:12])
+    assert (riff, wave, size) == (b"RIFF", b"WAVE", len(sound) - 8)
+    at = sound.index(b"data")
+    assert struct.unpack("<I", sound[at + 4 : at + 8])[0] == len(sound) - at - 8
+    assert soundfile.info(io.BytesIO(sound)).duration > 0.1
+    warning, *table = said.splitlines()
+    assert "cut off at max_tokens=4" in warning and table[0].startswith("stage") and "real-time factor" in table[-2]
+    process("say", "Hello.", "--model", "demo", "-o", tmp_path / "x.wav", *SHORT)
+    assert sound == (tmp_path / "x.wav").read_bytes()
+    again, said = piped("--json")
+    assert again == sound and json.loads(said.splitlines()[-1])["output"] == "-"
+
+
+def test_a_pipe_whose_reader_goes_away_is_silent():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = process("demo", "-o", "-", *SHORT, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+def test_no_sound_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["say", "Hello.", "--model", "demo", "-o", "-"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("chatterbox-turbo: -o -: expected a pipe") and err.count("\n") == 1
+
+
+def test_no_sound_where_output_is_closed(tmp_path):
+    done = process("demo", "-o", "-", *SHORT, prepare=without("stdout"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "chatterbox-turbo: -: cannot be written: standard output is closed\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_have_their_own_place(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    bar = Line()
+    for number in range(3):
+        bar("t3", number, 9)
+        with bar.aside():
+            remark(f"line {number}")
+    lines = [line.rpartition("\r")[2] for line in shown.getvalue().split("\n")[:-1]]
+    assert lines == [f"chatterbox-turbo: line {number}" for number in range(3)] and shown.getvalue().count("t3") == 3
+
+
+def test_a_line_waits_for_the_thread_that_draws(monkeypatch):
+    begun, seen = threading.Event(), []
+
+    def draw(*_: object) -> None:
+        begun.set()
+        time.sleep(0.1)
+        seen.append("drawn")
+
+    monkeypatch.setattr(Bar, "__call__", draw)
+    bar = Line()
+    thread = threading.Thread(target=bar, args=("t3", 1, 2))
+    thread.start()
+    assert begun.wait(10)
+    with bar.aside():
+        seen.append("line")
+    thread.join()
+    assert seen == ["drawn", "line"]

@@ -1,0 +1,148 @@
+"""Assembles the demo model: the trainings' latest weights as a directory that ``ChatterboxTurbo.from_pretrained`` loads.
+
+usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE]
+
+Writes upstream's three files in float16 under upstream's names (weight-normalised layers as gain and direction), ``config.json``,
+the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher. There
+is one voice: what its speaker vectors add is folded into the biases behind them, so that T3 and the flow speak with it whatever
+clip they are given. Where T3 has no checkpoint yet, it is random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+import s3gen
+import sizes
+import tokenizer
+import tokens
+import training
+import vocoder
+
+TOOLS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOOLS))
+
+from chatterbox_turbo_rs.torch_network import WEIGHT_NORM  # noqa: E402
+
+import checkpoint_layout  # noqa: E402
+import make_checkpoint  # noqa: E402
+from chatterbox_turbo_rs import ChatterboxTurbo, conditionals, torch_archive  # noqa: E402
+from chatterbox_turbo_rs.stages.t3.decoder.python import T3  # noqa: E402
+
+LIMIT = 20_000_000
+"""Bytes that the model may take."""
+Arrays = dict[str, np.ndarray]
+
+
+def arrays(state: Mapping[str, Any], prefix: str = "", inside: str = "") -> Arrays:
+    """The tensors below ``inside`` under their names without it, with ``prefix`` in front."""
+    return {prefix + k.removeprefix(inside): v.float().numpy() for k, v in state.items() if k.startswith(inside)}
+
+
+def sound(work: Path) -> tuple[Arrays, Arrays]:
+    """S3Gen's file and the voice encoder's."""
+    result = arrays(training.weights(work, tokenizer.NAME), "tokenizer.")
+    result["tokenizer.window"], result["tokenizer._mel_filters"] = tokenizer.constants()
+    result |= arrays(training.weights(work, "xvector"), "speaker_encoder.", "network.")
+    both = training.weights(work, s3gen.NAME)
+    result |= arrays(both, "flow.", "mean.") | arrays(both, "flow.", "flow.")
+    result |= arrays(training.weights(work, vocoder.NAME), "mel2wav.")
+    result["flow.spk_embed_affine_layer.weight"] *= 0
+    return result, arrays(training.weights(work, "voice_encoder"), "", "network.")
+
+
+def t3(work: Path) -> tuple[Arrays, dict[str, Any]]:
+    """T3's file and its sizes."""
+    path = work / "checkpoints" / "t3.pt"
+    if not path.exists():
+        config = sizes.config(tokens.TEXT_IDS, tokens.SILENCE, {})
+        return arrays(T3(config).state_dict()), config
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    config = sizes.config(tokens.TEXT_IDS, tokens.SILENCE, state["config"])
+    result = arrays(state.get("average", state["weights"]))
+    speaker, weight = np.asarray(state["speaker"], np.float32), result["cond_enc.spkr_enc.weight"]
+    result["cond_enc.spkr_enc.bias"] = result["cond_enc.spkr_enc.bias"] + weight @ speaker
+    result["cond_enc.spkr_enc.weight"] = np.zeros_like(weight)
+    return result, config
+
+
+def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays) -> None:
+    """One file: every tensor of the layout and no other, in float16."""
+    out: Arrays = {}
+    left = set(values)
+    for name, shape in shapes.items():
+        stem, _, part = name.partition(WEIGHT_NORM)
+        source = stem + "weight" if part else name
+        value = values[source]
+        left.discard(source)
+        if part == "0":
+            value = np.sqrt(np.square(value).sum(axis=tuple(range(1, value.ndim)), keepdims=True))
+        if value.shape != shape or not np.isfinite(value).all() or np.abs(value).max(initial=0) > 65504:
+            raise SystemExit(f"{path}: {name}: expected finite float16 values of shape {shape}, found {value.shape}")
+        out[name] = np.ascontiguousarray(value, np.int64 if checkpoint_layout.is_integer(name) else np.float16)
+    if left:
+        raise SystemExit(f"{path}: {len(left)} tensors without a place, the first is {min(left)}")
+    save_file(out, path, metadata={"format": "pt"})
+
+
+def assemble(work: Path, out: Path, clip: Path) -> None:
+    """Writes the directory and prints the size of every file."""
+    out.mkdir(parents=True, exist_ok=True)
+    t3_values, config = t3(work)
+    s3gen_values, voice_values = sound(work)
+    files = checkpoint_layout.tensors(config, unused=False)
+    for key, values in (("t3", t3_values), ("s3gen", s3gen_values), ("voice_encoder", voice_values)):
+        write(out / config["files"][key], files[config["files"][key]], values)
+    make_checkpoint.write_tokenizer(out, config["text"]["vocab_size"], make_checkpoint.TOKENIZER)
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    conds = out / "conds.pt"
+    conds.unlink(missing_ok=True)
+    model = ChatterboxTurbo.from_pretrained(out, backends="rust", watermark=None)
+    t3_part, gen_part = conditionals.to_dicts(model.voice(clip))
+    torch_archive.save(conds, {"t3": t3_part, "gen": gen_part})
+    total = 0
+    for file in sorted(out.iterdir()):
+        total += file.stat().st_size
+        print(f"{file.stat().st_size:>10} {file.name}")
+    print(f"{total:>10} bytes in all")
+    if total > LIMIT:
+        raise SystemExit(f"{out}: {total} bytes, expected at most {LIMIT}")
+
+
+def reference(work: Path) -> Path:
+    """A clip of the built-in voice, a little longer than the 5 seconds that a voice needs: the teacher's."""
+    path = work / "export" / "reference.flac"
+    if not path.exists():
+        import soundfile
+        from hibari import Hibari
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = Hibari()("The morning light came slowly over the hills, and everyone in the village was already awake.", seed=0)
+        need = math.ceil(5.1 * 24_000)
+        if len(wave) < need:
+            raise SystemExit(f"{path}: expected at least {need} samples of the teacher, found {len(wave)}")
+        soundfile.write(path, wave, 24_000)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    training.work_folder(parser)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--clip", type=Path, help="reference of the built-in voice (default: a sentence of the teacher)")
+    args = parser.parse_args()
+    assemble(args.work, args.out or args.work / "export" / "model", args.clip or reference(args.work))
+
+
+if __name__ == "__main__":
+    main()

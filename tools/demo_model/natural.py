@@ -1,0 +1,60 @@
+"""The teacher at its own pace, for the vocoder: ``WORK/natural/000.npz`` and on, and ``held_out.npz``.
+
+usage: natural.py [--work DIR] [--shards 4]
+
+A shard holds 700 sentences of ``WORK/texts.txt`` that are long enough to be worth hearing: ``wave`` int16 at 24 kHz, cut to whole
+tokens, ``n`` tokens of each, ``f0`` of the teacher at 80 Hz and ``nf`` values of each. Sentences come from the end of the list, where
+``align.py`` comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from hibari import Hibari, dsp
+
+import features
+import training
+
+SENTENCES = 700
+SHORTEST = 25
+"""Characters."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    training.work_folder(parser)
+    parser.add_argument("--shards", type=int, default=4)
+    args = parser.parse_args()
+    texts = (args.work / "texts.txt").read_text(encoding="utf-8").splitlines()[::-1]
+    texts = [text for text in texts if len(text) >= SHORTEST][: args.shards * SENTENCES]
+    parts = {"held_out": (args.work / "held_out.txt").read_text(encoding="utf-8").splitlines()[: features.HELD_OUT]}
+    parts |= {f"{i:03d}": texts[i * SENTENCES : (i + 1) * SENTENCES] for i in range(args.shards)}
+    teacher = Hibari(threads=1)
+    folder = args.work / "natural"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sentences in parts.items():
+        path = folder / f"{name}.npz"
+        if path.exists():
+            continue
+        started, waves, frequencies = time.time(), [], []
+        for i, text in enumerate(sentences):
+            ids = np.array([teacher.ids(teacher.phonemize(text)[0])], np.int64)
+            outputs = [part[0] for part in teacher.sess.run(None, {"ids": ids, "speed": np.ones(1, np.float32)})]
+            wave = dsp.synth(*outputs, np.random.default_rng(i))
+            wave = wave[: len(wave) // features.TOKEN * features.TOKEN]
+            waves.append((np.clip(wave, -1, 1) * 32767).round().astype(np.int16))
+            frequencies.append(outputs[5].astype(np.float32))
+        n = np.array([len(wave) // features.TOKEN for wave in waves])
+        counts = np.array([len(f0) for f0 in frequencies])
+        temporary = path.with_suffix(".part")
+        with open(temporary, "wb") as out:
+            np.savez(out, wave=np.concatenate(waves), n=n, f0=np.concatenate(frequencies), nf=counts)
+        temporary.replace(path)
+        print(f"{name}: {n.sum() / 25 / 3600:.2f} h, {time.time() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

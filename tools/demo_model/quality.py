@@ -1,0 +1,155 @@
+"""How well a demo model speaks: sentences that no training saw, with default arguments, heard by the listener.
+
+usage: quality.py [--model DIR] [--sentences 50] [--teacher] [--resynthesis] [--json FILE] [--sounds DIR]
+
+The table has word error (Whisper tiny.en), DNSMOS, how many sentences stopped by themselves, length against the teacher's, median
+of the fundamental frequency, and the real-time factor. ``resynthesis`` is the teacher's own speech through tokens and back: without
+T3, the tokenizer, S3Gen and the vocoder alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from chatterbox_turbo_rs.pipeline import Run
+from chatterbox_turbo_rs.tts import MAX_TOKENS
+from hibari import Hibari
+
+import listener
+from chatterbox_turbo_rs import ChatterboxTurbo
+
+SENTENCES = Path(__file__).with_name("quality_sentences.txt")
+RATE = 24_000
+
+
+@dataclass
+class Row:
+    """What was measured of one party, over all sentences."""
+
+    name: str
+    words: int = 0
+    errors: int = 0
+    stopped: int = 0
+    sentences: int = 0
+    seconds: float = 0.0
+    busy: float = 0.0
+    teacher_seconds: float = 0.0
+    mos: list[float] = field(default_factory=list)
+    f0: list[float] = field(default_factory=list)
+    heard: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def line(self) -> str:
+        f0 = f"{np.median(self.f0):.0f}" if self.f0 else "–"
+        return (
+            f"| {self.name} | {100 * self.errors / self.words:.1f} % | {np.mean(self.mos):.2f} | {self.stopped} of {self.sentences} "
+            f"| {self.seconds / self.teacher_seconds:.2f} | {f0} Hz | {self.busy / self.seconds:.3f} |"
+        )
+
+
+HEAD = "| | word error | DNSMOS | stopped | length | f0 | real-time factor |\n|---|---|---|---|---|---|---|"
+Speak = Callable[[int, str], tuple[np.ndarray, bool]]
+
+
+class Judge:
+    def __init__(self, model: ChatterboxTurbo, sentences: list[str], sounds: Path | None) -> None:
+        self.model, self.sentences, self.sounds = model, sentences, sounds
+        self.pipeline: Any = model._pipeline
+        teacher = Hibari(threads=1)
+        self.teacher = [teacher(text, seed=i) for i, text in enumerate(sentences)]
+
+    def row(self, name: str, speak: Speak) -> Row:
+        """Listens to every sentence of a party."""
+        row = Row(name)
+        for i, text in enumerate(self.sentences):
+            started = time.perf_counter()
+            wave, stopped = speak(i, text)
+            row.busy += time.perf_counter() - started
+            heard = listener.transcript(wave)
+            wanted = listener.words(text)
+            wrong = listener.errors(wanted, listener.words(heard))
+            row.words, row.errors = row.words + len(wanted), row.errors + wrong
+            row.stopped, row.sentences = row.stopped + stopped, row.sentences + 1
+            row.seconds, row.teacher_seconds = row.seconds + len(wave) / RATE, row.teacher_seconds + len(self.teacher[i]) / RATE
+            row.mos.append(listener.mos(wave))
+            row.f0 += self.voiced(wave)
+            row.heard.append((wrong, text, heard))
+            if self.sounds:
+                folder = self.sounds / name.replace(" ", "_")
+                folder.mkdir(parents=True, exist_ok=True)
+                soundfile.write(folder / f"{i:02d}.flac", np.clip(wave, -1, 1), RATE)
+        return row
+
+    def voiced(self, wave: np.ndarray) -> list[float]:
+        """Frequencies of the voiced frames, as the model's own vocoder hears them."""
+        mel = self.pipeline.stage("s3gen.prompt_mel", "rust")(np.asarray(wave, np.float32))
+        f0 = self.pipeline.stage("s3gen.vocoder", "rust").f0(mel)
+        return [float(f) for f in f0[f0 > 60]]
+
+    def speech(self, seed: int, voice: Any = None) -> Speak:
+        def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
+            made = self.model.generate(text, seed=seed + i, voice=voice)
+            return made.samples, len(made.tokens) <= MAX_TOKENS
+
+        return speak
+
+    def resynthesis(self) -> Speak:
+        """The teacher's sound through the tokenizer, S3Gen and the vocoder, with the built-in voice."""
+
+        def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
+            run = Run(self.pipeline, self.model.plan, None)
+            _, w16 = run("reference.resample", run("reference.loudness", self.teacher[i], "bs1770"))
+            tokens = run("s3tokenizer.tokens", run("s3tokenizer.mel", w16))
+            return self.pipeline.sound(run, self.model.builtin_voice, text, tokens, i, None).samples, True
+
+        return speak
+
+
+def rows(judge: Judge, args: argparse.Namespace) -> Iterator[Row]:
+    if args.teacher:
+        yield judge.row("teacher", lambda i, text: (judge.teacher[i], True))
+    if args.resynthesis:
+        yield judge.row("re-synthesis", judge.resynthesis())
+    if not args.no_speech:
+        for seed in range(args.seeds):
+            yield judge.row("model" if args.seeds == 1 else f"model, seed {seed}", judge.speech(1000 * seed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--sentences", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--teacher", action="store_true")
+    parser.add_argument("--resynthesis", action="store_true")
+    parser.add_argument("--no-speech", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--sounds", type=Path, help="folder for what was spoken")
+    args = parser.parse_args()
+    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: args.sentences]
+    model = ChatterboxTurbo.from_pretrained(args.model, precision=args.precision)
+    judge = Judge(model, sentences, args.sounds)
+    done = []
+    print(HEAD, flush=True)
+    for row in rows(judge, args):
+        done.append(row)
+        print(row.line(), flush=True)
+    for row in done:
+        print(f"\n{row.name}: what was heard otherwise")
+        for wrong, text, heard in row.heard:
+            if wrong:
+                print(f"  {wrong}: {text}\n     {heard}")
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in done], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
