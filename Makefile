@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help setup build say test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say demo-model demo-quality test test-rust test-python test-levels test-torch readme-table parity parity-official bench bench-kernels profile lint wheel check-wheel wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +11,9 @@ CLIPS := short stereo long
 TORCH_TESTS ?= tests
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
+# What the embedded model is made of, and an environment with PyTorch, its teacher and its listener.
+DEMO_WORK ?= $(HOME)/.cache/chatterbox-turbo-rs/demo-model
+DEMO_PYTHON := PYTHONPATH=python:tools/demo_model $(DEMO_WORK)/env/bin/python -W ignore
 PYTEST ?= $(BIN)/python -m pytest -q
 # An environment with PyTorch: the official package's, which has what this package needs as well.
 TORCH := PYTHONPATH=python $(REFERENCE)/bin/python -W ignore
@@ -31,6 +34,15 @@ build: setup ## compile the core and install the package into the virtual enviro
 
 say: build ## speak a text with the embedded model into say.wav
 	$(BIN)/chatterbox-turbo demo "$(TEXT)" -o say.wav
+
+demo-model: build $(DEMO_WORK)/env/bin/python ## train the embedded model's networks and assemble it (many hours; goes on where it stopped)
+	DEMO_WORK=$(DEMO_WORK) tools/demo_model/train.sh
+
+demo-quality: build $(DEMO_WORK)/env/bin/python ## let a listener hear the embedded model (DEMO_QUALITY="--sentences 10" is the small version)
+	$(DEMO_PYTHON) tools/demo_model/quality.py --teacher --resynthesis $(DEMO_QUALITY)
+
+$(DEMO_WORK)/env/bin/python:
+	PYTHON=$(PYTHON) tools/demo_model/environment.sh $(DEMO_WORK)
 
 test: test-rust test-python ## run all tests
 
