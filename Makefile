@@ -1,7 +1,7 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build say test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say demo-model demo-quality test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,6 +15,9 @@ FULL ?= $(BUILD)/parity/checkpoint-full
 PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 LOWEST ?= $(firstword $(PYTHONS))
 export UV_CACHE_DIR ?= $(abspath $(BUILD))/uv
+# What the embedded model is made of, and an environment with PyTorch, its teacher and its listener.
+DEMO_WORK ?= $(HOME)/.cache/chatterbox-turbo-rs/demo-model
+DEMO_PYTHON := PYTHONPATH=python:tools/demo_model $(DEMO_WORK)/env/bin/python -W ignore
 # A file's tests stay together: their fixtures are made once.
 WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 PYTEST ?= $(BIN)/python -m pytest -q $(WORKERS)
@@ -42,6 +45,15 @@ build: setup ## compile the core and install the package into the virtual enviro
 
 say: build ## speak a text with the embedded model into say.wav
 	$(BIN)/chatterbox-turbo demo "$(TEXT)" -o say.wav
+
+demo-model: build $(DEMO_WORK)/env/bin/python ## train the embedded model's networks and assemble it (many hours; goes on where it stopped)
+	DEMO_WORK=$(DEMO_WORK) tools/demo_model/train.sh
+
+demo-quality: build $(DEMO_WORK)/env/bin/python ## let a listener hear the embedded model (DEMO_QUALITY="--sentences 10" is the small version)
+	$(DEMO_PYTHON) tools/demo_model/quality.py --teacher --resynthesis $(DEMO_QUALITY)
+
+$(DEMO_WORK)/env/bin/python:
+	PYTHON=$(PYTHON) tools/demo_model/environment.sh $(DEMO_WORK)
 
 test: test-rust test-python ## run all tests
 

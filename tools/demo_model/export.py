@@ -89,7 +89,7 @@ def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays) -> 
             value = np.sqrt(np.square(value).sum(axis=tuple(range(1, value.ndim)), keepdims=True))
         if value.shape != shape or not np.isfinite(value).all() or np.abs(value).max(initial=0) > 65504:
             raise SystemExit(f"{path}: {name}: expected finite float16 values of shape {shape}, found {value.shape}")
-        out[name] = np.ascontiguousarray(value, np.int64 if checkpoint_layout.is_integer(name) else np.float16)
+        out[name] = np.array(value, np.int64 if checkpoint_layout.is_integer(name) else np.float16, order="C")
     if left:
         raise SystemExit(f"{path}: {len(left)} tensors without a place, the first is {min(left)}")
     save_file(out, path, metadata={"format": "pt"})

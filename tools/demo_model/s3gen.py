@@ -89,14 +89,19 @@ def score(x: Tensor, other: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 class Trainer:
-    def __init__(self, net: S3Gen, batch: int, energy: float, half: bool) -> None:
-        self.net, self.tokens, self.energy, self.half = net, batch * LENGTHS[0][0], energy, half
+    def __init__(self, net: S3Gen, batch: int, energy: float, half: bool, mean: bool) -> None:
+        self.net, self.tokens, self.energy, self.half, self.mean = net, batch * LENGTHS[0][0], energy, half, mean
 
     def losses(self, rng: np.random.Generator, data: features.Data, length: int | None = None) -> Mapping[str, Tensor]:
         if length is None:
             length = int(rng.choice([n for n, _ in LENGTHS], p=[p for _, p in LENGTHS]))
         count = max(1, self.tokens // length)
         ids, mel = data.stream_batch(rng, count, length)
+        if self.mean:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                mu = self.net.mean(ids).transpose(1, 2).float()
+            loss = (mu - mel).abs().mean()
+            return {"loss": loss, "mu": loss}
         prompt = 2 * torch.from_numpy(rng.integers(0, length * 2 // 3, count))[:, None, None]
         frames = torch.arange(2 * length)
         weight = (frames >= prompt).float()  # [B, 1, 2T]
@@ -124,6 +129,7 @@ def main() -> None:
     parser = training.arguments(__doc__.splitlines()[0], minutes=40, rate=2e-3, batch=6)
     parser.add_argument("--energy", type=float, default=0.0, help="weight of the energy score against L1, 0 to 1")
     parser.add_argument("--begin", type=Path, help="checkpoint whose encoder to begin with")
+    parser.add_argument("--mean", action="store_true", help="train the encoder alone, at a third of the cost")
     parser.add_argument("--full", action="store_true", help="float32 throughout")
     parser.add_argument("--eager", action="store_true", help="do without a compiler for C++")
     parser.add_argument("--bench", action="store_true")
@@ -139,7 +145,7 @@ def main() -> None:
     if args.begin:
         state = torch.load(args.begin, map_location="cpu", weights_only=False)["average"]
         net.load_state_dict({k: v for k, v in state.items() if k.startswith("mean.")}, strict=False)
-    trainer = Trainer(net, args.batch, args.energy, not args.full)
+    trainer = Trainer(net, args.batch, args.energy, not args.full, args.mean)
     if args.bench:
         bench(trainer, data)
         return

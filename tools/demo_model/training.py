@@ -38,7 +38,7 @@ def arguments(description: str, minutes: float, rate: float, batch: int) -> argp
     """A parser with what every training takes."""
     parser = argparse.ArgumentParser(description=description)
     work_folder(parser)
-    parser.add_argument("--minutes", type=float, default=minutes, help="time to train in all, earlier runs included")
+    parser.add_argument("--minutes", type=float, default=minutes, help="to train in all, earlier runs included: processor time, divided by the threads")
     parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=1)
@@ -117,7 +117,8 @@ class Loop:
     ) -> None:
         """``step`` gives losses, of which ``loss`` is minimised; ``held_out`` what is logged beside them at every checkpoint."""
         sums: dict[str, list[float]] = defaultdict(list)
-        saved = logged = now = time.perf_counter()
+        saved = logged = time.perf_counter()
+        busy = time.process_time()
         while self.progress() < 1.0:
             rate = self.args.rate * min(1.0, (self.steps + 1) / WARM_UP) * (0.02 + 0.98 * self._shape())
             for group, base in zip(self.optimizer.param_groups, self.base):
@@ -132,8 +133,8 @@ class Loop:
             for key, value in {**losses, "norm": norm}.items():
                 sums[key].append(float(value.detach()))
             self.steps += 1
-            then, now = now, time.perf_counter()
-            self.seconds += now - then
+            now, before, busy = time.perf_counter(), busy, time.process_time()
+            self.seconds += (busy - before) / self.args.threads
             if now - logged > LOG_EVERY:
                 self._log({key: round(float(np.mean(values)), 4) for key, values in sums.items()} | {"rate": round(rate, 7)})
                 logged, sums = now, defaultdict(list)
@@ -143,7 +144,7 @@ class Loop:
                 with torch.no_grad():
                     self._log({f"held_out_{key}": round(float(value), 4) for key, value in held_out().items()})
                 self.module.train()
-                saved = now = time.perf_counter()
+                saved, busy = time.perf_counter(), time.process_time()
 
     def save(self) -> None:
         state = {
