@@ -15,6 +15,8 @@ use crate::threads::run;
 pub(crate) const PIECE: usize = 1 << 20;
 /// safetensors' own limit of a header.
 const LARGEST_HEADER: u64 = 100_000_000;
+/// How the text begins that git leaves in place of a large file where git-lfs does not fetch it.
+const LFS_POINTER: &[u8; 8] = b"version ";
 
 /// An open file, as it was when it was opened.
 #[derive(Debug)]
@@ -104,6 +106,9 @@ impl Content {
         let mut length = [0; 8];
         let io = |e: io::Error| e.to_string();
         self.read(0, &mut length).map_err(io)?;
+        if &length == LFS_POINTER {
+            return Err("expected the file itself, found a git-lfs pointer to it; run `git lfs pull` where it was cloned".into());
+        }
         let length = u64::from_le_bytes(length);
         if length > LARGEST_HEADER.min(self.len.saturating_sub(8)) {
             return Err(format!("expected a header of at most {LARGEST_HEADER} bytes inside the file, found {length}"));
@@ -169,6 +174,14 @@ fn stamp(metadata: &FileMetadata) -> String {
 mod tests {
     use super::*;
     use crate::packed::testing::{Outcome, directory};
+
+    #[test]
+    fn a_git_lfs_pointer_is_named_as_such() -> Outcome {
+        let path = directory("pointer")?.join("t3_turbo_v1.safetensors");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1912612000\n")?;
+        assert!(Content::open(&path)?.header().is_err_and(|why| why.contains("found a git-lfs pointer")));
+        Ok(())
+    }
 
     #[test]
     fn a_file_that_is_cut_off_or_written_to_is_an_error_and_no_signal() -> Outcome {

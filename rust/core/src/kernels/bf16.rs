@@ -25,7 +25,7 @@ use tile::Unit;
 
 pub(super) use round::round_piece;
 
-use super::matmul::Rows;
+use super::matmul::{Rows, rows_lie_inside};
 use super::panels::transpose;
 use super::pointer::SharedMut;
 use super::scratch;
@@ -209,8 +209,8 @@ pub(super) fn multiply_add(w: &Bf16Matrix, m: usize, a: Rows<'_, u16>, out: &mut
     if m == 0 {
         return;
     }
-    assert!(a.offset + (m - 1) * a.stride + k + SLACK <= a.data.len(), "bf16: input too short");
-    assert!(out_stride >= n && (m - 1) * out_stride + n <= out.len(), "bf16: output too short");
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, k + SLACK), "bf16: input too short");
+    assert!(out_stride >= n && rows_lie_inside(out.len(), 0, m, out_stride, n), "bf16: output too short");
     in_blocks(m, n, out, out_stride, |first, rows, panels, to| {
         // SAFETY: all rows lie inside (asserted above); this task alone writes these rows of these panels.
         unsafe { w.multiply(panels, rows, a.data.as_ptr().add(a.offset + first * a.stride), a.stride, to, out_stride) };
@@ -252,8 +252,8 @@ pub(super) fn round_multiply_add(w: &Bf16Matrix, m: usize, a: Rows<'_>, out: &mu
     if m == 0 {
         return;
     }
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, w.k), "bf16: input too short");
     let span = (m - 1) * a.stride + w.k;
-    assert!(a.offset + span <= a.data.len(), "bf16: input too short");
     scratch::with_halves(span + SLACK, |data| {
         round_all(&a.data[a.offset..a.offset + span], &mut data[..span]);
         data[span..].fill(0);

@@ -16,7 +16,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::maths::{self, Fma};
-use super::matmul::Rows;
+use super::matmul::{Rows, rows_lie_inside};
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 use super::tiles::{DEPTH, multiply};
@@ -204,7 +204,7 @@ impl BlockFloatMatrix {
 /// Adds `a · wᵀ` to row `i` of `out` at `i * out_stride` for `m` rows, as [`BlockFloatMatrix::panel`] computes it.
 pub(super) fn multiply_few(w: &BlockFloatMatrix, m: usize, a: Rows<'_>, out: &mut [f32], out_stride: usize) {
     let (n, k) = w.dims();
-    assert!(m == 0 || (m - 1) * out_stride + n <= out.len(), "block float: output too short");
+    assert!(rows_lie_inside(out.len(), 0, m, out_stride, n), "block float: output too short");
     let rows: Vec<f32> = (0..m).flat_map(|i| &a.data[a.offset + i * a.stride..][..k]).copied().collect();
     let shared = SharedMut::new(out);
     let work = |p: usize| {

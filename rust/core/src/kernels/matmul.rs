@@ -102,13 +102,20 @@ pub enum Weight<'a> {
 impl Weight<'_> {
     fn fits(self, n: usize, k: usize) -> bool {
         match self {
-            Self::Plain(w) => w.len() == n * k,
+            Self::Plain(w) => n.checked_mul(k) == Some(w.len()),
             Self::Dealt(panels) => panels.dims() == (n, k),
             Self::Bf16(matrix) => matrix.dims() == (n, k),
             Self::Split(matrix) => matrix.dims() == (n, k),
             Self::BlockFloat(matrix) => matrix.dims() == (n, k),
         }
     }
+}
+
+/// Do `m` rows of `width` numbers, `stride` apart from `offset` on, lie inside `len`, without a sum that wraps?
+pub(super) fn rows_lie_inside(len: usize, offset: usize, m: usize, stride: usize, width: usize) -> bool {
+    let Some(last) = m.checked_sub(1) else { return true };
+    let end = last.checked_mul(stride).and_then(|n| n.checked_add(offset)).and_then(|n| n.checked_add(width));
+    end.is_some_and(|end| end <= len)
 }
 
 /// `out` row `i` (at `out_offset + i * out_stride`) `= bias + a_i · wᵀ` for `m` rows; `w` is `[n, k]`.
@@ -129,8 +136,8 @@ pub fn matmul(
         return;
     }
     assert!(w.fits(n, k) && bias.is_none_or(|b| b.len() == n) && out_stride >= n, "matmul: weight or bias size");
-    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
-    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, k), "matmul: input too short");
+    assert!(rows_lie_inside(out.len(), out_offset, m, out_stride, n), "matmul: output too short");
     for row in out[out_offset..].chunks_mut(out_stride).take(m) {
         match bias {
             Some(bias) => row[..n].copy_from_slice(bias),
@@ -155,8 +162,8 @@ pub fn matmul_add(
         return;
     }
     assert!(w.fits(n, k) && out_stride >= n, "matmul: weight size");
-    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "matmul: input too short");
-    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "matmul: output too short");
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, k), "matmul: input too short");
+    assert!(rows_lie_inside(out.len(), out_offset, m, out_stride, n), "matmul: output too short");
     let w = match w {
         Weight::Dealt(panels) => {
             return tiled(m, n, a, Source::Dealt(panels), &mut out[out_offset..], out_stride);
@@ -240,8 +247,8 @@ pub(crate) fn accumulate(
         return;
     }
     assert!(w.len() == n * k && out_stride >= n, "accumulate: weight size");
-    assert!(a.offset + (m - 1) * a.stride + k <= a.data.len(), "accumulate: input too short");
-    assert!(out_offset + (m - 1) * out_stride + n <= out.len(), "accumulate: output too short");
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, k), "accumulate: input too short");
+    assert!(rows_lie_inside(out.len(), out_offset, m, out_stride, n), "accumulate: output too short");
     // SAFETY: the assertions above keep every row of a, w and out inside its slice; out does not overlap the inputs.
     unsafe {
         let to = (out.as_mut_ptr().add(out_offset), 1, out_stride);
@@ -279,6 +286,22 @@ fn few_rows(m: usize, n: usize, k: usize, a: Rows<'_>, w: &[f32], out: &mut [f32
 mod tests {
     use super::*;
     use crate::kernels::level::testing::at_every_level;
+
+    #[test]
+    fn a_size_that_wraps_lies_outside() {
+        assert!(rows_lie_inside(10, 2, 2, 4, 4) && rows_lie_inside(0, 5, 0, 9, 9));
+        assert!(!rows_lie_inside(9, 2, 2, 4, 4));
+        for (offset, m, stride, width) in [(0, 3, usize::MAX / 2 + 1, 4), (8, 2, usize::MAX - 7, 4), (0, 2, usize::MAX - 3, 4)] {
+            assert!(!rows_lie_inside(10, offset, m, stride, width), "{offset} {m} {stride} {width}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "matmul: input too short")]
+    fn a_stride_that_wraps_is_refused() {
+        let rows = Rows { data: &[1.0; 8], offset: 0, stride: usize::MAX / 2 + 1 };
+        matmul(3, 1, 4, rows, Weight::Plain(&[1.0; 4]), None, &mut [0.0; 3], 0, 1);
+    }
 
     #[test]
     fn every_size_agrees_with_float64() {

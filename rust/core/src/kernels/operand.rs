@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::bf16::{self, Bf16Matrix, round_piece};
-use super::matmul::{Rows, Weight, matmul_add};
+use super::matmul::{Rows, Weight, matmul_add, rows_lie_inside};
 use super::scratch;
 use super::tiles::any_available;
 
@@ -48,7 +48,7 @@ pub(super) trait Operand: Copy + Send + Sync {
 
 /// Do `m` rows of k numbers and of n lie inside?
 fn lies_inside(m: usize, (n, k): (usize, usize), a: usize, step: usize, out: usize, stride: usize) -> bool {
-    m > 0 && stride >= n && (m - 1) * step + k <= a && (m - 1) * stride + n <= out
+    m > 0 && stride >= n && rows_lie_inside(a, 0, m, step, k) && rows_lie_inside(out, 0, m, stride, n)
 }
 
 impl Operand for f32 {

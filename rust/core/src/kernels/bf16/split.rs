@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::round::{round, value};
 use super::{Bf16Matrix, SLACK, in_blocks};
 use crate::kernels::level::{Level, level};
-use crate::kernels::matmul::Rows;
+use crate::kernels::matmul::{Rows, rows_lie_inside};
 use crate::kernels::scratch;
 use crate::kernels::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack};
@@ -233,9 +233,9 @@ pub(in crate::kernels) fn multiply_add(w: &SplitMatrix, m: usize, a: Rows<'_>, o
     if m == 0 {
         return;
     }
+    assert!(rows_lie_inside(a.data.len(), a.offset, m, a.stride, k), "split: input too short");
     let span = (m - 1) * a.stride + k;
-    assert!(a.offset + span <= a.data.len(), "split: input too short");
-    assert!(out_stride >= n && (m - 1) * out_stride + n <= out.len(), "split: output too short");
+    assert!(out_stride >= n && rows_lie_inside(out.len(), 0, m, out_stride, n), "split: output too short");
     let (parts, stride) = (w.terms.parts(), span + SLACK);
     scratch::with_halves(parts * stride, |planes| {
         split_all(&a.data[a.offset..a.offset + span], parts, planes, stride);
