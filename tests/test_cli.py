@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,7 +111,6 @@ def test_the_options_reach_the_model(command):
         (b"hello\n", "Hello."),
         (b"\xef\xbb\xbfhello\n", "Hello."),
         ("grüße …\n".encode(), "Grüße,"),
-        (b"", "You need to add some text for me to talk."),
     ],
 )
 def test_text_from_standard_input(command, monkeypatch, stdin, spoken):
@@ -200,6 +200,9 @@ def test_watermark_detect(command, tmp_path):
         (2, ["demo", "-o", "x.txt"], ["x.txt: expected a name ending in .wav"]),
         (1, ["demo", "-o", "nowhere/x.wav"], ["nowhere/x.wav: cannot be written", "no directory nowhere"]),
         (1, ["say", "Hi.", "--model", "/nowhere"], ["/nowhere: no such directory"]),
+        (1, ["say", "Hi.", "--model", "/nowhere", "--voice", "nowhere.wav"], ["nowhere.wav: No such file"]),
+        (1, ["say", "Hi.", "--model", "/nowhere", "--tokenizer", "nowhere.json"], ["nowhere.json: No such file"]),
+        (1, ["voice", "prepare", "nowhere.wav", "-o", "x.safetensors", "--model", "/nowhere"], ["nowhere.wav: No such file"]),
         (1, ["say", "Hi.", "--model", "."], ["missing t3_turbo_v1.safetensors"]),
         (2, ["say", "Hi.", "--model", "demo", "--device", "tpu"], ["device"]),
         (2, ["say", "Hi.", "--model", "demo", "--precision", "f8"], ["precision"]),
@@ -390,6 +393,7 @@ def test_help_loads_the_command_that_is_asked_for_alone():
     "arguments", [["say", "Hi."], ["voice", "prepare", "x.wav", "-o", "x.pt"], ["bench"], ["parity"]], ids=lambda found: found[0]
 )
 def test_a_revision_of_a_model(command, monkeypatch, arguments):
+    Path("x.wav").touch()
     refused(command(*arguments, "--model", "demo", "--revision", "v2"), 2, "revision: only models from the hub", "'v2'")
     asked = []
 
@@ -432,3 +436,36 @@ def test_the_document_names_every_command():
         assert all(re.search(rf"`[^`]*\b{word}\b", document) for word in path), path
     for option in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", document)):
         assert any(option in parameter.opts + ["--help"] for _, one in every(commands) for parameter in one.params), option
+
+
+@pytest.mark.parametrize("typed", [b"", b" \n"])
+def test_no_text_on_standard_input_is_a_failure(command, monkeypatch, tmp_path, typed):
+    """A producer that failed in a pipeline is not spoken over."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    refused(command("say", "-", "--model", "demo"), 1, "standard input: expected a text, found none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to a child alone")
+def test_an_interrupt_while_the_command_is_imported_says_nothing():
+    program = (
+        "import os, signal, sys, importlib.abc\n"
+        "class Interrupt(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == WHERE:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from chatterbox_turbo_rs.cli import entry\n"
+        "sys.argv = ['chatterbox-turbo', 'info']\n"
+        "sys.exit(entry())\n"
+    )
+    codes = {"click": -signal.SIGINT, "chatterbox_turbo_rs.cli.info": 130}
+    for where, code in codes.items():
+        done = subprocess.run(
+            [sys.executable, "-c", f"WHERE = {where!r}\n{program}"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code and "Traceback" not in done.stderr, (where, done.stderr)
+
+
+def test_the_package_is_there_before_numpy_is():
+    program = "import sys, chatterbox_turbo_rs.cli; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

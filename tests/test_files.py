@@ -259,6 +259,13 @@ class Slow(io.RawIOBase):
 def test_file_objects(tmp_path: Path, speech: Speech) -> None:
     slow = Slow()
     speech.save(slow, format="wav")
+
+    class Backwards:
+        def write(self, data: Any) -> int:
+            return -1
+
+    with pytest.raises(FileError, match="takes nothing more"):
+        speech.save(Backwards(), format="wav")  # type: ignore[arg-type]
     assert b"".join(slow.taken) == speech.wav_bytes()
     for none in (None, 0):
         with pytest.raises(FileError, match="takes nothing more"):

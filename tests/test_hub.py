@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hub_server import Hub
 
-from chatterbox_turbo_rs import Voice
+from chatterbox_turbo_rs import ChatterboxTurbo, Voice
 from chatterbox_turbo_rs.checkpoint import config
 from chatterbox_turbo_rs.checkpoint import locate as where
-from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, VoiceError
+from chatterbox_turbo_rs.errors import ArgumentError, CheckpointError, FileError, VoiceError
 
 TURBO = config.builtin("turbo")
 NINE = {
@@ -315,3 +315,33 @@ def test_a_voice_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         with pytest.raises(VoiceError, match=rf"{name}: expected the file itself, found a git-lfs pointer"):
             Voice.load(tmp_path / name)
+
+
+def test_a_repository_that_cannot_be_asked_for_is_not_blamed(home) -> None:
+    answer = locate(home, "http://127.0.0.1:9", "some/thing", HF_HUB_OFFLINE="1")
+    failure(answer, "some/thing@main", "HF_HUB_OFFLINE forbids the network")
+    with pytest.raises(ArgumentError, match="expected turbo, nano or a repository id such as owner/name, got 'nosuch'"):
+        where.download("nosuch")
+
+
+def test_the_attempts_of_the_library_are_not_listed(home) -> None:
+    assert "Retry" not in locate(home, "http://127.0.0.1:9", "turbo", before=QUICK)["stderr"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system keeps no pipes in directories")
+@pytest.mark.parametrize("name", ["config.json", "conds.pt", "t3_turbo_v1.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises((FileError, CheckpointError), match=name):
+        ChatterboxTurbo.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "conds.pt"])
+def test_a_link_that_leads_nowhere_is_not_as_good_as_no_file(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to("nowhere")
+    with pytest.raises(FileError, match=name):
+        ChatterboxTurbo.from_pretrained(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -372,3 +373,17 @@ def test_conds_that_are_no_voice(tmp_path: Path, goldens: Path, entry: str, valu
     torch_archive.save(tmp_path / "a.pt", content)
     with pytest.raises(VoiceError, match=f"a.pt: .*{says}"):
         Voice.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("copied", [lambda voice: pickle.loads(pickle.dumps(voice)), copy.deepcopy, copy.copy])
+def test_a_copy_is_as_immutable_as_the_voice(voice: Voice, copied: Any) -> None:
+    """T3 keeps what it computed of a voice: one that changed in place would be spoken with in part."""
+    other = copied(voice)
+    assert other.same_arrays(voice) and other.metadata == voice.metadata
+    assert not any(getattr(other, name).flags.writeable for name in ARRAYS)
+
+
+def test_a_prompt_without_end_is_refused(voice: Voice, model: Any) -> None:
+    long = {"s3gen_prompt_tokens": np.zeros(100_000, np.int64), "s3gen_prompt_mel": np.zeros((200_000, 80), np.float32)}
+    with pytest.raises(VoiceError, match="s3gen_prompt_tokens: expected at most 1000"):
+        dataclasses.replace(voice, metadata={}, **long).check(*model)

@@ -9,24 +9,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .engine.registry import available
-from .errors import ChatterboxError
-from .model import ChatterboxTurbo
-from .plan import Plan
-from .speech import Speech
-from .voice import Voice
-
-__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "__version__", "available"]
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine.registry import available
+    from .errors import ChatterboxError
+    from .model import ChatterboxTurbo
+    from .plan import Plan
+    from .speech import Speech
+    from .voice import Voice
+
     __version__: str
 
+__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "__version__", "available"]
+_HOMES = {
+    "ChatterboxError": "errors",
+    "ChatterboxTurbo": "model",
+    "Plan": "plan",
+    "Speech": "speech",
+    "Voice": "voice",
+    "available": "engine.registry",
+}
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from ._core import build_info
 
-        return build_info()["version"]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """The public names, each imported when it is first asked for: the command is there before NumPy is."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        value = importlib.import_module(f"{__name__}._core").build_info()["version"]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

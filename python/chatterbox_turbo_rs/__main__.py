@@ -2,6 +2,7 @@
 
 import sys
 
-from .cli.main import main
+from .cli import entry
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(entry())

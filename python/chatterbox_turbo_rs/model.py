@@ -143,7 +143,7 @@ class ChatterboxTurbo:
         pipeline = Pipeline(Resources(directory, config, device, chosen, {"tokenizer": tokenizer}))
         pipeline.build(plan, watermark is not None)
         conds = directory / locate.BUILTIN_VOICE
-        model = cls(pipeline, backends, Voice.load(conds) if conds.exists() else None, loudness, watermark)
+        model = cls(pipeline, backends, Voice.load(conds) if os.path.lexists(conds) else None, loudness, watermark)
         model._loaded = loaded
         return model
 

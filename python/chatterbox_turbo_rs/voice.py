@@ -23,6 +23,8 @@ ENDINGS = (".safetensors", ".pt", ".pth")
 """Of the names of voice files, in any case; the last two are upstream's ``conds.pt``."""
 FORMAT = "1"
 KIND = "chatterbox-turbo-rs voice"
+MOST_PROMPT_TOKENS = 1000
+"""S3Gen's prompt of a voice is 250 tokens, 10 s, where upstream or this project made it; its attention takes the square of their number."""
 _TENSORS = {
     "speaker_embedding": (np.float32, 1),
     "t3_prompt_tokens": (np.int64, 1),
@@ -67,6 +69,9 @@ class Voice:
         frames, tokens = len(self.s3gen_prompt_mel), len(self.s3gen_prompt_tokens)
         if frames not in (2 * tokens, 2 * tokens + 1):
             raise VoiceError(f"voice: s3gen_prompt_mel: expected {2 * tokens} or {2 * tokens + 1} frames, got {frames}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Voice, (*(getattr(self, name) for name in _TENSORS), dict(self.metadata))  # whose arrays are read-only again
 
     def __repr__(self) -> str:
         seconds = len(self.s3gen_prompt_tokens) / 25
@@ -149,6 +154,9 @@ class Voice:
         limit = config["t3"]["prompt_tokens"]
         if len(self.t3_prompt_tokens) > limit:
             raise VoiceError(f"voice: t3_prompt_tokens: expected at most {limit}, got {len(self.t3_prompt_tokens)}")
+        if len(self.s3gen_prompt_tokens) > MOST_PROMPT_TOKENS:
+            count = len(self.s3gen_prompt_tokens)
+            raise VoiceError(f"voice: s3gen_prompt_tokens: expected at most {MOST_PROMPT_TOKENS} (40 s), got {count}")
         for name, size in (("t3_prompt_tokens", config["t3"]["speech_vocab"]), ("s3gen_prompt_tokens", config["s3gen"]["vocab"])):
             ids = getattr(self, name)
             if len(ids) and not (ids.min() >= 0 and ids.max() < size):

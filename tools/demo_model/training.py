@@ -38,7 +38,12 @@ def arguments(description: str, minutes: float, rate: float, batch: int) -> argp
     """A parser with what every training takes."""
     parser = argparse.ArgumentParser(description=description)
     work_folder(parser)
-    parser.add_argument("--minutes", type=float, default=minutes, help="to train in all, earlier runs included: processor time, divided by the threads")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=minutes,
+        help="to train in all, earlier runs included: processor time, divided by the threads",
+    )
     parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=1)

@@ -68,6 +68,6 @@ def write_all(file: Any, data: bytes) -> None:
         raise ArgumentError('file: expected one opened in binary mode (open(path, "wb")), got one opened in text mode')
     while data:
         taken = file.write(data)
-        if taken == 0 or (taken is None and isinstance(file, io.RawIOBase)):
+        if (taken is not None and taken <= 0) or (taken is None and isinstance(file, io.RawIOBase)):
             raise FileError("file: it takes nothing more, and does not wait until it can")
         data = b"" if taken is None else data[taken:]

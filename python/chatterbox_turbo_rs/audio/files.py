@@ -11,6 +11,12 @@ from pathlib import Path
 from ..errors import FileError
 
 
+def regular(path: str | os.PathLike[str]) -> None:
+    """Raises ``FileError`` for a pipe, a socket or a device, which reading might wait for without end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise FileError(f"{os.fspath(path)}: expected a file, found a pipe, a socket or a device")
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it on success; on any error nothing is left behind.

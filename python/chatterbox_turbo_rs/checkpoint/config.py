@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ..audio.files import regular
 from ..constants import ENCODER_RATE, HOP
 from ..errors import ConfigError, FileError
 
@@ -34,6 +36,7 @@ def builtin(name: str) -> dict[str, Any]:
 def read(path: str | Path) -> dict[str, Any]:
     """Reads and checks a ``config.json``; raises ``ConfigError`` that names the file and the key."""
     try:
+        regular(path)
         text = Path(path).read_text("utf-8")
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}") from None
@@ -61,7 +64,7 @@ def check(config: Any, origin: str) -> None:
 def for_directory(directory: str | Path) -> dict[str, Any]:
     """The directory's own ``config.json``, or ``nano`` or ``turbo`` by the T3 file that it holds."""
     directory = Path(directory)
-    if (directory / "config.json").exists():
+    if os.path.lexists(directory / "config.json"):  # a link that leads nowhere is not as good as none
         return read(directory / "config.json")
     turbo, nano = builtin("turbo"), builtin("nano")
     only_nano = (directory / nano["files"]["t3"]).exists() and not (directory / turbo["files"]["t3"]).exists()

@@ -77,6 +77,14 @@ class Repository:
                 return 0
             raise self._error(file, error) from error
 
+    def refuse_if_offline(self, file: str) -> None:
+        """Raises ``DownloadError`` where nobody was asked for ``file``, so that its absence says nothing of the repository."""
+        from huggingface_hub import constants
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        if constants.HF_HUB_OFFLINE:
+            raise self._error(file, LocalEntryNotFoundError("offline"))
+
     def begun(self) -> int:
         """Bytes of files that were begun and will be resumed."""
         return sum(path.stat().st_size for path in _cached(self.name).glob("blobs/*.incomplete"))
@@ -169,15 +177,19 @@ def _explain(repository: str, file: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def bars(shown: bool) -> Iterator[None]:
-    """Hides huggingface_hub's progress bars unless ``shown``; its own setting stands again afterwards."""
+    """Hides huggingface_hub's warnings, and its progress bars unless ``shown``; its own settings stand again afterwards."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
 
     hide = not shown and not are_progress_bars_disabled()
     if hide:
         disable_progress_bars()
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()  # no warning of every attempt; what comes of them is our error
     try:
         yield
     finally:
+        hub_logging.set_verbosity(level)
         if hide:
             enable_progress_bars()
 

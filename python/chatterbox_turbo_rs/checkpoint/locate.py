@@ -72,6 +72,8 @@ def download(
     if model == "demo":
         return locate(model, revision)
     builtin = configuration.builtin(model) if model in ("turbo", "nano") else None
+    if builtin is None and model.count("/") != 1:
+        raise ArgumentError(f"model: expected turbo, nano or a repository id such as owner/name, got {model!r}")
     repository = Repository(builtin["repository"], revision or builtin["revision"]) if builtin else Repository(model, revision)
     with bars(progress and on_terminal()):
         config = builtin or _config_of(repository)
@@ -97,6 +99,7 @@ def _config_of(repository: Repository) -> dict[str, Any]:
         return turbo
     if repository.get(nano["files"]["t3"], optional=True) is not None:
         return nano
+    repository.refuse_if_offline(CONFIG)
     raise DownloadError(
         f"{repository}: expected {CONFIG}, {turbo['files']['t3']} or {nano['files']['t3']}, found none of them;"
         " is this the repository of a Chatterbox Turbo model?"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.files import regular
 from ..errors import CheckpointError, FileError
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -40,6 +41,7 @@ class TensorFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        regular(self.path)
         try:
             with open(self.path, "rb") as file:
                 head = file.read(8)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..audio.files import whole_file
+from ..audio.files import regular, whole_file
 from ..errors import ArgumentError, CheckpointError
 from .tensor_file import LFS_POINTER, lfs_pointer
 
@@ -43,6 +43,7 @@ def read(path: str | Path) -> Any:
     torch's format from before 1.6, or holds anything but tensors (float32, float16, bfloat16, float64, int64, int32, uint8,
     bool) and plain containers.
     """
+    regular(path)
     try:
         with open(path, "rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:

@@ -168,6 +168,8 @@ def some(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
 def speaking(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``generate`` that ``speaking_options`` stand for, checked before a model is loaded."""
     found = some(SPEAKING, values)
+    for name in ("voice", "tokenizer"):
+        there(values.get(name))
     GenerationOptions(**{name: value for name, value in found.items() if name != "voice" and (name, value) != ("seed", None)})
     return found
 
@@ -177,6 +179,12 @@ def load(values: Mapping[str, Any]) -> ChatterboxTurbo:
     from ..model import ChatterboxTurbo
 
     return ChatterboxTurbo.from_pretrained(**some(MODEL, values), progress=on_terminal())
+
+
+def there(path: Path | None) -> None:
+    """Raises ``FileError`` when ``path`` is no file that is there: better now than after a download."""
+    if path is not None and (path.is_dir() or not path.exists()):
+        raise FileError(f"{path}: {'is a directory' if path.is_dir() else 'No such file or directory'}")
 
 
 def writable(path: Path) -> None:

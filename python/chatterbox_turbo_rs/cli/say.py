@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ArgumentError, FileError
+from ..errors import ArgumentError, FileError, TextError
 from ..options import ROWS
 from ..speech import Speech, format_of
 from . import say_texts, streams
@@ -60,8 +60,11 @@ def speak(
     else:
         format_of(output)
         writable(output)
-    text = streams.decoded("standard input", streams.standard_input()) if text == "-" else text
     arguments = speaking(values)
+    if text == "-":
+        text = streams.decoded("standard input", streams.standard_input())
+        if not text.strip():
+            raise TextError("standard input: expected a text, found none")
     started = time.perf_counter()
     tts = load()
     loaded = time.perf_counter() - started

@@ -77,12 +77,15 @@ def run(bar: streams.Line, path: Path, output: Path | None, batch: int, values: 
         for index, result in spoken:
             number = numbers[index]
             file = directory / f"{number:0{width}}.wav"
-            if isinstance(result, ChatterboxError):
-                failed[number] = str(result)
-                entries[number] = {"error": failed[number], "kind": type(result).__name__}
+            try:
+                if isinstance(result, ChatterboxError):
+                    raise result
+                _make(directory)
+                result.save(file)
+            except ChatterboxError as error:
+                failed[number] = str(error)
+                entries[number] = {"error": failed[number], "kind": type(error).__name__}
                 continue
-            _make(directory)
-            result.save(file)
             seconds += result.seconds
             if result.finish_reason == "length":
                 cut.append(number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import streams
-from .common import FILE, as_json, load, loudness, model_options, writable
+from .common import FILE, as_json, load, loudness, model_options, there, writable
 
 if TYPE_CHECKING:
     from ..options import Loudness
@@ -34,6 +34,8 @@ def command() -> None:
 def prepare(bar: streams.Line, clip: Path, output: Path, loudness: Loudness | None, **values: Any) -> None:
     """Make a voice file from CLIP, a recording of more than 5 s."""
     _named(output)
+    there(clip)
+    there(values["tokenizer"])
     voice = load(values).voice(clip, loudness=loudness, progress=bar)
     bar.close()
     _save(voice, output)
