@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 
 import s3gen
 import sizes
-import speakers
 import tokenizer
 import tokens
 import training

@@ -14,7 +14,14 @@ import soxr
 RATE = 16_000
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety"
-SPELLINGS = {"grey": "gray", "neighbours": "neighbors", "neighbour": "neighbor", "colour": "color", "okay": "ok", "towards": "toward"}
+SPELLINGS = {
+    "grey": "gray",
+    "neighbours": "neighbors",
+    "neighbour": "neighbor",
+    "colour": "color",
+    "okay": "ok",
+    "towards": "toward",
+}
 """British words as the listener writes them."""
 
 
@@ -30,7 +37,9 @@ def _whisper() -> Any:
 def transcript(samples: np.ndarray, rate: int = 24_000) -> str:
     """What the listener writes down."""
     wave = soxr.resample(np.asarray(samples, np.float32), rate, RATE).astype(np.float32)
-    segments, _ = _whisper().transcribe(wave, language="en", beam_size=5, condition_on_previous_text=False, without_timestamps=True)
+    segments, _ = _whisper().transcribe(
+        wave, language="en", beam_size=5, condition_on_previous_text=False, without_timestamps=True
+    )
     return " ".join(segment.text.strip() for segment in segments)
 
 

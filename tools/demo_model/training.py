@@ -38,7 +38,12 @@ def arguments(description: str, minutes: float, rate: float, batch: int) -> argp
     """A parser with what every training takes."""
     parser = argparse.ArgumentParser(description=description)
     work_folder(parser)
-    parser.add_argument("--minutes", type=float, default=minutes, help="to train in all, earlier runs included: processor time, divided by the threads")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=minutes,
+        help="to train in all, earlier runs included: processor time, divided by the threads",
+    )
     parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=1)
@@ -112,7 +117,9 @@ class Loop:
         """0 at the beginning, 1 when the minutes are over."""
         return min(1.0, self.seconds / (60 * self.args.minutes))
 
-    def run(self, step: Callable[[np.random.Generator], Mapping[str, Tensor]], held_out: Callable[[], Mapping[str, float]]) -> None:
+    def run(
+        self, step: Callable[[np.random.Generator], Mapping[str, Tensor]], held_out: Callable[[], Mapping[str, float]]
+    ) -> None:
         """``step`` gives losses, of which ``loss`` is minimised; ``held_out`` what is logged beside them at every checkpoint."""
         sums: dict[str, list[float]] = defaultdict(list)
         saved = logged = time.perf_counter()
