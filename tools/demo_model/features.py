@@ -18,7 +18,9 @@ from chatterbox_turbo_rs.dsp import mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
+from chatterbox_turbo_rs import token_loop
 from chatterbox_turbo_rs.stages.s3gen import prompt_mel as spec
+from tokens import SILENCE, codes
 
 TOKEN = 960
 """Samples of a speech token."""
@@ -29,6 +31,8 @@ VOICED = 40.0
 """Hz below which the teacher's frequency means that there is no voice."""
 LEVEL = 0.9 / 32768
 """Of a 16-bit sample: brings the teacher's speech to the -27 LUFS that ``reference.loudness`` gives a reference clip."""
+CLOSING, CLOSED = token_loop.SILENCE_TOKENS, 0.25
+"""Tokens of silence that end an utterance, and the share of pieces that end so."""
 HELD_OUT = 40
 """Sentences of the held-out shard that the trainings look at."""
 
@@ -72,11 +76,9 @@ def shard(work: Path, kind: str, name: str) -> dict[str, np.ndarray]:
     """``wave`` int16, ``n`` tokens of every sentence, ``tokens``, ``mel`` float16 ``[frames, 80]`` and ``f0`` ``[frames]``."""
     if kind == "natural":
         with np.load(work / kind / f"{name}.npz") as file:
-            wave, n, f0, counts = file["wave"], file["n"], file["f0"], file["nf"]
-        tokens, frequencies = np.zeros(n.sum(), np.int16), np.split(f0, np.cumsum(counts)[:-1])
+            wave, n, tokens, f0, counts = (file[key] for key in ("wave", "n", "tokens", "f0", "nf"))
+        frequencies = np.split(f0, np.cumsum(counts)[:-1])
     else:
-        from tokens import codes
-
         items = pickle.loads((work / "align" / f"{name}.pkl").read_bytes())
         wave, n = np.load(work / "sound" / f"{name}.npy"), np.array([len(item["phone"]) for item in items])
         tokens = np.concatenate([codes(item)[0] for item in items]).astype(np.int16)
@@ -150,8 +152,17 @@ class Data:
         return given, true, f0, LEVEL * torch.from_numpy(wave).float()
 
     def stream_batch(self, rng: np.random.Generator, batch: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Pieces of the stream of all sentences, their borders ignored: ids int64 ``[B, T]``, mel ``[B, 80, 2T]``."""
-        at = rng.integers(len(self.tokens) - tokens + 1, size=batch)
-        ids = torch.from_numpy(np.stack([self.tokens[k : k + tokens] for k in at]))
-        mel = torch.from_numpy(np.stack([self.mel[2 * k : 2 * (k + tokens)] for k in at])).float()
-        return ids, mel.transpose(1, 2).contiguous()
+        """Pieces of the stream of all sentences: ids int64 ``[B, T]``, mel ``[B, 80, 2T]``.
+
+        Most ignore the borders of sentences; some end with a sentence and the silence that inference puts behind it.
+        """
+        ids, mels = [], []
+        for _ in range(batch):
+            closing = CLOSING if rng.random() < CLOSED else 0
+            kept = tokens - closing
+            ends = self.starts[np.searchsorted(self.starts, kept) :]
+            end = int(rng.choice(ends)) if closing else int(rng.integers(kept, len(self.tokens) + 1))
+            ids.append(np.concatenate([self.tokens[end - kept : end], np.full(closing, SILENCE)]))
+            mel = self.mel[2 * (end - kept) : 2 * end]
+            mels.append(np.concatenate([mel, np.repeat(mel[-1:], 2 * closing, axis=0)]))
+        return torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(mels)).float().transpose(1, 2).contiguous()

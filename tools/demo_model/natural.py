@@ -1,10 +1,10 @@
-"""The teacher at its own pace, for the vocoder: ``WORK/natural/000.npz`` and on, and ``held_out.npz``.
+"""The teacher at its own pace, for the vocoder and the tokenizer: ``WORK/natural/000.npz`` and on, and ``held_out.npz``.
 
 usage: natural.py [--work DIR] [--shards 4]
 
-A shard holds 700 sentences of ``WORK/texts.txt`` that are long enough to be worth hearing: ``wave`` int16 at 24 kHz, cut to whole
-tokens, ``n`` tokens of each, ``f0`` of the teacher at 80 Hz and ``nf`` values of each. Sentences come from the end of the list, where
-``align.py`` comes last.
+A shard holds up to 700 sentences of ``WORK/texts.txt`` that are long enough to be worth hearing: ``wave`` int16 at 24 kHz, whole
+tokens, ``n`` tokens of each, ``tokens`` themselves (the slots that T3 learns, which lie within a slot or two of what is heard),
+``f0`` of the teacher at 80 Hz and ``nf`` values of each. Sentences come from the end of the list, where ``align.py`` comes last.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import argparse
 import time
 
 import numpy as np
-from hibari import Hibari, dsp
 
 import features
+import tokens
 import training
+from teacher import Teacher
 
 SENTENCES = 700
 SHORTEST = 25
@@ -32,26 +33,24 @@ def main() -> None:
     texts = [text for text in texts if len(text) >= SHORTEST][: args.shards * SENTENCES]
     parts = {"held_out": (args.work / "held_out.txt").read_text(encoding="utf-8").splitlines()[: features.HELD_OUT]}
     parts |= {f"{i:03d}": texts[i * SENTENCES : (i + 1) * SENTENCES] for i in range(args.shards)}
-    teacher = Hibari(threads=1)
+    teacher = Teacher(args.work)
     folder = args.work / "natural"
     folder.mkdir(parents=True, exist_ok=True)
     for name, sentences in parts.items():
         path = folder / f"{name}.npz"
         if path.exists():
             continue
-        started, waves, frequencies = time.time(), [], []
-        for i, text in enumerate(sentences):
-            ids = np.array([teacher.ids(teacher.phonemize(text)[0])], np.int64)
-            outputs = [part[0] for part in teacher.sess.run(None, {"ids": ids, "speed": np.ones(1, np.float32)})]
-            wave = dsp.synth(*outputs, np.random.default_rng(i))
-            wave = wave[: len(wave) // features.TOKEN * features.TOKEN]
+        started, waves, frequencies, ids = time.time(), [], [], []
+        for i, item in enumerate(filter(None, map(teacher.align, sentences))):
+            wave, f0 = teacher.natural(item, i)
             waves.append((np.clip(wave, -1, 1) * 32767).round().astype(np.int16))
-            frequencies.append(outputs[5].astype(np.float32))
-        n = np.array([len(wave) // features.TOKEN for wave in waves])
+            frequencies.append(f0)
+            ids.append(tokens.codes(item)[0].astype(np.int16))
+        n = np.array([len(each) for each in ids])
         counts = np.array([len(f0) for f0 in frequencies])
         temporary = path.with_suffix(".part")
         with open(temporary, "wb") as out:
-            np.savez(out, wave=np.concatenate(waves), n=n, f0=np.concatenate(frequencies), nf=counts)
+            np.savez(out, wave=np.concatenate(waves), n=n, tokens=np.concatenate(ids), f0=np.concatenate(frequencies), nf=counts)
         temporary.replace(path)
         print(f"{name}: {n.sum() / 25 / 3600:.2f} h, {time.time() - started:.0f} s", flush=True)
 

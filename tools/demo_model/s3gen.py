@@ -73,17 +73,18 @@ def patches(x: Tensor, frames: int, bands: int) -> Tensor:
     return x.permute(0, 1, 3, 2, 4).reshape(b, -1, bands * frames)
 
 
+def apart(p: Tensor, q: Tensor) -> Tensor:
+    """Distances ``[B, patches]`` between patches."""
+    return ((p - q).square().sum(2) + 1e-4).sqrt()
+
+
 def score(x: Tensor, other: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """The energy score of two draws, averaged over the sizes of patches; ``weight`` ``[B, 1, T]`` is 0 for the prompt."""
     result = torch.zeros(())
     for frames, bands in PATCHES:
         a, b, y, w = (patches(v, frames, bands) for v in (x, other, truth, weight.expand_as(x)))
         w = w.mean(2)
-
-        def apart(p: Tensor, q: Tensor) -> Tensor:
-            return ((p - q).square().sum(2) + 1e-4).sqrt() / (frames * bands) ** 0.5
-
-        each = 0.5 * (apart(a, y) + apart(b, y)) - 0.5 * apart(a, b)
+        each = (0.5 * (apart(a, y) + apart(b, y)) - 0.5 * apart(a, b)) / (frames * bands) ** 0.5
         result = result + (each * w).sum() / w.sum() / len(PATCHES)
     return result
 

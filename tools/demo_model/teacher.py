@@ -19,6 +19,7 @@ import tokens
 
 OWN, CLIPPED = "/Sub_output_0", "/Clip_output_0"
 HOP = tokens.SLOT_SAMPLES // tokens.SLOT_FRAMES
+NATURAL_HOP = dsp.HOP
 
 
 class Teacher:
@@ -35,7 +36,7 @@ class Teacher:
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
             for name in names
         }
-        dsp.HOP = HOP
+        hop(HOP)
 
     def phonemes(self, text: str) -> str | None:
         """One string whose words are those of ``text``; None where the teacher splits or joins."""
@@ -56,7 +57,19 @@ class Teacher:
             return None
         (f0,) = self.graphs["f0"].run(None, {"ids": ids, "durations": plan.units.astype(np.float32)})
         item = {"text": text, "phonemes": phonemes, "f0": f0[0].astype(np.float32)}
-        return item | {"phone": plan.phone, "place": plan.place, "word": plan.word, "units": plan.units}
+        return item | {"phone": plan.phone, "place": plan.place, "word": plan.word, "units": plan.units, "lengths": plan.lengths}
+
+    def natural(self, item: dict[str, Any], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The item at the teacher's own pace: float32 [960 N], of which token n is only about there, and its f0 at 80 Hz."""
+        ends = np.round(np.cumsum(item["lengths"]))
+        ids = np.array([self.voice.ids(item["phonemes"])], np.int64)
+        feeds = {"ids": ids, "durations": np.diff(ends, prepend=0).astype(np.float32), "speed": np.ones(1, np.float32)}
+        spectrum = [part[0] for part in self.graphs["spectrum"].run(None, feeds)]
+        hop(NATURAL_HOP)
+        wave = dsp.synth(*spectrum, np.random.default_rng(seed)).astype(np.float32)
+        hop(HOP)
+        size = tokens.SLOT_SAMPLES * len(item["phone"])
+        return np.pad(wave, (0, max(0, size - len(wave))))[:size], spectrum[-1].astype(np.float32)
 
     def sound(self, item: dict[str, Any], seed: int = 0) -> np.ndarray:
         """The teacher's speech of an aligned item: float32 [960 N] at 24 kHz."""
@@ -64,6 +77,13 @@ class Teacher:
         feeds = {"ids": ids, "durations": item["units"].astype(np.float32), "speed": np.ones(1, np.float32)}
         spectrum = [part[0] for part in self.graphs["spectrum"].run(None, feeds)]
         return dsp.synth(*spectrum, np.random.default_rng(seed)).astype(np.float32)
+
+
+def hop(samples: int) -> None:
+    """Sets the samples of a spectral frame; tables of the teacher hang on it."""
+    dsp.HOP = samples
+    dsp._ola_norm.cache_clear()
+    dsp._interp_w.cache_clear()
 
 
 def cut(path: str, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 usage: tokenizer.py [--work DIR] [--minutes 12]
 
-A digit is one number in -1..1 that inference rounds; the loss is the cross-entropy of its three levels at the squared distance.
+Most pieces are the teacher at its own pace (``natural.py``), where a token may lie a slot beside what is heard, the others its
+speech in whole slots. A digit is one number in -1..1 that inference rounds; the loss is the cross-entropy of its three levels at the squared distance.
 Pieces begin up to half a token beside the grid and vary in level, speed of sampling and noise, so that a recorded clip gives the
 same kind of tokens as the teacher's own sound.
 """
@@ -30,6 +31,8 @@ RATE = 16_000
 TOKEN = 640
 """Samples of a token at 16 kHz."""
 SHARPNESS = 6.0
+NATURAL = 0.7
+"""Share of the teacher's own pace among the pieces."""
 LENGTHS = ((75, 0.8), (250, 0.2))
 """Tokens of a piece, and how often."""
 
@@ -98,13 +101,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net = S3Tokenizer(sizes.sound()["s3tokenizer"])
-    data = features.Data(args.work)
-    held = features.Data(args.work, held_out=True)
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {data.hours():.2f} h", file=sys.stderr)
+    natural, slots = (features.Data(args.work, kind) for kind in ("natural", "slots"))
+    held = features.Data(args.work, "natural", held_out=True)
+    print(
+        f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {natural.hours():.2f} h natural, {slots.hours():.2f} h in slots",
+        file=sys.stderr,
+    )
     trainer = Trainer(net, args.batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
     loop = training.Loop(NAME, net, optimizer, args)
-    loop.run(lambda rng: trainer.losses(rng, data), lambda: trainer.losses(np.random.default_rng(1), held, False))
+    loop.run(
+        lambda rng: trainer.losses(rng, natural if rng.random() < NATURAL else slots),
+        lambda: trainer.losses(np.random.default_rng(1), held, False),
+    )
 
 
 if __name__ == "__main__":

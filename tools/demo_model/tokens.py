@@ -47,12 +47,15 @@ def text_ids(text: str) -> list[int]:
 
 @dataclass
 class Plan:
-    """Slots of an utterance: phone number, place and word of each; units of every symbol of the teacher (with its two pads)."""
+    """Slots of an utterance: phone number, place and word of each; of every symbol of the teacher (with its two pads) the units
+    that fill the slots, and its natural length in units, silence cut.
+    """
 
     phone: np.ndarray
     place: np.ndarray
     word: np.ndarray
     units: np.ndarray
+    lengths: np.ndarray
 
 
 def plan(phonemes: str, durations: np.ndarray) -> Plan | None:
@@ -112,7 +115,7 @@ def _slots(groups: list[tuple[str, int, list[int]]], lengths: np.ndarray, symbol
         place += [1] * count if silent else [0, *[1] * (own - 2), *[2] * (own > 1), *[1] * (count - own)]
         words += [groups[i][1]] * count
         i += 1 + pause
-    return Plan(np.array(phone), np.array(place), np.array(words), units)
+    return Plan(np.array(phone), np.array(place), np.array(words), units, lengths)
 
 
 def _share(units: np.ndarray, members: list[int], lengths: np.ndarray, total: int) -> None:
