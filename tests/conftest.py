@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,9 @@ Maker = Callable[..., Path]
 # Packed weights of test models do not go to the cache of whoever runs the tests; what tests the cache names one of its own.
 os.environ["CHATTERBOX_CACHE"] = "off"
 os.environ.pop("CHATTERBOX_CACHE_GB", None)
+# Whoever runs the tests in the background has Ctrl-C ignored, here and in every child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
