@@ -38,6 +38,7 @@ OTHERS = {
     "g721": ("AU", "G721_32", "Sun AU"),
     "aifc": ("AIFF", "IMA_ADPCM", "AIFC IMA ADPCM"),
     "caf": ("CAF", "ALAC_16", "CAF ALAC"),
+    "caf mu-law": ("CAF", "ULAW", "CAF"),
     "voc": ("VOC", "PCM_16", "VOC"),
 }
 UNREADABLE = {
@@ -86,9 +87,10 @@ def test_both_sides_read_it_alike(tone: np.ndarray, name: str) -> None:
     np.testing.assert_array_equal(read(content)[0], found)
 
 
-@pytest.mark.parametrize("channels", [32, 64, 100])
-def test_many_channels(demo: ChatterboxTurbo, tone: np.ndarray, channels: int) -> None:
-    content = clips.encode(np.repeat(tone[:, None], channels, axis=1), 24_000)
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("channels", [18, 32, 36, 64, 100])
+def test_many_channels(demo: ChatterboxTurbo, tone: np.ndarray, channels: int, kind: str) -> None:
+    content = clips.encode(np.repeat(tone[:, None], channels, axis=1), 24_000, kind)
     np.testing.assert_allclose(read(content)[0], tone, atol=1e-6)
     assert demo.voice(content).metadata.get("reference.load") in (None, "python")
 

@@ -53,18 +53,23 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     };
     let mut format = symphonia::default::get_probe()
         .probe(&Hint::new(), MediaSourceStream::new(source, Default::default()), Default::default(), Default::default())
-        .map_err(|e| refused(e, &|e| format!("not an audio file of a known format, or damaged ({e})"), &bytes))?;
+        .map_err(|e| refused(&e, &bytes))?;
     let track = format.default_track(TrackType::Audio).ok_or("holds no audio track")?;
     let (id, promised) = (track.id, track.num_frames.filter(|&n| n > 0));
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
         return Err("holds no audio track".into());
     };
+    if let (Some(named), Some(found)) = (wav_channels(&bytes), parameters.channels.as_ref().map(|known| known.count()))
+        && named != found
+    {
+        return Err(formats::unsupported(&format!("WAV of {named} channels")));
+    }
     let codec = parameters.codec;
     let mut decoder = if codec == CODEC_ID_OPUS {
         Decoder::Opus(Opus::new(parameters.extra_data.as_deref().unwrap_or_default())?)
     } else {
         let made = symphonia::default::get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default());
-        Decoder::Symphonia(made.map_err(|e| refused(e, &|e| format!("damaged ({e})"), &bytes))?)
+        Decoder::Symphonia(made.map_err(|e| refused(&e, &bytes))?)
     };
     let mut clip = Clip::default();
     let mut read = 0;
@@ -98,6 +103,14 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     clip.spec.map_or_else(|| Err("holds no samples".into()), |(rate, _)| Ok((clip.mono, rate)))
 }
 
+/// What the header of a WAV file says: of 36 channels in an extensible one Symphonia makes 4.
+fn wav_channels(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.starts_with(b"RIFF").then(|| &bytes[..bytes.len().min(4096)])?;
+    let at = head.windows(4).position(|window| window == b"fmt ")?;
+    let count = head.get(at + 10..at + 12)?;
+    Some(usize::from(u16::from_le_bytes(count.try_into().ok()?)))
+}
+
 /// Where the last page of an Ogg stream says that it ends. Symphonia leaves out packets of a page that it cannot place.
 fn last_granule(bytes: &[u8]) -> Option<i64> {
     let at = bytes.starts_with(b"OggS").then(|| bytes.windows(4).rposition(|window| window == b"OggS"))??;
@@ -106,15 +119,13 @@ fn last_granule(bytes: &[u8]) -> Option<i64> {
     (page[14..18] == bytes[14..18]).then_some(granule)
 }
 
-/// What Symphonia says of `bytes`: that it does not know them, or what `damaged` makes of it.
-fn refused(e: Error, damaged: &dyn Fn(Error) -> String, bytes: &[u8]) -> Refused {
-    match e {
-        // so it calls more channels than it has names for
-        Error::Unsupported(what) | Error::DecodeError(what @ "riff: invalid channel count") if formats::is_read(bytes) => {
-            formats::unsupported(&format!("{} ({what})", formats::name(bytes)))
-        }
-        Error::Unsupported(_) => Refused::Unsupported(formats::UNKNOWN.into()),
-        e => Refused::Unusable(damaged(e)),
+/// What Symphonia says of `bytes` before it has decoded anything: another reader may know what it does not, and what it calls
+/// malformed, such as more channels than it has names for, or ALAC in CAF.
+fn refused(e: &Error, bytes: &[u8]) -> Refused {
+    if formats::is_read(bytes) {
+        formats::unsupported(&format!("{} ({e})", formats::name(bytes)))
+    } else {
+        Refused::Unsupported(format!("{} ({e})", formats::UNKNOWN))
     }
 }
 
