@@ -32,11 +32,12 @@ import vocoder
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
-from chatterbox_turbo_rs.torch_network import WEIGHT_NORM  # noqa: E402
+from chatterbox_turbo_rs.stages.shared.torch_network import WEIGHT_NORM  # noqa: E402
 
 import checkpoint_layout  # noqa: E402
 import make_checkpoint  # noqa: E402
-from chatterbox_turbo_rs import ChatterboxTurbo, conditionals, torch_archive  # noqa: E402
+from chatterbox_turbo_rs import ChatterboxTurbo  # noqa: E402
+from chatterbox_turbo_rs.checkpoint import conds_pt  # noqa: E402
 from chatterbox_turbo_rs.stages.t3.decoder.python import T3  # noqa: E402
 
 LIMIT = 20_000_000
@@ -108,8 +109,7 @@ def assemble(work: Path, out: Path, clip: Path) -> None:
     conds = out / "conds.pt"
     conds.unlink(missing_ok=True)
     model = ChatterboxTurbo.from_pretrained(out, backends="rust", watermark=None)
-    t3_part, gen_part = conditionals.to_dicts(model.voice(clip))
-    torch_archive.save(conds, {"t3": t3_part, "gen": gen_part})
+    conds_pt.write(conds, model.voice(clip))
     total = 0
     for file in sorted(out.iterdir()):
         total += file.stat().st_size

@@ -19,7 +19,7 @@ import reading
 import sizes
 import tokens
 import training
-from chatterbox_turbo_rs import token_loop
+from chatterbox_turbo_rs.engine import token_loop
 from chatterbox_turbo_rs.stages.t3.decoder.python import T3, Session
 from chatterbox_turbo_rs.stages.t3.sampler import SamplerParameters
 from chatterbox_turbo_rs.stages.t3.sampler.python import sample

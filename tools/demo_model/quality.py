@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from chatterbox_turbo_rs.pipeline import Run
-from chatterbox_turbo_rs.tts import MAX_TOKENS
+from chatterbox_turbo_rs.engine.pipeline import Run
+from chatterbox_turbo_rs.options import MAX_TOKENS
 from hibari import Hibari
 
 import listener

@@ -146,7 +146,7 @@ def main() -> None:
     if args.begin:
         state = torch.load(args.begin, map_location="cpu", weights_only=False)["average"]
         net.load_state_dict({k: v for k, v in state.items() if k.startswith("mean.")}, strict=False)
-    trainer = Trainer(net, args.batch, args.energy, not args.full, args.mean)
+    trainer = Trainer(net, args.batch, args.energy, training.HALF and not args.full, args.mean)
     if args.bench:
         bench(trainer, data)
         return
@@ -160,7 +160,7 @@ def main() -> None:
 def bench(trainer: Trainer, data: features.Data) -> None:
     """Processor time of a step at every length, with float32 and with bfloat16."""
     rng = np.random.default_rng(0)
-    for trainer.half in (False, True):
+    for trainer.half in (False, training.HALF):
         for length, _ in LENGTHS:
             for count in (2, 5):
                 started = time.process_time()

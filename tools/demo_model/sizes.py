@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatterbox_turbo_rs import config as configuration
+from chatterbox_turbo_rs.checkpoint import config as configuration
 
 DIGITS = 6
 IDS = 3**DIGITS

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import soxr
 import torch
-from chatterbox_turbo_rs.dsp import hann_f32, mel_filters
+from chatterbox_turbo_rs.stages.shared.dsp import hann_f32, mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,7 +81,7 @@ class Trainer:
         at = rng.integers(len(data.tokens) - length + 1, size=max(1, self.tokens // length))
         wave = torch.from_numpy(np.stack([self.piece(rng, data, k, length, augment) for k in at]))
         wanted = digits(torch.from_numpy(np.stack([data.tokens[k : k + length] for k in at])))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.HALF):
             hidden = self.net.encoder(mel(wave, self.window, self.filters), None)
         levels = self.net.quantizer(hidden.float())  # [B, T, 6]
         apart = (levels[..., None] / SHRINK - torch.tensor([-1.0, 0.0, 1.0])).square()

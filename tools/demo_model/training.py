@@ -26,6 +26,8 @@ SAVE_EVERY = 120.0
 LOG_EVERY = 30.0
 WARM_UP = 60
 """Steps over which the learning rate rises."""
+HALF = torch.cpu._is_avx512_bf16_supported()
+"""Whether products of bfloat16 are the processor's own: elsewhere they take thirty times as long as those of float32."""
 
 
 def work_folder(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,21 @@ def weights(work: Path, name: str) -> dict[str, Tensor]:
     """The weights of a run's last checkpoint: the running average where there is one."""
     state = torch.load(checkpoint(work, name), map_location="cpu", weights_only=False)
     return state["average"]
+
+
+def orthogonal(grad: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Muon's Newton-Schulz iteration in float32, where PyTorch's takes bfloat16 (Jordan et al. 2024)."""
+    a, b, c = coefficients
+    x = grad.T if grad.size(0) > grad.size(1) else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if grad.size(0) > grad.size(1) else x
+
+
+if not HALF:
+    torch.optim._muon._zeropower_via_newtonschulz = orthogonal
 
 
 class Optimizers:
