@@ -342,6 +342,8 @@ def test_the_arguments_have_the_same_defaults_everywhere():
     defaults = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
     signature = inspect.signature(ChatterboxTurbo.generate).parameters
     own = {"seed", "loudness", "watermark"}
+    assert signature["split"].default == "auto" and defaults.pop("split") is dataclasses.MISSING
+    assert signature["pronounce"].default is None and defaults.pop("pronounce") is dataclasses.MISSING
     assert {name: signature[name].default for name in defaults.keys() - own} == {n: defaults[n] for n in defaults.keys() - own}
     loading = inspect.signature(ChatterboxTurbo.from_pretrained).parameters
     assert {name: loading[name].default for name in own - {"seed"}} == {name: defaults[name] for name in own - {"seed"}}
@@ -354,6 +356,7 @@ def test_the_names_of_the_package():
         "ChatterboxTurbo",
         "Plan",
         "Speech",
+        "Split",
         "Voice",
         "__version__",
         "available",

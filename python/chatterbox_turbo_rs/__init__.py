@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from .engine.registry import available
     from .errors import ChatterboxError
     from .model import ChatterboxTurbo
+    from .options import Split
     from .plan import Plan
     from .speech import Speech
     from .voice import Voice
 
     __version__: str
 
-__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "__version__", "available"]
+__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Split", "Voice", "__version__", "available"]
 _HOMES = {
     "ChatterboxError": "errors",
     "ChatterboxTurbo": "model",
     "Plan": "plan",
     "Speech": "speech",
+    "Split": "options",
     "Voice": "voice",
     "available": "engine.registry",
 }

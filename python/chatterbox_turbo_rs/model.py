@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import EllipsisType
@@ -16,11 +16,12 @@ from . import _core
 from .checkpoint import locate
 from .checkpoint.resources import Resources
 from .constants import SAMPLE_RATE
-from .engine import devices, registry, warn
+from .engine import devices, long_text, registry, warn
 from .engine.batch import Batch, Taker
 from .engine.hand_over import hand_over
 from .engine.observer import Onlooker
 from .engine.pipeline import Pipeline
+from .engine.segments import Segment, segments
 from .engine.voices import Voices
 from .errors import ArgumentError, BatchError, ChatterboxError
 from .options import (
@@ -40,12 +41,15 @@ from .options import (
     Result,
     SomeSeeds,
     SomeVoices,
+    Split,
+    SplitWhen,
     TorchDevice,
     Watermark,
     one_of,
     path_of,
     samples_of,
     seed_of,
+    split_of,
     whole,
 )
 from .plan import Plan, Spec
@@ -213,6 +217,9 @@ class ChatterboxTurbo:
         max_tokens: int = MAX_TOKENS,
         loudness: Loudness | None | EllipsisType = ...,
         watermark: Watermark | None | EllipsisType = ...,
+        split: SplitWhen = "auto",
+        speed: float = 1.0,
+        pronounce: Mapping[str, str] | None = None,
         backends: Spec = None,
         progress: Progress = None,
         cancel: Event | None = None,
@@ -234,6 +241,12 @@ class ChatterboxTurbo:
         ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts: 25 tokens are a second. Speech that reaches it is cut:
         ``finish_reason`` is then ``"length"``, and a ``TruncatedSpeechWarning`` says so.
 
+        ``split``: a text of more than 280 characters, or with pauses (``[pause 0.5s]``), is spoken in segments (see ``segments``)
+        which are decoded together, each anew, at most three times, when it went wrong, and joined; shorter ones are not touched.
+        A ``Split`` has other limits; ``"never"`` speaks everything in one go, as upstream does, and what is beyond
+        ``max_tokens`` is lost. ``speed`` (0.5 to 2) changes the pace and leaves the pitch. ``pronounce`` maps whole words to what
+        is spoken in their place (``{"Nguyen": "win"}``).
+
         ``loudness`` (``"bs1770"``, ``"rms"``, None) is that of ``voice`` where it is a clip; ``watermark`` (``"perth"``, None)
         marks the sound; ``backends`` is the switch (see ``plan.py``); ``progress`` and ``cancel`` are as in ``voice``.
 
@@ -243,13 +256,27 @@ class ChatterboxTurbo:
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")
         sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
-        plan, options = self._checked(sampling, loudness, watermark, backends)
+        plan, options = self._checked(sampling, loudness, watermark, split, speed, pronounce, backends)
         with Onlooker(progress, cancel) as call:
             opened = self._voices.open(voice, plan, options.loudness, call)
             logger.info("plan %s, seed %d", plan, options.seed)
-            speech = self._pipeline.generate(text, opened, plan, options, call)
+            if len(long_text.plan_of(text, options.seed, options)) == 1:
+                speech = self._pipeline.generate(text, opened, plan, options, call)
+            else:
+                batch = Batch(self._pipeline, self._voices, plan, options, call)
+                speech = long_text.speak_one(batch, text, opened, options.seed)
         warn.of_cuts({"the speech": speech}, options.max_tokens)
         return speech
+
+    @staticmethod
+    def segments(text: str, *, seed: int = 0, split: Split | None = None) -> list[Segment]:
+        """The segments that ``generate(text, seed=…, split=…)`` speaks: see :func:`engine.segments.segments`.
+
+        Raises ``ArgumentError`` and ``TextError``.
+        """
+        if not isinstance(text, str):
+            raise ArgumentError(f"text: expected str, got {type(text).__name__}")
+        return segments(text, seed=seed_of(seed), split=split)
 
     @overload
     def generate_many(
@@ -289,6 +316,9 @@ class ChatterboxTurbo:
         max_tokens: int = MAX_TOKENS,
         loudness: Loudness | None | EllipsisType = ...,
         watermark: Watermark | None | EllipsisType = ...,
+        split: SplitWhen = "auto",
+        speed: float = 1.0,
+        pronounce: Mapping[str, str] | None = None,
         backends: Spec = None,
         progress: Progress = None,
         cancel: Event | None = None,
@@ -304,6 +334,9 @@ class ChatterboxTurbo:
         ``finished(i, speech or error)`` is called as soon as text ``i`` is done, in the order in which they are.
         One ``TruncatedSpeechWarning`` at the end names the texts that were cut at ``max_tokens``.
 
+        Long texts are split as ``generate`` splits them, and their segments decoded together with all others; ``"segments"`` then
+        stands for ``"texts"`` in what ``progress`` hears.
+
         ``progress`` reports stages as ``generate`` does: ``"t3"`` counts the tokens of all texts of the sum of their limits (a
         finished text counts as its limit), the others are those of the text that is at it, ``"texts"`` counts finished texts.
         ``timings["t3"]`` is a text's share: its own prefill, and of every common step an equal part for each text in it.
@@ -315,7 +348,7 @@ class ChatterboxTurbo:
         if finished is not None and not callable(finished):
             raise ArgumentError(f"finished: expected a callable (index, speech or error), got {type(finished).__name__}")
         sampling = (0, temperature, top_p, top_k, repetition_penalty, max_tokens)
-        plan, options = self._checked(sampling, loudness, watermark, backends)
+        plan, options = self._checked(sampling, loudness, watermark, split, speed, pronounce, backends)
         many = Many(texts, voices, seeds, batch, errors)
         results: dict[int, Result] = {}
 
@@ -325,7 +358,7 @@ class ChatterboxTurbo:
                 finished(index, result)
 
         with Onlooker(progress, cancel) as call:
-            Batch(self._pipeline, self._voices, plan, options, call).speak(many, take)
+            long_text.speak(Batch(self._pipeline, self._voices, plan, options, call), many, take)
         ordered = [results[index] for index in range(len(results))]
         warn.of_cuts({f"texts[{i}]": result for i, result in enumerate(ordered)}, options.max_tokens)
         failed = [(index, result) for index, result in enumerate(ordered) if isinstance(result, ChatterboxError)]
@@ -371,6 +404,9 @@ class ChatterboxTurbo:
         max_tokens: int = MAX_TOKENS,
         loudness: Loudness | None | EllipsisType = ...,
         watermark: Watermark | None | EllipsisType = ...,
+        split: SplitWhen = "auto",
+        speed: float = 1.0,
+        pronounce: Mapping[str, str] | None = None,
         backends: Spec = None,
         progress: Progress = None,
         cancel: Event | None = None,
@@ -385,7 +421,7 @@ class ChatterboxTurbo:
         ``(i, error)`` (``errors="return"``). A ``TruncatedSpeechWarning`` names each text that was cut at ``max_tokens``.
         """
         sampling = (0, temperature, top_p, top_k, repetition_penalty, max_tokens)
-        plan, options = self._checked(sampling, loudness, watermark, backends)
+        plan, options = self._checked(sampling, loudness, watermark, split, speed, pronounce, backends)
         many, onlooker = Many(texts, voices, seeds, batch, errors), Onlooker(progress, cancel)
 
         def work(give: Callable[[tuple[int, Result]], None], check: Callable[[], None]) -> None:
@@ -396,8 +432,8 @@ class ChatterboxTurbo:
                     if call is not None:
                         call(stage, done, total)
 
-                spoken = Batch(self._pipeline, self._voices, plan, options, watched)
-                spoken.speak(many, lambda index, result: give((index, result)))
+                batch = Batch(self._pipeline, self._voices, plan, options, watched)
+                long_text.speak(batch, many, lambda index, result: give((index, result)))
 
         def look(pair: tuple[int, Result]) -> None:
             index, result = pair
@@ -424,12 +460,15 @@ class ChatterboxTurbo:
         sampling: tuple[int, float, float, int, float, int],
         loudness: Loudness | None | EllipsisType,
         watermark: Watermark | None | EllipsisType,
+        split: SplitWhen,
+        speed: float,
+        pronounce: Mapping[str, str] | None,
         backends: Spec,
     ) -> tuple[Plan, GenerationOptions]:
         """The plan and the options of a request."""
         loudness = self._loudness if loudness is ... else loudness
         watermark = self._watermark if watermark is ... else watermark
-        options = GenerationOptions(*sampling, loudness, watermark)
+        options = GenerationOptions(*sampling, loudness, watermark, split_of(split), speed, pronounce or {})
         plan = registry.resolve(backends, self._spec)
         if options.watermark is not None:
             self._pipeline.stage("watermark", plan["watermark"])  # refuse before the work, not after it

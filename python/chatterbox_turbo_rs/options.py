@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import numbers
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Set
+from copy import copy
 from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Any, BinaryIO, Literal, Protocol, TypedDict, Union, get_args
@@ -24,6 +26,7 @@ Precision = Literal["auto", "f32", "int8", "bf16", "int8+bf16"]
 Loudness = Literal["bs1770", "rms"]
 Watermark = Literal["perth"]
 OnError = Literal["raise", "return"]
+SplitWhen = Union[Literal["auto", "never"], "Split"]
 AnyPath = Union[str, "os.PathLike[str]"]
 AnyVoice = Union[Voice, AnyPath, None]
 """A prepared voice, a voice file or a clip, None for the checkpoint's own."""
@@ -41,6 +44,8 @@ ROWS = 16
 """Texts that T3 decodes together unless the caller says otherwise."""
 MOST_ROWS = 1024
 MOST_SEED = 2**64 - 1
+MOST_PAUSE = 60.0
+"""Seconds of one pause."""
 
 
 class TorchDevice(Protocol):
@@ -63,6 +68,9 @@ class Arguments(TypedDict, total=False):
     max_tokens: int
     loudness: Loudness | None | EllipsisType
     watermark: Watermark | None | EllipsisType
+    split: SplitWhen
+    speed: float
+    pronounce: Mapping[str, str] | None
     backends: Spec
     progress: Progress
     cancel: Event | None
@@ -85,6 +93,39 @@ class Many:
         self.rows = whole("batch", rows, 1, MOST_ROWS)
         one_of("errors", errors, ON_ERROR)
 
+    def but(self, texts: list[str], voices: list[AnyVoice], seeds: list[int]) -> Many:
+        """The same with other texts."""
+        other = copy(self)
+        other.texts, other.voices, other.seeds = texts, voices, seeds
+        return other
+
+
+@dataclass(frozen=True)
+class Split:
+    """How text becomes segments (see ``ChatterboxTurbo.segments``). Raises ``ArgumentError``.
+
+    ``longest`` (20 to 1000) characters are the most of a segment, ``first`` (20 to ``longest``) of the first one of a text that is
+    longer than that, so that its sound is there soon. ``sentence_pause`` and ``paragraph_pause`` (0 to 60 s) are the silence
+    between segments; a line's end counts as a paragraph's unless the line is wrapped in the middle of a sentence. ``attempts``
+    (0 to 9) is how often a segment that went wrong is spoken again. ``language`` is the text's, an ISO 639 code.
+    """
+
+    first: int = 100
+    longest: int = 280
+    sentence_pause: float = 0.15
+    paragraph_pause: float = 0.5
+    attempts: int = 3
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "longest", whole("split.longest", self.longest, 20, 1000))
+        object.__setattr__(self, "first", whole("split.first", self.first, 20, self.longest))
+        object.__setattr__(self, "attempts", whole("split.attempts", self.attempts, 0, 9))
+        for name in ("sentence_pause", "paragraph_pause"):
+            object.__setattr__(self, name, between(f"split.{name}", getattr(self, name), 0.0, MOST_PAUSE, "seconds"))
+        if not isinstance(self.language, str) or not re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", self.language):
+            raise ArgumentError(f"split.language: expected a code such as 'en', got {self.language!r}")
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -98,6 +139,9 @@ class GenerationOptions:
     max_tokens: int = MAX_TOKENS
     loudness: Loudness | None = "bs1770"
     watermark: Watermark | None = "perth"
+    split: Split | None = field(default_factory=Split)
+    speed: float = 1.0
+    pronounce: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("watermark", self.watermark, WATERMARK)
@@ -106,6 +150,8 @@ class GenerationOptions:
             object.__setattr__(self, name, number(name, getattr(self, name)))
         object.__setattr__(self, "max_tokens", whole("max_tokens", self.max_tokens, 1, MAX_TOKENS))
         object.__setattr__(self, "seed", whole("seed", self.seed, 0, MOST_SEED))
+        object.__setattr__(self, "speed", between("speed", self.speed, 0.5, 2.0, "a number"))
+        lexicon_of(self.pronounce)
         _ = self.sampler
 
     @property
@@ -143,6 +189,32 @@ def number(name: str, value: Any) -> float:
         return float(value)
     except OverflowError:
         raise ArgumentError(f"{name}: expected a number, got one beyond every float") from None
+
+
+def between(name: str, value: Any, low: float, high: float, what: str) -> float:
+    """``value`` as float; raises ``ArgumentError`` unless it is a number from ``low`` to ``high``."""
+    found = number(name, value)
+    if not low <= found <= high:
+        raise ArgumentError(f"{name}: expected {what} from {low:g} to {high:g}, got {value!r}")
+    return found
+
+
+def split_of(value: Any) -> Split | None:
+    """The limits of segments: ``"auto"``'s, a caller's own, or None for ``"never"``."""
+    if isinstance(value, Split):
+        return value
+    if value not in ("auto", "never"):
+        raise ArgumentError(f"split: expected 'auto', 'never' or a Split, got {value!r}")
+    return Split() if value == "auto" else None
+
+
+def lexicon_of(value: Any) -> None:
+    """Raises ``ArgumentError`` unless ``value`` maps words to what is spoken in their place."""
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"pronounce: expected a mapping of words to what is spoken, got {type(value).__name__}")
+    for word, spoken in value.items():
+        if not (isinstance(word, str) and isinstance(spoken, str) and word.strip() == word != ""):
+            raise ArgumentError(f"pronounce: expected words and what is spoken for them, got {word!r}: {spoken!r}")
 
 
 def seed_of(value: Any) -> int:

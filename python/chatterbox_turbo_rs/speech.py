@@ -15,10 +15,31 @@ from numpy.typing import DTypeLike
 
 from .audio.encode import encode, format_of, write_all
 from .audio.files import whole_file
+from .audio.subtitles import subtitles
 from .errors import ArgumentError
 from .plan import Plan
 
 FinishReason = Literal["stop", "length"]
+Fault = Literal["no stop", "too short", "stuck", "cut end"]
+"""What may be wrong with a segment: T3 did not end it; it has too few tokens for its text; 25 equal or silent tokens follow each
+other; it is loud where it ends."""
+
+
+@dataclass(frozen=True)
+class SpokenSegment:
+    """One segment of a speech: ``start`` and ``end`` are seconds of the samples, ``seed`` is the one that it was spoken with.
+
+    ``attempts`` is how often it was spoken, ``faults`` what is wrong with the attempt that was kept (nothing, mostly). Its
+    ``text`` with its ``seed`` gives the same sound again.
+    """
+
+    text: str
+    start: float
+    end: float
+    tokens: int
+    seed: int
+    attempts: int = 1
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +48,7 @@ class Speech:
 
     ``seed`` and ``plan`` reproduce them; ``timings`` are seconds a stage (of ``generate_many``, see there); ``tokens`` int64 [N] are the speech tokens that
     were vocoded (with the closing silence); ``text`` is the normalised text. ``finish_reason`` is ``"stop"`` where T3 ended
-    the speech itself, ``"length"`` where ``max_tokens`` cut it.
+    the speech itself, ``"length"`` where ``max_tokens`` cut it or a segment of it. ``segments`` are the pieces of a long text.
     """
 
     samples: np.ndarray
@@ -39,6 +60,7 @@ class Speech:
     watermarked: bool = False
     text: str = ""
     finish_reason: FinishReason = "stop"
+    segments: tuple[SpokenSegment, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -80,6 +102,10 @@ class Speech:
         with whole_file(target) as temporary:
             temporary.write_bytes(data)
         return Path(target)
+
+    def subtitles(self, format: str = "srt") -> str:
+        """The segments' texts with their times, as SubRip (``"srt"``) or WebVTT (``"vtt"``). Raises ``ArgumentError``."""
+        return subtitles(self.segments, format)
 
     def wav_bytes(self) -> bytes:
         """A whole WAV file, 16 bit mono."""

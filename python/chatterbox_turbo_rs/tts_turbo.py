@@ -246,6 +246,7 @@ class ChatterboxTurboTTS:
             top_k=top_k,
             repetition_penalty=repetition_penalty,
             watermark=None,
+            split="never",
         )
         marked = speech.samples if marker is None else marker.apply_watermark(speech.samples, sample_rate=self.sr)
         samples = np.ascontiguousarray(_host(marked), np.float32).reshape(1, -1)

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from chatterbox_turbo_rs.engine.pipeline import Run
-from chatterbox_turbo_rs.options import MAX_TOKENS
 from hibari import Hibari
 
 import listener
 from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.engine.pipeline import Run
+from chatterbox_turbo_rs.options import MAX_TOKENS
 
 SENTENCES = Path(__file__).with_name("quality_sentences.txt")
 RATE = 24_000

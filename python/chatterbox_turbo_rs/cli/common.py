@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, BackendError, FileError
-from ..options import LOUDNESS, PRECISIONS, WATERMARK, GenerationOptions
+from ..options import LOUDNESS, PRECISIONS, WATERMARK, GenerationOptions, Split, split_of
 from ..plan import parse
 from ..progress import on_terminal
 
@@ -121,7 +121,41 @@ model_options = stacked(
 )
 
 
-SPEAKING = ("voice", "seed", "temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "loudness", "watermark")
+def _words(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = dict(value.partition("=")[::2] for value in values)
+    if bad := [value for value in values if "=" not in value]:
+        raise ArgumentError(f"--pronounce: expected WORD=SPOKEN, got {bad[0]!r}")
+    return found
+
+
+SPLIT = ("first", "longest", "sentence_pause", "paragraph_pause", "attempts", "language")
+split_options = stacked(
+    click.option(
+        "--split",
+        type=click.Choice(("auto", "never")),
+        default="auto",
+        help="Whether a text of more than --longest characters, or with [pause 0.5s], is spoken in segments.",
+    ),
+    click.option("--longest", default=Split.longest, metavar="N", help="Characters of a segment at most."),
+    click.option("--first", default=Split.first, metavar="N", help="Characters of a long text's first segment at most."),
+    click.option("--sentence-pause", default=Split.sentence_pause, metavar="S", help="Silence between segments, in seconds."),
+    click.option("--paragraph-pause", default=Split.paragraph_pause, metavar="S", help="Silence between paragraphs."),
+    click.option("--attempts", default=Split.attempts, metavar="N", help="A segment that went wrong is spoken so often again."),
+    click.option("--language", default=Split.language, metavar="CODE", help="Whose rules say where sentences end."),
+)
+SPEAKING = (
+    "voice",
+    "seed",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "max_tokens",
+    "loudness",
+    "watermark",
+    "speed",
+    "pronounce",
+)
 
 
 def speaking_options(seed: int | None = None, max_tokens: int = GenerationOptions.max_tokens) -> Decorator:
@@ -154,6 +188,15 @@ def speaking_options(seed: int | None = None, max_tokens: int = GenerationOption
             help="Above 1, tokens that were spoken become less likely.",
         ),
         click.option("--max-tokens", default=max_tokens, help="Speech is cut here, at 25 tokens a second."),
+        click.option("--speed", default=GenerationOptions.speed, metavar="X", help="0.5 to 2; the pitch stays."),
+        click.option(
+            "--pronounce",
+            multiple=True,
+            metavar="WORD=SPOKEN",
+            callback=_words,
+            help="What is spoken in place of a word; may be given again.",
+        ),
+        split_options,
         loudness,
         _choice("--watermark", WATERMARK, "The mark that is put into the sound."),
         as_json,
@@ -167,11 +210,18 @@ def some(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def speaking(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``generate`` that ``speaking_options`` stand for, checked before a model is loaded."""
-    found = some(SPEAKING, values)
+    found = some(SPEAKING, values) | {"split": split_of_options(values)}
     for name in ("voice", "tokenizer"):
         there(values.get(name))
-    GenerationOptions(**{name: value for name, value in found.items() if name != "voice" and (name, value) != ("seed", None)})
+    checked = {name: value for name, value in found.items() if name != "voice" and (name, value) != ("seed", None)}
+    GenerationOptions(**(checked | {"split": split_of(found["split"])}))
     return found
+
+
+def split_of_options(values: Mapping[str, Any]) -> Any:
+    """What ``split_options`` stand for, as ``generate`` takes it."""
+    limits = Split(**some(SPLIT, values))
+    return "never" if values["split"] == "never" else limits
 
 
 def load(values: Mapping[str, Any]) -> ChatterboxTurbo:

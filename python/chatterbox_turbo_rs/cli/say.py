@@ -6,13 +6,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..audio.files import whole_file
 from ..errors import ArgumentError, FileError, TextError
-from ..options import ROWS
+from ..options import ROWS, GenerationOptions, seed_of, split_of
 from ..speech import Speech, format_of
 from . import say_texts, streams
 from .common import FILE, load, model_options, speaking, speaking_options, writable
@@ -34,24 +36,45 @@ DEMO_REMARK = "The demo model's weights are random: what you hear is not speech.
 )
 @click.option("--texts", type=FILE, metavar="FILE", help="A text on each line, - for standard input; line 7 becomes 007.wav.")
 @click.option("--batch", default=ROWS, metavar="N", help="With --texts: so many are decoded together.")
+@click.option("--subtitles", type=FILE, metavar="FILE", help="Write the segments' times, as .srt or .vtt.")
+@click.option("--dry-run", is_flag=True, help="Print the segments of the text, and speak nothing.")
 @model_options
 @speaking_options()
 @click.pass_obj
-def command(bar: streams.Line, text: str | None, output: Path | None, texts: Path | None, batch: int, **values: Any) -> int:
+def command(
+    bar: streams.Line,
+    text: str | None,
+    output: Path | None,
+    texts: Path | None,
+    batch: int,
+    subtitles: Path | None,
+    dry_run: bool,
+    **values: Any,
+) -> int:
     """Speak a text into a file, or every line of a file into one of its own.
 
     TEXT is what is spoken, - reads it from standard input. `-o - | aplay -` plays it.
     """
     if (text is None) == (texts is None):
         raise ArgumentError(f"say: expected a text or --texts FILE, got {'none of them' if text is None else 'both'}")
+    if texts is not None and (subtitles is not None or dry_run):
+        raise ArgumentError(f"say: expected one text for {'--dry-run' if dry_run else '--subtitles'}, got --texts")
+    if dry_run:
+        return _plan(str(text), values)
     if texts is not None:
         return say_texts.run(bar, texts, output, batch, values)
     remark = DEMO_REMARK if values["model"] == "demo" else None
-    return speak(bar, str(text), output or Path("speech.wav"), values, lambda: load(values), remark)
+    return speak(bar, str(text), output or Path("speech.wav"), values, lambda: load(values), remark, subtitles)
 
 
 def speak(
-    bar: streams.Line, text: str, output: Path, values: dict[str, Any], load: Callable[[], ChatterboxTurbo], remark: str | None
+    bar: streams.Line,
+    text: str,
+    output: Path,
+    values: dict[str, Any],
+    load: Callable[[], ChatterboxTurbo],
+    remark: str | None,
+    subtitles: Path | None = None,
 ) -> int:
     """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how; 0."""
     piped = str(output) == "-"
@@ -60,11 +83,12 @@ def speak(
     else:
         format_of(output)
         writable(output)
+    if subtitles is not None:
+        if subtitles.suffix.lower() not in (".srt", ".vtt"):
+            raise ArgumentError(f"--subtitles: expected a file that ends in .srt or .vtt, got {subtitles}")
+        writable(subtitles)
     arguments = speaking(values)
-    if text == "-":
-        text = streams.decoded("standard input", streams.standard_input())
-        if not text.strip():
-            raise TextError("standard input: expected a text, found none")
+    text = _read(text)
     started = time.perf_counter()
     tts = load()
     loaded = time.perf_counter() - started
@@ -77,9 +101,37 @@ def speak(
         sys.stdout.flush()
     else:
         speech.save(output)
+    if subtitles is not None:
+        with whole_file(subtitles) as temporary:
+            temporary.write_text(speech.subtitles(subtitles.suffix.lower()[1:]), encoding="utf-8")
     more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds, "remark": remark}
     report = json.dumps(say_texts.facts(speech, output) | more) if values["as_json"] else _table(speech, output, taken, more)
     streams.out(report, sys.stderr if piped else None)
+    return 0
+
+
+def _read(text: str) -> str:
+    """The text, from standard input for ``-``."""
+    if text == "-":
+        text = streams.decoded("standard input", streams.standard_input())
+        if not text.strip():
+            raise TextError("standard input: expected a text, found none")
+    return text
+
+
+def _plan(text: str, values: dict[str, Any]) -> int:
+    """Prints the segments; 0."""
+    from ..engine import long_text
+
+    arguments = speaking(values)
+    options = GenerationOptions(seed=seed_of(values["seed"]), split=split_of(arguments["split"]))
+    plan = long_text.plan_of(_read(text), options.seed, options)
+    if values["as_json"]:
+        streams.out(json.dumps([asdict(segment) for segment in plan]))
+        return 0
+    for segment in plan:
+        mark = "\u00b6" if segment.start_of_paragraph else " "
+        streams.out(f"{segment.index:4} {mark} {' '.join(segment.text.split())}  [{segment.pause_after:g} s]")
     return 0
 
 

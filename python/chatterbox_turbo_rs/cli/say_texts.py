@@ -10,6 +10,7 @@ import contextlib
 import json
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def facts(speech: Speech, output: Path) -> dict[str, Any]:
         "finish_reason": speech.finish_reason,
         "watermarked": speech.watermarked,
         "text": speech.text,
+        "segments": [asdict(segment) for segment in speech.segments],
     }
 
 

@@ -20,10 +20,12 @@ from ..options import AnyVoice, GenerationOptions, Many, Result
 from ..plan import Plan
 from ..voice import Voice
 from .observer import Callback, Watch
-from .pipeline import Pipeline, Run
+from .pipeline import Pipeline, Run, Text
 from .voices import Voices
 
 Taker = Callable[[int, Result], object]
+Again = Callable[[int, Result], "int | None"]
+"""The seed with which a text is to be spoken once more, or None."""
 WINDOW = 16
 """Texts are begun by so many for each row: what they need (ids, voices, T3's prefixes) does not grow with their number."""
 
@@ -36,8 +38,7 @@ class Item:
     run: Run
     voice: Voice
     seed: int
-    normalized: str
-    text_ids: np.ndarray
+    text: Text
 
 
 class Batch:
@@ -55,9 +56,14 @@ class Batch:
         found.check(self.pipeline.config, self.pipeline.fingerprint)
         return found
 
-    def speak(self, many: Many, taker: Taker) -> None:
-        """Calls ``taker(index, result)`` for every text as soon as it is finished. Raises what is wrong with a voice that all share."""
-        self.taker, self.total = taker, len(many.texts)
+    def speak(self, many: Many, taker: Taker, again: Again | None = None, unit: str = "texts") -> None:
+        """Calls ``taker(index, result)`` for every text as soon as it is finished. Raises what is wrong with a voice that all share.
+
+        Where ``again(index, result)`` gives a seed, the text isn't finished: it is spoken again behind those that were begun
+        with it. ``unit`` is what ``progress`` calls the texts.
+        """
+        self.taker, self.again, self.total, self.unit = taker, again, len(many.texts), unit
+        self.repeated: list[Item] = []
         if many.shared and many.texts:
             self.open(many.voices[0])
         size = WINDOW * many.rows if self.together else 1
@@ -71,11 +77,13 @@ class Batch:
                     items[len(items)] = self._begin(index, many.texts[index], voice, many.seeds[index])
                 except ChatterboxError as error:
                     self._finish(index, self._own(error))
-            if self.together:
-                self._together(items, many.rows, self.total - end)
-            else:
-                for item in items.values():
-                    self._sound(item, partial(self._tokens, item))
+            while items:
+                if self.together:
+                    self._together(items, many.rows, self.total - end)
+                else:
+                    for item in items.values():
+                        self._sound(item, partial(self._tokens, item))
+                items, self.repeated = dict(enumerate(self.repeated)), []
 
     def _opened(self, voice: AnyVoice, opened: dict[Any, Voice | ChatterboxError]) -> Voice:
         """The voice, opened once for all that name it; so is its error."""
@@ -92,8 +100,7 @@ class Batch:
 
     def _begin(self, index: int, text: str, voice: Voice, seed: int) -> Item:
         run = Run(self.pipeline, voice.plan(self.plan), self.callback)
-        normalized = run("text.normalize", text)
-        return Item(index, run, voice, seed, normalized, run("text.tokenize", normalized))
+        return Item(index, run, voice, seed, self.pipeline.prepare(run, text, self.options))
 
     def _together(self, items: dict[int, Item], rows: int, behind: int) -> None:
         """Speaks the texts of a window; ``behind`` it are so many more."""
@@ -126,26 +133,30 @@ class Batch:
         for item in items:
             if id(item.voice) not in prefixes:
                 prefixes[id(item.voice)] = prefix_of(item.voice)
-            yield prefixes[id(item.voice)], item.text_ids, item.seed
+            yield prefixes[id(item.voice)], item.text.ids, item.seed
 
     def _tokens(self, item: Item) -> np.ndarray:
         options = self.options
-        return self.pipeline.tokens(item.run, item.voice, item.text_ids, options.sampler, item.seed, options.max_tokens)
+        return self.pipeline.tokens(item.run, item.voice, item.text.ids, options.sampler, item.seed, options.max_tokens)
 
     def _sound(self, item: Item, tokens: Callable[[], np.ndarray]) -> None:
         """Speaks T3's ``tokens()``, and ends the text with that or with its error."""
         try:
             options = replace(self.options, seed=item.seed)
-            result: Result = self.pipeline.sound(item.run, item.voice, item.normalized, tokens(), options)
+            result: Result = self.pipeline.sound(item.run, item.voice, item.text, tokens(), options)
         except ChatterboxError as error:
             result = self._own(error)
-        self._finish(item.index, result)
+        seed = None if self.again is None else self.again(item.index, result)
+        if seed is None:
+            self._finish(item.index, result)
+        else:
+            self.repeated.append(replace(item, seed=seed, run=Run(self.pipeline, item.run.plan, self.callback)))
 
     def _finish(self, index: int, result: Result) -> None:
         self.done += 1
         self.taker(index, result)
         if self.callback is not None:
-            self.callback("texts", self.done, self.total)
+            self.callback(self.unit, self.done, self.total)
 
     def _own(self, error: ChatterboxError) -> ChatterboxError:
         """``error``, unless the callback raised it, which ends the call."""

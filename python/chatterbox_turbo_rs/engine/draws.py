@@ -24,6 +24,8 @@ FLOW = "flow"  # normals [frames, 80] that the flow starts from
 PHASE = "vocoder.phase"  # one uniform phase for each harmonic of the vocoder's source
 NOISE = "vocoder.noise"  # normals [samples, 9] of the vocoder's source
 
+SEGMENT = "segment"  # 64 bits for each segment of a text: its seed
+
 _MASK = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _CHUNK = 8192  # blocks at a time, so that the working set stays in the cache
@@ -65,6 +67,11 @@ def phases(seed: int, count: int) -> np.ndarray:
     values = ((2.0 * values - 1.0) * math.pi).astype(np.float32)
     values[:1] = 0.0
     return values
+
+
+def derived(seed: int, index: int, stream: str = SEGMENT) -> int:
+    """The seed of part ``index`` of what ``seed`` makes: ``seed`` itself for part 0, else the 64 bits at ``index`` of ``stream``."""
+    return _whole("seed", seed) if index == 0 else int(_bits(seed, stream, index, 1)[0])
 
 
 def _bits(seed: int, stream: str, start: int, count: int) -> np.ndarray:

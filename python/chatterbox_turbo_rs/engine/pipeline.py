@@ -11,6 +11,7 @@ import inspect
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
 from ..errors import UnsupportedAudioError
 from ..options import GenerationOptions
 from ..plan import Plan
-from ..speech import Speech
+from ..speech import Speech, SpokenSegment
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice, describe
-from . import draws, registry, token_loop
+from . import draws, registry, token_loop, verdict
 from .observer import Callback
 from .once import Once
+from .pronounce import pronounced
+from .speed import stretch
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,15 @@ READS_CHECKPOINT = (
     "s3gen.vocoder",
 )
 """Stages that are built when a model is loaded, so that a damaged checkpoint is found before anything is computed."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as it was ``asked`` for, ``normalized``, and as ``ids`` int64 ``[T]``."""
+
+    asked: str
+    normalized: str
+    ids: np.ndarray
 
 
 class Pipeline:
@@ -139,15 +151,22 @@ class Pipeline:
         """Speaks ``text``: normalise, tokenise, T3's token loop, S3Gen, watermark."""
         voice.check(self.config, self.fingerprint)
         run = Run(self, voice.plan(plan), callback)
-        normalized = run("text.normalize", text)
-        text_ids = run("text.tokenize", normalized)
-        raw = self.tokens(run, voice, text_ids, options.sampler, options.seed, options.max_tokens)
-        return self.sound(run, voice, normalized, raw, options)
+        read = self.prepare(run, text, options)
+        raw = self.tokens(run, voice, read.ids, options.sampler, options.seed, options.max_tokens)
+        return self.sound(run, voice, read, raw, options)
 
-    def sound(self, run: Run, voice: Voice, normalized: str, raw: np.ndarray, options: GenerationOptions) -> Speech:
-        """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
+    @staticmethod
+    def prepare(run: Run, text: str, options: GenerationOptions) -> Text:
+        """The text as T3 reads it."""
+        normalized = run("text.normalize", pronounced(text, options.pronounce))
+        return Text(text, normalized, run("text.tokenize", normalized))
+
+    def sound(self, run: Run, voice: Voice, text: Text, raw: np.ndarray, options: GenerationOptions) -> Speech:
+        """The speech of T3's ``raw`` tokens: filter, S3Gen, pace, watermark."""
         seed, reason = options.seed, token_loop.finish_reason(raw, options.max_tokens)
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
+        silence = self.config["s3gen"]["silence_token"]
+        faults = verdict.of_tokens(raw, reason, len(text.ids), len(text.normalized), silence)
 
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
         noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
@@ -157,10 +176,13 @@ class Pipeline:
         phases = draws.phases(seed, harmonics)
         noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
         samples = run("s3gen.vocoder", mel, phases, noise)
+        faults += verdict.of_mel(mel, 2 * token_loop.SILENCE_TOKENS)
+        samples = stretch(samples, options.speed)
         marked = options.watermark is not None
         if marked:
             samples = run("watermark", samples)
-        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, normalized, reason)
+        whole = SpokenSegment(text.asked, 0.0, len(samples) / SAMPLE_RATE, len(raw), seed, faults=faults)
+        return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, text.normalized, reason, (whole,))
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int

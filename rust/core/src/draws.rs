@@ -20,6 +20,8 @@ pub const FLOW: &str = "flow";
 pub const PHASE: &str = "vocoder.phase";
 /// Normals `[samples, 9]` of the vocoder's source.
 pub const NOISE: &str = "vocoder.noise";
+/// 64 bits for each segment of a text: its seed.
+pub const SEGMENT: &str = "segment";
 
 /// One block of Philox4x32-10.
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
@@ -55,6 +57,11 @@ impl Stream {
         let at = (position % 2) as usize * 2;
         u64::from(block[at]) | u64::from(block[at + 1]) << 32
     }
+}
+
+/// The seed of part `index` of what `seed` makes: `seed` itself for part 0, else the 64 bits at `index` of `stream`.
+pub fn derived(seed: u64, index: u64, stream: &str) -> u64 {
+    if index == 0 { seed } else { Stream::new(seed, stream).bits(index) }
 }
 
 /// Uniforms in [0, 1) with 53 bits, `[count]`, positions `start..start + count` of `stream`.

@@ -20,6 +20,7 @@ mod observer;
 pub mod packed;
 mod pages;
 pub mod precision;
+pub mod segments;
 pub mod stages;
 pub mod synthesizer;
 pub mod tap;

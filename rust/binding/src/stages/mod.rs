@@ -15,6 +15,7 @@ mod speaker_encoder_xvector;
 mod t3_decoder;
 mod t3_sampler;
 mod text_normalize;
+mod text_segments;
 mod text_tokenize;
 mod voice_encoder_embedding;
 mod voice_encoder_mel;
@@ -26,6 +27,7 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     draws::register(module)?;
     text_normalize::register(module)?;
+    text_segments::register(module)?;
     text_tokenize::register(module)?;
     reference_load::register(module)?;
     reference_loudness::register(module)?;
