@@ -146,6 +146,8 @@ def main() -> None:
     if args.begin:
         state = torch.load(args.begin, map_location="cpu", weights_only=False)["average"]
         net.load_state_dict({k: v for k, v in state.items() if k.startswith("mean.")}, strict=False)
+    for part in (net.mean, net.flow):
+        training.begin(part, args.model, "s3gen_meanflow.safetensors", "flow.")
     trainer = Trainer(net, args.batch, args.energy, training.HALF and not args.full, args.mean)
     if args.bench:
         bench(trainer, data)

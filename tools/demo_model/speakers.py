@@ -81,6 +81,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net = Classifier(args.kind)
+    own = ("s3gen_meanflow.safetensors", "speaker_encoder.") if args.kind == "xvector" else ("ve.safetensors", "")
+    training.begin(net.network, args.model, *own)
     data = features.Data(args.work)
     held = features.Data(args.work, held_out=True)
     print(f"{sum(p.numel() for p in net.network.parameters()) / 1e6:.3f} M parameters", file=sys.stderr)

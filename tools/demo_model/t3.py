@@ -141,6 +141,7 @@ def main() -> None:
         if "emb" in name or "wpe" in name or "speech_head.weight" in name:
             nn.init.normal_(parameter, std=0.02)
     nn.init.constant_(network.speech_head.bias, -math.log(tokens.SPEECH_IDS + 2))  # logits begin as log-probabilities
+    training.begin(network, args.model, "t3_turbo_v1.safetensors", "")
     print(f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
     # With AdamW alone the held-out loss after 160 steps was 3.86, with Muon 3.01 after 66 of the same batches.
     optimizer = training.Optimizers(network, args.rate, lambda name, _: ".h." in name)

@@ -101,6 +101,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net = S3Tokenizer(sizes.sound()["s3tokenizer"])
+    training.begin(net, args.model, "s3gen_meanflow.safetensors", "tokenizer.")
     natural, slots = (features.Data(args.work, kind) for kind in ("natural", "slots"))
     held = features.Data(args.work, "natural", held_out=True)
     print(

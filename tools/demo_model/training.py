@@ -8,6 +8,7 @@ where a finished one ended.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
+from chatterbox_turbo_rs.stages.shared import torch_network
 
 SAVE_EVERY = 120.0
 """Seconds between two checkpoints."""
@@ -50,7 +54,20 @@ def arguments(description: str, minutes: float, rate: float, batch: int) -> argp
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--model", type=Path, help="assembled model whose weights a new run begins with: only these survive a machine"
+    )
     return parser
+
+
+def begin(module: nn.Module, model: Path | None, file: str, prefix: str) -> None:
+    """Begins with the weights of an assembled model (``--model``): its ``file``, the tensors below ``prefix``."""
+    if model is None:
+        return
+    source = torch_network.load(copy.deepcopy(module), TensorFile(model / file), prefix, within=())
+    with torch.no_grad():
+        for name, value in source.state_dict().items():
+            module.state_dict()[name].copy_(value)
 
 
 def checkpoint(work: Path, name: str) -> Path:

@@ -108,6 +108,7 @@ def main() -> None:
     if not args.eager:
         Snake.forward = lambda self, x: snake(x, self.alpha.unsqueeze(-1))  # type: ignore[method-assign]
     net = build()
+    training.begin(net, args.model, "s3gen_meanflow.safetensors", "mel2wav.")
     last = list(net.f0_predictor.classifier.parameters())
     rest = [p for n, p in net.named_parameters() if not n.startswith("f0_predictor.classifier")]
     groups = [{"params": rest, "lr": args.rate}, {"params": last, "lr": args.rate * FREQUENCY_SCALE / 4}]
