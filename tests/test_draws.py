@@ -52,6 +52,21 @@ def test_python_and_rust_draw_the_same_bits(seed):
     assert mine.dtype == other.dtype == np.float32 and np.array_equal(mine, other)
 
 
+def test_pieces_have_seeds_of_their_own():
+    """The first has the request's own; the others 64 bits of a stream of their own, the same in both languages for all time."""
+    known = [7, 17473509858914523726, 2944590490012645703, 8107224742537672876]
+    assert [draws.derived(7, index) for index in range(4)] == known
+    for seed in SEEDS:
+        mine = [draws.derived(seed, index) for index in (*range(1_000), 2**32, LAST - 1)]
+        assert mine == [_core.draws_derived(seed, index) for index in (*range(1_000), 2**32, LAST - 1)]
+        assert mine[0] == seed and len(set(mine)) == len(mine)
+        bits = _core.draws_uniforms(seed, draws.SEGMENT, 1, 999) * 2.0**53
+        assert [value >> 11 for value in mine[1:1_000]] == bits.astype(np.uint64).tolist()
+    for seed, index in ((-1, 0), (2**64, 0), (0, -1), (0, LAST), (1.5, 0)):
+        with pytest.raises(ArgumentError, match="expected"):
+            draws.derived(seed, index)
+
+
 def test_draws_do_not_depend_on_chunks(impl):
     whole = impl.normals(3, "vocoder.noise", 0, 4000, 9)
     edges = [0, 1, 2, 3, 10, 17, 1000, 1001, 3999, 4000]

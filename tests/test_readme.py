@@ -64,6 +64,16 @@ def test_commands_run(folder, capsys):
     assert (folder / "speech" / "002.wav").exists()
 
 
+def test_the_document_of_long_text_runs(folder, capsys):
+    [code] = blocks("python", LONG_TEXT)
+    names: dict = {}
+    exec(compile(code.replace("split=Split(", "max_tokens=40, split=Split(attempts=0, "), "long-text.md", "exec"), names)
+    told = [segment.text for segment in names["speech"].segments]
+    assert told == ["It was late. Nobody had come, and nobody would.", "Or so we thought.", "The next day it rained."]
+    assert (folder / "long.srt").read_text().count(" --> ") == 3
+    assert capsys.readouterr().out.startswith("0 0.8 It was late.")
+
+
 def test_targets_named_in_the_documents_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for document in DOCUMENTS:

@@ -16,11 +16,11 @@ from . import _core
 from .checkpoint import locate
 from .checkpoint.resources import Resources
 from .constants import SAMPLE_RATE
-from .engine import devices, long_text, registry, warn
+from .engine import conversion, devices, long_text, registry, warn
 from .engine.batch import Batch, Taker
 from .engine.hand_over import hand_over
 from .engine.observer import Onlooker
-from .engine.pipeline import Pipeline
+from .engine.pipeline import Pipeline, Run
 from .engine.segments import Segment, segments
 from .engine.voices import Voices
 from .errors import ArgumentError, BatchError, ChatterboxError
@@ -95,6 +95,7 @@ class ChatterboxTurbo:
         tokenizer: AnyPath | None = None,
         loudness: Loudness | None = "bs1770",
         watermark: Watermark | None = "perth",
+        t3: bool = True,
         progress: bool = True,
     ) -> ChatterboxTurbo:
         """Loads ``"turbo"``, ``"nano"``, ``"demo"``, a repository id or a directory with upstream's files.
@@ -106,7 +107,8 @@ class ChatterboxTurbo:
         PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU multiplies it faster, f32 elsewhere
         (see ``docs/precision.md``). ``backends`` is the switch (see ``plan.py``). ``tokenizer`` is the path of another
         tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark`` (``"perth"`` or None) are defaults for
-        ``voice`` and ``generate``.
+        ``voice``, ``generate`` and ``convert``. ``t3=False`` leaves T3 out, which ``voice`` and ``convert`` do without; it is
+        loaded when something is first spoken.
 
         Raises ``CheckpointError``, ``DownloadError``, ``DeviceError``, ``BackendError``, ``ArgumentError``.
         """
@@ -116,7 +118,7 @@ class ChatterboxTurbo:
             raise ArgumentError(f"revision: expected a name or None, got {revision!r}")
         found = model if isinstance(model, str) else Path(path_of("model", model))
         find = partial(locate.locate, found, revision, progress)
-        return cls._open(find, device, precision, backends, tokenizer, loudness, watermark)
+        return cls._open(find, device, precision, backends, tokenizer, loudness, watermark, t3)
 
     @classmethod
     def _open(
@@ -128,15 +130,18 @@ class ChatterboxTurbo:
         tokenizer: AnyPath | None = None,
         loudness: Loudness | None = "bs1770",
         watermark: Watermark | None = "perth",
+        t3: bool = True,
     ) -> ChatterboxTurbo:
         """``from_pretrained`` over what ``find()`` gives: the directory and its configuration."""
         one_of("precision", precision, PRECISIONS)
         one_of("loudness", loudness, LOUDNESS)
         one_of("watermark", watermark, WATERMARK)
+        if not isinstance(t3, bool):
+            raise ArgumentError(f"t3: expected True or False, got {t3!r}")
         tokenizer = None if tokenizer is None else path_of("tokenizer", tokenizer)
         device = devices.named(device)
         plan = registry.resolve(backends)
-        loaded = (find, device, precision, backends, tokenizer, loudness, watermark)
+        loaded = (find, device, precision, backends, tokenizer, loudness, watermark, t3)
         directory, config = find()
         device = devices.resolve(device, precision, plan)
         on_cpu = device.partition(":")[0] == "cpu"
@@ -145,7 +150,7 @@ class ChatterboxTurbo:
             raise ArgumentError(f"precision: {expected}, got {precision!r}, which runs on the CPU")
         chosen = precision if precision != "auto" else _core.build_info()["cpu_precision"] if on_cpu else "f32"
         pipeline = Pipeline(Resources(directory, config, device, chosen, {"tokenizer": tokenizer}))
-        pipeline.build(plan, watermark is not None)
+        pipeline.build(plan, watermark is not None, t3)
         conds = directory / locate.BUILTIN_VOICE
         model = cls(pipeline, backends, Voice.load(conds) if os.path.lexists(conds) else None, loudness, watermark)
         model._loaded = loaded
@@ -277,6 +282,40 @@ class ChatterboxTurbo:
         if not isinstance(text, str):
             raise ArgumentError(f"text: expected str, got {type(text).__name__}")
         return segments(text, seed=seed_of(seed), split=split)
+
+    def convert(
+        self,
+        source: Clip,
+        *,
+        voice: AnyVoice = None,
+        seed: int | None = None,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
+        backends: Spec = None,
+        progress: Progress = None,
+        cancel: Event | None = None,
+    ) -> Speech:
+        """What somebody says in ``source``, in another ``voice``: words and timing stay, the speaker changes (``docs/conversion.md``).
+
+        ``source`` is a path, bytes, a binary file object or ``(array, rate)``, longer than 0.1 s and of any length: beyond 20 s it
+        is cut at its quietest places. The result is as long, to 40 ms. ``voice`` is that of ``generate``, and so are ``loudness``
+        (of the voice's clip: the source's is left), ``watermark``, ``backends``, and ``seed``: the same one gives the same
+        samples. ``progress`` and ``cancel`` are as in ``voice``; ``"pieces"`` counts the pieces of the source that are done.
+        T3 takes no part, and is not loaded for it (``from_pretrained(…, t3=False)``).
+
+        Raises ``AudioError``, also for digital silence, ``FileError``, ``ArgumentError``, ``VoiceError``, ``BackendError``,
+        ``WatermarkError``, ``CancelledError``.
+        """
+        loudness = self._loudness if loudness is ... else loudness
+        watermark = self._watermark if watermark is ... else watermark
+        options = GenerationOptions(seed_of(seed), loudness=loudness, watermark=watermark)
+        plan = self._planned(options, backends)
+        with Onlooker(progress, cancel) as call:
+            run = Run(self._pipeline, plan, call)
+            samples = conversion.load(run, source)
+            opened = self._voices.open(voice, plan, options.loudness, call)
+            logger.info("plan %s, seed %d", run.plan, options.seed)
+            return conversion.convert(run, samples, opened, options.seed, options.watermark is not None)
 
     @overload
     def generate_many(
@@ -469,7 +508,10 @@ class ChatterboxTurbo:
         loudness = self._loudness if loudness is ... else loudness
         watermark = self._watermark if watermark is ... else watermark
         options = GenerationOptions(*sampling, loudness, watermark, split_of(split), speed, pronounce or {})
+        return self._planned(options, backends), options
+
+    def _planned(self, options: GenerationOptions, backends: Spec) -> Plan:
         plan = registry.resolve(backends, self._spec)
         if options.watermark is not None:
             self._pipeline.stage("watermark", plan["watermark"])  # refuse before the work, not after it
-        return plan, options
+        return plan

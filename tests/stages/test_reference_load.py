@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import importlib
 import io
+import math
 import os
 import signal
 import struct
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import reference_clips as clips
 import soundfile
+import soxr
 
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.errors import ArgumentError, AudioError, FileError, UnsupportedAudioError
@@ -185,6 +187,24 @@ def test_five_seconds_are_too_short_and_one_sample_more_is_enough(impl):
     assert len(impl((np.zeros(120_001, np.float32), 24_000))) == 120_001
     with pytest.raises(AudioError, match="must be longer"):
         impl(clips.encode(np.zeros(40_000), 8_000))
+
+
+@pytest.mark.parametrize("rate", [8_000, 12_000, 16_000, 24_000, 32_000, 48_000, 22_050, 44_100])
+def test_another_rate_and_length_are_to_be_had(impl, rate):
+    """What a conversion asks for, and librosa's ``load(…, sr=16000)`` gives: one resampling, not one over 24 kHz."""
+    clip = clips.tones(rate, 0.6)
+    got = impl((clip, rate), 16_000, 0.1)
+    assert got.dtype == np.float32 and len(got) == math.ceil(len(clip) * (16_000 / rate))
+    want = (soxr.resample(clip, rate, 16_000, quality="HQ") if rate != 16_000 else clip)[: len(got)]
+    difference = got[: len(want)] - want
+    assert np.linalg.norm(difference) < (1e-4 if rate % 1_000 else 1e-6) * np.linalg.norm(want)
+    for samples, enough in ((1_600, False), (1_601, True)):
+        source = (np.zeros(samples, np.float32), 16_000)
+        if enough:
+            assert len(impl(source, 16_000, 0.1)) == samples
+        else:
+            with pytest.raises(AudioError, match=r"longer than 0\.1 s, got 0\.100 s \(1600 samples at 16000 Hz\)"):
+                impl(source, 16_000, 0.1)
 
 
 def test_a_silent_clip_is_accepted_and_loud_samples_are_not_clipped(impl):

@@ -108,7 +108,18 @@ backends = click.option(
     help="Which side runs each stage, such as auto,t3=rust,text=python.",
 )
 loudness = _choice("--loudness", LOUDNESS, "How a reference clip is brought to its level.")
+watermark = _choice("--watermark", WATERMARK, "The mark that is put into the sound.")
+voice = click.option(
+    "--voice", type=FILE, show_default="the model's own", help="A reference clip of more than 5 s, or a voice file."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+
+
+def seed_option(default: int | None = None) -> Decorator:
+    """``--seed``; a random one without a default."""
+    shown = default is not None or "a random one"
+    return click.option("--seed", type=int, default=default, show_default=shown, help="The same seed, the same sound.")
+
 
 MODEL = ("model", "revision", "device", "precision", "tokenizer", "backends")
 model_options = stacked(
@@ -161,16 +172,8 @@ SPEAKING = (
 def speaking_options(seed: int | None = None, max_tokens: int = GenerationOptions.max_tokens) -> Decorator:
     """The arguments of ``generate``."""
     return stacked(
-        click.option(
-            "--voice", type=FILE, show_default="the model's own", help="A reference clip of more than 5 s, or a voice file."
-        ),
-        click.option(
-            "--seed",
-            type=int,
-            default=seed,
-            show_default=seed is not None or "a random one",
-            help="The same seed, the same sound.",
-        ),
+        voice,
+        seed_option(seed),
         click.option(
             "--temperature",
             default=GenerationOptions.temperature,
@@ -198,7 +201,7 @@ def speaking_options(seed: int | None = None, max_tokens: int = GenerationOption
         ),
         split_options,
         loudness,
-        _choice("--watermark", WATERMARK, "The mark that is put into the sound."),
+        watermark,
         as_json,
     )
 
@@ -224,11 +227,11 @@ def split_of_options(values: Mapping[str, Any]) -> Any:
     return "never" if values["split"] == "never" else limits
 
 
-def load(values: Mapping[str, Any]) -> ChatterboxTurbo:
+def load(values: Mapping[str, Any], t3: bool = True) -> ChatterboxTurbo:
     """The model that ``model_options`` stand for."""
     from ..model import ChatterboxTurbo
 
-    return ChatterboxTurbo.from_pretrained(**some(MODEL, values), progress=on_terminal())
+    return ChatterboxTurbo.from_pretrained(**some(MODEL, values), t3=t3, progress=on_terminal())
 
 
 def there(path: Path | None) -> None:

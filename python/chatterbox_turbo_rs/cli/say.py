@@ -77,12 +77,7 @@ def speak(
     subtitles: Path | None = None,
 ) -> int:
     """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how; 0."""
-    piped = str(output) == "-"
-    if piped:
-        _pipe()
-    else:
-        format_of(output)
-        writable(output)
+    check(output)
     if subtitles is not None:
         if subtitles.suffix.lower() not in (".srt", ".vtt"):
             raise ArgumentError(f"--subtitles: expected a file that ends in .srt or .vtt, got {subtitles}")
@@ -96,18 +91,35 @@ def speak(
     speech = tts.generate(text, progress=bar, **arguments)
     taken = time.perf_counter() - started
     bar.close()
+    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds, "remark": remark}
+    deliver(speech, output, taken, more, values["as_json"])
+    if subtitles is not None:
+        with whole_file(subtitles) as temporary:
+            temporary.write_text(speech.subtitles(subtitles.suffix.lower()[1:]), encoding="utf-8")
+    return 0
+
+
+def check(output: Path) -> None:
+    """Refuses what cannot become a sound file (``-``: standard output) before the work."""
+    if str(output) != "-":
+        format_of(output)
+        return writable(output)
+    if sys.__stdout__ is None:
+        raise FileError("-: cannot be written: standard output is closed")
+    if sys.stdout.isatty():
+        raise ArgumentError("-o -: expected a pipe or a file behind it, such as | aplay -, found a terminal")
+
+
+def deliver(speech: Speech, output: Path, taken: float, more: dict[str, Any], as_json: bool) -> None:
+    """Writes the sound, and says how it came about: on standard error where the sound goes to standard output."""
+    piped = str(output) == "-"
     if piped:
         sys.stdout.buffer.write(speech.wav_bytes())
         sys.stdout.flush()
     else:
         speech.save(output)
-    if subtitles is not None:
-        with whole_file(subtitles) as temporary:
-            temporary.write_text(speech.subtitles(subtitles.suffix.lower()[1:]), encoding="utf-8")
-    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds, "remark": remark}
-    report = json.dumps(say_texts.facts(speech, output) | more) if values["as_json"] else _table(speech, output, taken, more)
+    report = json.dumps(say_texts.facts(speech, output) | more) if as_json else _table(speech, output, taken, more)
     streams.out(report, sys.stderr if piped else None)
-    return 0
 
 
 def _read(text: str) -> str:
@@ -133,13 +145,6 @@ def _plan(text: str, values: dict[str, Any]) -> int:
         mark = "\u00b6" if segment.start_of_paragraph else " "
         streams.out(f"{segment.index:4} {mark} {' '.join(segment.text.split())}  [{segment.pause_after:g} s]")
     return 0
-
-
-def _pipe() -> None:
-    if sys.__stdout__ is None:
-        raise FileError("-: cannot be written: standard output is closed")
-    if sys.stdout.isatty():
-        raise ArgumentError("-o -: expected a pipe or a file behind it, such as | aplay -, found a terminal")
 
 
 def _table(speech: Speech, output: Path, taken: float, more: dict[str, Any]) -> str:

@@ -71,10 +71,10 @@ def remark(message: object, origin: str = "chatterbox-turbo") -> None:
         pass  # nobody is left to be told
 
 
-def standard_input() -> bytes:
+def standard_input(expected: str = "a text") -> bytes:
     """All of standard input; raises ``FileError`` where there is none."""
     if sys.stdin is None:
-        raise FileError("standard input: expected a text, found it closed")
+        raise FileError(f"standard input: expected {expected}, found it closed")
     try:
         return sys.stdin.buffer.read()
     except OSError as error:

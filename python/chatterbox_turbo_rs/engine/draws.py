@@ -23,8 +23,7 @@ T3 = "t3"  # one uniform for each step of the token loop
 FLOW = "flow"  # normals [frames, 80] that the flow starts from
 PHASE = "vocoder.phase"  # one uniform phase for each harmonic of the vocoder's source
 NOISE = "vocoder.noise"  # normals [samples, 9] of the vocoder's source
-
-SEGMENT = "segment"  # 64 bits for each segment of a text: its seed
+SEGMENT = "segment"  # the seed of each piece of a request that is computed in pieces
 
 _MASK = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -70,8 +69,13 @@ def phases(seed: int, count: int) -> np.ndarray:
 
 
 def derived(seed: int, index: int, stream: str = SEGMENT) -> int:
-    """The seed of part ``index`` of what ``seed`` makes: ``seed`` itself for part 0, else the 64 bits at ``index`` of ``stream``."""
-    return _whole("seed", seed) if index == 0 else int(_bits(seed, stream, index, 1)[0])
+    """The seed that piece ``index`` of a request draws with: ``seed`` itself for the first one, so that a request of one piece
+    has its own draws, else the 64 bits at position ``index`` of ``stream``.
+
+    Raises ``ArgumentError`` for a seed or position outside 0 to 2**64 - 1.
+    """
+    bits = int(_bits(seed, stream, index, 1)[0])
+    return bits if index else seed
 
 
 def _bits(seed: int, stream: str, start: int, count: int) -> np.ndarray:

@@ -53,6 +53,8 @@ READS_CHECKPOINT = (
     "s3gen.vocoder",
 )
 """Stages that are built when a model is loaded, so that a damaged checkpoint is found before anything is computed."""
+READ_BY_TEXT = ("text.tokenize", "t3.decoder")
+"""Those of them that voices and conversion do without."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,18 @@ class Pipeline:
         """The implementation of a stage, built once; meanwhile the others are to be had, and an error is not kept."""
         return self._once.get((key, implementation), lambda: registry.load(key, implementation, self.resources))
 
-    def build(self, plan: Plan, watermark: bool = False) -> None:
+    def build(self, plan: Plan, watermark: bool = False, t3: bool = True) -> None:
         """Builds the stages that read the checkpoint, and the watermark's if it will be wanted: the first sentence is not to wait.
+        Without ``t3`` those that text alone needs are left to be built on first use.
 
         All threads work on the networks; beside them the others are read by one thread each.
         """
-        tokenizer, *networks = READS_CHECKPOINT
+        wanted = [key for key in READS_CHECKPOINT if t3 or key not in READ_BY_TEXT]
+        tokenizer, networks = "text.tokenize", [key for key in wanted if key != "text.tokenize"]
         with ThreadPoolExecutor(2) as beside:
-            reading = {tokenizer: beside.submit(registry.load, tokenizer, plan[tokenizer], self.resources)}
+            reading = {}
+            if tokenizer in wanted:
+                reading[tokenizer] = beside.submit(registry.load, tokenizer, plan[tokenizer], self.resources)
             if watermark and plan["watermark"] == "rust" and registry.missing("watermark", "rust") is None:
                 reading["watermark"] = beside.submit(registry.load, "watermark", "rust", self.resources)
             for key in networks:
@@ -114,7 +120,7 @@ class Pipeline:
     def voice(self, source: Any, plan: Plan, loudness: str | None = "bs1770", callback: Callback | None = None) -> Voice:
         """Prepares a voice from a clip (anything that ``reference.load`` takes) of more than 5 seconds."""
         run = Run(self, plan, callback)
-        samples, more = self._clip(run, source)
+        samples, more = self.clip(run, source)
         raw = samples
         if loudness is not None:
             samples = run("reference.loudness", samples, loudness)
@@ -133,17 +139,19 @@ class Pipeline:
         embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
         return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw, **more))
 
-    def _clip(self, run: Run, source: Any) -> tuple[np.ndarray, dict[str, str]]:
-        """The clip's samples. Where ``auto`` chose Rust, Python reads what Rust does not know: then the voice's metadata says so."""
+    def clip(self, run: Run, source: Any, *wanted: Any) -> tuple[np.ndarray, dict[str, str]]:
+        """The clip's samples (``wanted``: their rate and length, unless they are a voice's). Where ``auto`` chose Rust, Python reads
+        what Rust does not know: then the plan and the voice's metadata, the second result, say so.
+        """
         key, source = "reference.load", sort(source)
         try:
-            return run(key, source), {}
+            return run(key, source, *wanted), {}
         except UnsupportedAudioError as error:
             if key not in run.plan.automatic or run.plan[key] != "rust" or registry.missing(key, "python") is not None:
                 raise
             logger.info("%s=python: %s", key, error)
         run.plan = run.plan.but(key, "python")
-        return run(key, source), {key: "python"}
+        return run(key, source, *wanted), {key: "python"}
 
     def generate(
         self, text: str, voice: Voice, plan: Plan, options: GenerationOptions, callback: Callback | None = None
@@ -167,22 +175,27 @@ class Pipeline:
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
         silence = self.config["s3gen"]["silence_token"]
         faults = verdict.of_tokens(raw, reason, len(text.ids), len(text.normalized), silence)
-
-        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
-        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
-        mel = run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
-
-        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
-        phases = draws.phases(seed, harmonics)
-        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
-        samples = run("s3gen.vocoder", mel, phases, noise)
+        mel = self.mel(run, voice, tokens, seed)
         faults += verdict.of_mel(mel, 2 * token_loop.SILENCE_TOKENS)
-        samples = stretch(samples, options.speed)
+        samples = stretch(self.vocode(run, mel, seed), options.speed)
         marked = options.watermark is not None
         if marked:
             samples = run("watermark", samples)
         whole = SpokenSegment(text.asked, 0.0, len(samples) / SAMPLE_RATE, len(raw), seed, faults=faults)
         return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, text.normalized, reason, (whole,))
+
+    def mel(self, run: Run, voice: Voice, tokens: np.ndarray, seed: int) -> np.ndarray:
+        """S3Gen's encoder and flow: N speech ``tokens`` in a voice, ``[2 N, 80]``, or a frame less where its prompt has an odd number."""
+        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
+        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
+        return run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
+
+    def vocode(self, run: Run, mel: np.ndarray, seed: int) -> np.ndarray:
+        """The vocoder: ``[F, 80]`` to 480 F samples."""
+        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
+        phases = draws.phases(seed, harmonics)
+        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
+        return run("s3gen.vocoder", mel, phases, noise)
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int

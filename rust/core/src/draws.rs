@@ -20,7 +20,7 @@ pub const FLOW: &str = "flow";
 pub const PHASE: &str = "vocoder.phase";
 /// Normals `[samples, 9]` of the vocoder's source.
 pub const NOISE: &str = "vocoder.noise";
-/// 64 bits for each segment of a text: its seed.
+/// The seed of each piece of a request that is computed in pieces.
 pub const SEGMENT: &str = "segment";
 
 /// One block of Philox4x32-10.
@@ -57,11 +57,6 @@ impl Stream {
         let at = (position % 2) as usize * 2;
         u64::from(block[at]) | u64::from(block[at + 1]) << 32
     }
-}
-
-/// The seed of part `index` of what `seed` makes: `seed` itself for part 0, else the 64 bits at `index` of `stream`.
-pub fn derived(seed: u64, index: u64, stream: &str) -> u64 {
-    if index == 0 { seed } else { Stream::new(seed, stream).bits(index) }
 }
 
 /// Uniforms in [0, 1) with 53 bits, `[count]`, positions `start..start + count` of `stream`.
@@ -107,6 +102,16 @@ pub fn phases(seed: u64, count: usize) -> Result<Vec<f32>> {
     let mut values = reserve(count)?;
     values.extend((0..count as u64).map(|at| if at == 0 { 0.0 } else { phase(at) as f32 }));
     Ok(values)
+}
+
+/// The seed that piece `index` of a request draws with: `seed` itself for the first one, so that a request of one piece has its
+/// own draws, else the 64 bits at position `index` of stream [`SEGMENT`].
+///
+/// # Errors
+/// [`Error::Argument`] when the position passes 2⁶⁴.
+pub fn derived(seed: u64, index: u64) -> Result<u64> {
+    last(index, 1)?;
+    Ok(if index == 0 { seed } else { Stream::new(seed, SEGMENT).bits(index) })
 }
 
 fn reserve<T>(count: usize) -> Result<Vec<T>> {
@@ -222,6 +227,15 @@ mod tests {
         assert_eq!(whole.data, parts);
         let whole = uniforms(7, T3, 0, 30).unwrap();
         assert!((0..30).all(|at| uniforms(7, T3, at as u64, 1).unwrap()[0] == whole[at]));
+    }
+
+    #[test]
+    fn pieces_have_seeds_of_their_own() {
+        let seeds: Vec<u64> = (0..4).map(|index| derived(7, index).unwrap()).collect();
+        assert_eq!(seeds, [7, 17_473_509_858_914_523_726, 2_944_590_490_012_645_703, 8_107_224_742_537_672_876]);
+        assert_eq!(derived(7, 1).unwrap() >> 11, (uniforms(7, SEGMENT, 1, 1).unwrap()[0] * 2f64.powi(53)) as u64);
+        assert!(derived(8, 0).unwrap() == 8 && derived(8, 1).unwrap() != seeds[1]);
+        assert!(derived(7, u64::MAX).is_err() && derived(7, u64::MAX - 1).is_ok());
     }
 
     #[test]

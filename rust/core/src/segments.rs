@@ -133,7 +133,7 @@ pub fn segments(text: &str, seed: u64, split: &Split) -> Result<Vec<Segment>> {
     }
     for (index, segment) in found.iter_mut().enumerate() {
         segment.index = index;
-        segment.seed = draws::derived(seed, index as u64, draws::SEGMENT);
+        segment.seed = draws::derived(seed, index as u64)?;
     }
     Ok(found)
 }

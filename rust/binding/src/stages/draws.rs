@@ -35,8 +35,14 @@ fn draws_phases(py: Python<'_>, seed: u64, count: usize) -> PyResult<Bound<'_, P
     Ok(to_vector(py, run(py, None, |_| draws::phases(seed, count))?))
 }
 
+#[pyfunction]
+fn draws_derived(py: Python<'_>, seed: u64, index: u64) -> PyResult<u64> {
+    run(py, None, |_| draws::derived(seed, index))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(draws_uniforms, module)?)?;
     module.add_function(wrap_pyfunction!(draws_normals, module)?)?;
-    module.add_function(wrap_pyfunction!(draws_phases, module)?)
+    module.add_function(wrap_pyfunction!(draws_phases, module)?)?;
+    module.add_function(wrap_pyfunction!(draws_derived, module)?)
 }
