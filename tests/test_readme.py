@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/chatterbox-turbo-rs/chatterbox-turbo-rs/blob/main/"
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 README = (ROOT / "README.md").read_text("utf-8")
+LONG_TEXT = (ROOT / "docs" / "long-text.md").read_text("utf-8")
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
@@ -23,8 +24,8 @@ DOCUMENTS = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
