@@ -5,7 +5,7 @@ usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE]
 Writes upstream's three files in float16 under upstream's names (weight-normalised layers as gain and direction), ``config.json``,
 the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher. There
 is one voice: what its speaker vectors add is folded into the biases behind them, so that T3 and the flow speak with it whatever
-clip they are given. Where T3 has no checkpoint yet, it is random.
+clip they are given. T3 is the finished one (``t3.py --decay``) where there is one, random where it has no checkpoint yet.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def sound(work: Path) -> tuple[Arrays, Arrays]:
 
 def t3(work: Path) -> tuple[Arrays, dict[str, Any]]:
     """T3's file and its sizes."""
-    path = work / "checkpoints" / "t3.pt"
+    finished, running = (training.checkpoint(work, name) for name in ("t3_decayed", "t3"))
+    path = finished if finished.exists() else running
     if not path.exists():
         config = sizes.config(tokens.TEXT_IDS, tokens.SILENCE, {})
         return arrays(T3(config).state_dict()), config

@@ -159,3 +159,50 @@ fn pieces(paragraph: &[char], split: &Split, first: usize) -> Vec<Piece> {
     }
     pieces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Vec<(String, f64, bool)> {
+        let found = segments(text, 7, &Split::default()).unwrap();
+        found.into_iter().map(|s| (s.text, s.pause_after, s.start_of_paragraph)).collect()
+    }
+
+    #[test]
+    fn a_short_text_is_left_alone() {
+        for text in ["", " \n", "A.\n\nB.", &"x".repeat(280)] {
+            assert_eq!(told(text), [(text.to_owned(), 0.0, true)]);
+        }
+    }
+
+    #[test]
+    fn pauses_and_paragraphs() {
+        let found = told("[pause:500ms]One. [PAUSE 1 s]\nTwo [pause 0.25s] three.\n\n[pause 61s");
+        let expected =
+            [("", 0.5, true), ("One.", 1.0, true), ("Two", 0.25, true), ("three.", 0.5, false), ("[pause 61s", 0.0, true)];
+        assert_eq!(found, expected.map(|(text, pause, begins)| (text.to_owned(), pause, begins)));
+        assert!(matches!(segments("a [pause 61s]", 7, &Split::default()), Err(Error::Text(_))));
+        assert!(matches!(segments("[pause 1s]", 7, &Split::default()), Err(Error::Text(_))));
+    }
+
+    #[test]
+    fn long_text_keeps_to_the_limits_and_loses_nothing() {
+        let text = "Dr. Smith paid 1 000 000 crowns, or so they said [laugh] in the U.S. paper; who would know? ".repeat(40);
+        let found = segments(&text, 7, &Split::default()).unwrap();
+        assert!(found[0].text.len() <= 100 && found.iter().all(|s| s.text.len() <= 280 + SLACK));
+        assert_eq!(found.iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join(" "), text.trim_end());
+        assert!(found.iter().enumerate().all(|(i, s)| s.index == i && s.seed == draws::derived(7, i as u64).unwrap()));
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        for split in [
+            Split { longest: 19, ..Split::default() },
+            Split { first: 281, ..Split::default() },
+            Split { sentence_pause: f64::NAN, ..Split::default() },
+        ] {
+            assert!(matches!(segments("a", 7, &split), Err(Error::Argument(_))));
+        }
+    }
+}
