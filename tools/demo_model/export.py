@@ -32,12 +32,11 @@ import vocoder
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
-from chatterbox_turbo_rs.stages.shared.torch_network import WEIGHT_NORM  # noqa: E402
-
 import checkpoint_layout  # noqa: E402
 import make_checkpoint  # noqa: E402
 from chatterbox_turbo_rs import ChatterboxTurbo  # noqa: E402
 from chatterbox_turbo_rs.checkpoint import conds_pt  # noqa: E402
+from chatterbox_turbo_rs.stages.shared.torch_network import WEIGHT_NORM  # noqa: E402
 from chatterbox_turbo_rs.stages.t3.decoder.python import T3  # noqa: E402
 
 LIMIT = 20_000_000

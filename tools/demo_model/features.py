@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from chatterbox_turbo_rs.stages.shared.dsp import mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
 from chatterbox_turbo_rs.engine import token_loop
 from chatterbox_turbo_rs.stages.s3gen import prompt_mel as spec
+from chatterbox_turbo_rs.stages.shared.dsp import mel_filters
 from tokens import SILENCE, codes
 
 TOKEN = 960

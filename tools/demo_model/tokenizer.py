@@ -16,7 +16,6 @@ from collections.abc import Mapping
 import numpy as np
 import soxr
 import torch
-from chatterbox_turbo_rs.stages.shared.dsp import hann_f32, mel_filters
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ import sizes
 import training
 from chatterbox_turbo_rs.stages.s3tokenizer import mel as spec
 from chatterbox_turbo_rs.stages.s3tokenizer.tokens.python import SHRINK, S3Tokenizer
+from chatterbox_turbo_rs.stages.shared.dsp import hann_f32, mel_filters
 
 NAME = "s3tokenizer"
 RATE = 16_000
