@@ -20,7 +20,17 @@ from .common import FILE, load, model_options, speaking, speaking_options, writa
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
 
-DEMO_REMARK = "The demo model's weights are random: what you hear is not speech. It shows that every stage runs."
+
+def about_demo() -> str:
+    """Which model the embedded one is, and how to get the real one: two lines."""
+    from ..checkpoint.locate import CARD, embedded
+
+    directory = embedded()
+    size = sum(file.stat().st_size for file in directory.iterdir()) / 1e6
+    return (
+        f"spoken by a small model of {size:.1f} MB that was trained for this package and has one voice: {directory / CARD}\n"
+        'Chatterbox Turbo itself speaks with chatterbox-turbo say --model turbo "TEXT"; its first use downloads 3 GB'
+    )
 
 
 @click.command()
@@ -46,14 +56,19 @@ def command(bar: streams.Line, text: str | None, output: Path | None, texts: Pat
         raise ArgumentError(f"say: expected a text or --texts FILE, got {'none of them' if text is None else 'both'}")
     if texts is not None:
         return say_texts.run(bar, texts, output, batch, values)
-    remark = DEMO_REMARK if values["model"] == "demo" else None
+    remark = about_demo if values["model"] == "demo" else None
     return speak(bar, str(text), output or Path("speech.wav"), values, lambda: load(values), remark)
 
 
 def speak(
-    bar: streams.Line, text: str, output: Path, values: dict[str, Any], load: Callable[[], ChatterboxTurbo], remark: str | None
+    bar: streams.Line,
+    text: str,
+    output: Path,
+    values: dict[str, Any],
+    load: Callable[[], ChatterboxTurbo],
+    remark: Callable[[], str] | None,
 ) -> int:
-    """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how; 0."""
+    """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how, with the ``remark``; 0."""
     piped = str(output) == "-"
     if piped:
         _pipe()
@@ -77,7 +92,8 @@ def speak(
         sys.stdout.flush()
     else:
         speech.save(output)
-    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds, "remark": remark}
+    more: dict[str, Any] = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds}
+    more["remark"] = remark() if remark else None
     report = json.dumps(say_texts.facts(speech, output) | more) if values["as_json"] else _table(speech, output, taken, more)
     streams.out(report, sys.stderr if piped else None)
     return 0
