@@ -1,13 +1,13 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build say demo-model demo-quality test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say demo-model demo-quality demo-teacher test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 BIN := $(VENV)/bin
-TEXT ?= Hello [laugh] there. This is Chatterbox Turbo, without PyTorch.
+TEXT ?= Hello there. This was spoken from a fresh clone.
 CLIPS := short stereo long
 TORCH_TESTS ?= tests
 REFERENCE ?= $(BUILD)/parity/official-environment
@@ -15,7 +15,8 @@ FULL ?= $(BUILD)/parity/checkpoint-full
 PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 LOWEST ?= $(firstword $(PYTHONS))
 export UV_CACHE_DIR ?= $(abspath $(BUILD))/uv
-# What the embedded model is made of, and an environment with PyTorch, its teacher and its listener.
+# An environment with what hears the embedded model; and what that is made of, with one of PyTorch, its teacher and the listener.
+LISTENER ?= $(BUILD)/listener
 DEMO_WORK ?= $(HOME)/.cache/chatterbox-turbo-rs/demo-model
 DEMO_PYTHON := PYTHONPATH=python:tools/demo_model $(DEMO_WORK)/env/bin/python -W ignore
 # A file's tests stay together: their fixtures are made once.
@@ -49,8 +50,16 @@ say: build ## speak a text with the embedded model into say.wav
 demo-model: build $(DEMO_WORK)/env/bin/python ## train the embedded model's networks and assemble it (many hours; goes on where it stopped)
 	DEMO_WORK=$(DEMO_WORK) tools/demo_model/train.sh
 
-demo-quality: build $(DEMO_WORK)/env/bin/python ## let a listener hear the embedded model (DEMO_QUALITY="--sentences 10" is the small version)
+demo-quality: build $(LISTENER)/.ready ## let a listener hear the embedded model (DEMO_QUALITY="--sentences 10" is the small version)
+	PYTHONPATH=python:tools/demo_model $(LISTENER)/bin/python -W ignore tools/demo_model/quality.py $(DEMO_QUALITY)
+
+demo-teacher: build $(DEMO_WORK)/env/bin/python ## the same beside its teacher, and the teacher's speech through tokens and back
 	$(DEMO_PYTHON) tools/demo_model/quality.py --teacher --resynthesis $(DEMO_QUALITY)
+
+$(LISTENER)/.ready: tools/demo_model/requirements-listener.txt pyproject.toml | setup
+	$(BIN)/uv venv -q --clear -p $(BIN)/python $(LISTENER)
+	$(BIN)/uv pip install -q -p $(LISTENER)/bin/python -r pyproject.toml -r tools/demo_model/requirements-listener.txt
+	touch $@
 
 $(DEMO_WORK)/env/bin/python:
 	PYTHON=$(PYTHON) tools/demo_model/environment.sh $(DEMO_WORK)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.engine import devices
@@ -52,7 +53,7 @@ def _own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """``tests/data``: clips, the tokenizer, the tiny configuration, upstream's tensor inventory."""
+    """``tests/data``: clips, the tokenizer, the tiny configuration, the toy (``toy_model.py``), upstream's tensor inventory."""
     return ROOT / "tests" / "data"
 
 
@@ -80,9 +81,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: M
 
 
 @pytest.fixture(scope="session")
-def demo() -> ChatterboxTurbo:
-    """The embedded model in float32, so that its sides can be compared; threads may share it, so tests may too."""
-    return ChatterboxTurbo.from_pretrained("demo", precision="f32")
+def toy() -> ChatterboxTurbo:
+    """The toy in float32, so that its sides can be compared; threads may share it, so tests may too."""
+    return ChatterboxTurbo.from_pretrained(TOY, precision="f32")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.errors import ArgumentError
@@ -55,9 +56,8 @@ def calls() -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
     def ids(count: int) -> np.ndarray:
         return rng.integers(0, 200, count)
 
-    package = Path(_core.__file__).parent
-    configuration = (package / "config" / "demo.json").read_text(encoding="utf-8")
-    core, device, sizes = _core.Checkpoint(package / "assets" / "demo", configuration), "cpu", json.loads(configuration)
+    configuration = (Path(TOY) / "config.json").read_text(encoding="utf-8")
+    core, device, sizes = _core.Checkpoint(TOY, configuration), "cpu", json.loads(configuration)
     hidden, mels = sizes["voice_encoder"]["embedding_size"], sizes["s3gen"]["mels"]
     samples, harmonics = floats(24_000), sizes["s3gen"]["vocoder"]["harmonics"] + 1
     decoder, encoder = _core.T3Decoder(core, device), _core.FlowEncoder(core, device)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from toy_model import TOY
 
 sys.path.insert(0, str(Path(__file__).parent / "stages"))
 import reference_clips as clips
@@ -65,7 +66,7 @@ def tone() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_libsndfile_reads_what_rust_does_not_know(demo: ChatterboxTurbo, tone: np.ndarray, name: str, tmp_path: Path) -> None:
+def test_libsndfile_reads_what_rust_does_not_know(toy: ChatterboxTurbo, tone: np.ndarray, name: str, tmp_path: Path) -> None:
     """``auto`` leaves the clip to Python; Rust by name refuses it, and names its codec and the way out."""
     kind, subtype, called = OTHERS[name]
     path = tmp_path / "my clip.bin"
@@ -76,7 +77,7 @@ def test_libsndfile_reads_what_rust_does_not_know(demo: ChatterboxTurbo, tone: n
     np.testing.assert_array_equal(python.load(path), samples)
     way_out = r"; convert it: ffmpeg -i '.*my clip.bin' -ar 24000 -ac 1 OUT.wav"
     with pytest.raises(UnsupportedAudioError, match=rf"my clip\.bin: {called}.*, which the Rust side does not read.*{way_out}"):
-        demo.voice(path, backends="reference.load=rust")
+        toy.voice(path, backends="reference.load=rust")
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -89,30 +90,30 @@ def test_both_sides_read_it_alike(tone: np.ndarray, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
 @pytest.mark.parametrize("channels", [18, 32, 36, 64, 100])
-def test_many_channels(demo: ChatterboxTurbo, tone: np.ndarray, channels: int, kind: str) -> None:
+def test_many_channels(toy: ChatterboxTurbo, tone: np.ndarray, channels: int, kind: str) -> None:
     content = clips.encode(np.repeat(tone[:, None], channels, axis=1), 24_000, kind)
     np.testing.assert_allclose(read(content)[0], tone, atol=1e-6)
-    assert demo.voice(content).metadata.get("reference.load") in (None, "python")
+    assert toy.voice(content).metadata.get("reference.load") in (None, "python")
 
 
-def test_the_voice_and_the_speech_say_who_read_the_clip(demo: ChatterboxTurbo, tone: np.ndarray, tmp_path: Path) -> None:
+def test_the_voice_and_the_speech_say_who_read_the_clip(toy: ChatterboxTurbo, tone: np.ndarray, tmp_path: Path) -> None:
     content = clips.encode(tone, 24_000, "AU")
     path = tmp_path / "clip.au"
     path.write_bytes(content)
     for source in (path, content, io.BytesIO(content)):
-        voice = demo.voice(source)
+        voice = toy.voice(source)
         assert voice.metadata["reference.load"] == "python"
-        assert voice.same_arrays(demo.voice((tone, 24_000)))
+        assert voice.same_arrays(toy.voice((tone, 24_000)))
     for given in (voice, path, str(path), voice.save(tmp_path / "voice.safetensors")):
-        assert str(demo.generate("Hi.", voice=given, **SHORT).plan) == "rust,reference.load=python"
-        [speech] = demo.generate_many(["Hi."], given, seeds=1, max_tokens=2, watermark=None)
+        assert str(toy.generate("Hi.", voice=given, **SHORT).plan) == "rust,reference.load=python"
+        [speech] = toy.generate_many(["Hi."], given, seeds=1, max_tokens=2, watermark=None)
         assert str(speech.plan) == "rust,reference.load=python"
-    plain = demo.voice((tone, 24_000))
-    assert "reference.load" not in plain.metadata and str(demo.generate("Hi.", voice=plain, **SHORT).plan) == "rust"
-    named = demo.voice(path, backends="reference.load=python")
+    plain = toy.voice((tone, 24_000))
+    assert "reference.load" not in plain.metadata and str(toy.generate("Hi.", voice=plain, **SHORT).plan) == "rust"
+    named = toy.voice(path, backends="reference.load=python")
     assert "reference.load" not in named.metadata, "this was no fallback"
     with pytest.raises(UnsupportedAudioError, match=r"clip\.au: Sun AU, which the Rust side does not read"):
-        demo.generate("Hi.", voice=path, backends="rust", **SHORT)
+        toy.generate("Hi.", voice=path, backends="rust", **SHORT)
 
 
 def test_rust_reads_first(tone: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +135,11 @@ def test_a_clip_of_any_length_and_rate_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_no_reader_knows_is_named(demo: ChatterboxTurbo, name: str, tmp_path: Path) -> None:
+def test_what_no_reader_knows_is_named(toy: ChatterboxTurbo, name: str, tmp_path: Path) -> None:
     content, says = UNREADABLE[name]
     path = tmp_path / "clip"
     path.write_bytes(content)
-    for call in (read, python.load, demo.voice):
+    for call in (read, python.load, toy.voice):
         with pytest.raises(UnsupportedAudioError, match=rf"/clip: {says}.*; convert it: ffmpeg -i \S+/clip -ar 24000"):
             call(path)
         with pytest.raises(UnsupportedAudioError, match=rf"^reference clip: {says}.*; convert it: ffmpeg -i IN -ar 24000"):
@@ -146,11 +147,11 @@ def test_what_no_reader_knows_is_named(demo: ChatterboxTurbo, name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", NO_AUDIO)
-def test_what_is_no_audio_is_named(demo: ChatterboxTurbo, name: str, tmp_path: Path) -> None:
+def test_what_is_no_audio_is_named(toy: ChatterboxTurbo, name: str, tmp_path: Path) -> None:
     content, says = NO_AUDIO[name]
     path = tmp_path / "clip.wav"
     path.write_bytes(content)
-    for call in (read, python.load, rust.load, demo.voice, lambda clip: demo.generate("Hi.", voice=clip)):
+    for call in (read, python.load, rust.load, toy.voice, lambda clip: toy.generate("Hi.", voice=clip)):
         with pytest.raises(AudioError, match=rf"clip\.wav: not an audio file: {says}$") as caught:
             call(path)
         assert not isinstance(caught.value, UnsupportedAudioError)
@@ -158,11 +159,11 @@ def test_what_is_no_audio_is_named(demo: ChatterboxTurbo, name: str, tmp_path: P
 
 @pytest.mark.parametrize("subtype", ["OPUS", "VORBIS"])
 @pytest.mark.parametrize("seconds", [5.4, 60])
-def test_damage_in_an_ogg_file_is_never_skipped(demo: ChatterboxTurbo, subtype: str, seconds: float) -> None:
+def test_damage_in_an_ogg_file_is_never_skipped(toy: ChatterboxTurbo, subtype: str, seconds: float) -> None:
     content = clips.encode(np.tile(clips.tones(24_000, 1.2), int(seconds / 1.2)), 24_000, "OGG", subtype)
     middle = len(content) // 2
     damaged = content[:middle] + np.random.default_rng(0).bytes(3_000) + content[middle + 3_000 :]
-    for call in (read, python.load, demo.voice):
+    for call in (read, python.load, toy.voice):
         with pytest.raises(AudioError, match="reference clip: .*damaged"):
             call(damaged)
 
@@ -182,16 +183,16 @@ def test_known_formats_are_told_by_their_first_bytes(tone: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", ["opus", "au", "gsm"])
 def test_the_command_reads_the_same_set(
-    demo: ChatterboxTurbo, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    toy: ChatterboxTurbo, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``watermark detect`` reads what ``voice prepare`` reads."""
     kind, subtype, _ = {**BOTH, **OTHERS}[name]
-    speech = demo.generate("Hello there, this is marked.", seed=3, max_tokens=60)
+    speech = toy.generate("Hello there, this is marked.", seed=3, max_tokens=60)
     path = tmp_path / "clip"
     path.write_bytes(clips.encode(np.tile(speech.samples, 3), 24_000, kind, subtype))
     assert main(["watermark", "detect", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["watermarked"] is True
-    assert main(["voice", "prepare", str(path), "--model", "demo", "-o", str(tmp_path / "voice.safetensors")]) == 0
+    assert main(["voice", "prepare", str(path), "--model", TOY, "-o", str(tmp_path / "voice.safetensors")]) == 0
     assert ("'reference.load': 'python'" in capsys.readouterr().out) == (name in OTHERS)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import errors
 from chatterbox_turbo_rs.bench import fresh_process, measure
@@ -28,15 +29,15 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The JSON of a tiny run with everything at its default but the lengths."""
+    """The JSON of a tiny run of the toy with everything else at its default but the lengths."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
-    assert main(["bench", *TINY, "--json", str(path)]) == 0
+    assert main(["bench", "--model", TOY, *TINY, "--json", str(path)]) == 0
     return json.loads(path.read_text("utf-8"))
 
 
 def test_the_json_says_what_was_measured_and_where(result):
     assert result["device"] == devices.resolve("auto", "auto", registry.resolve())
-    assert result["format"] == 1 and result["model"] == "demo" and result["repeat"] == 2
+    assert result["format"] == 1 and result["model"] == "toy" and result["repeat"] == 2
     assert result["machine"]["cpu"] and isinstance(result["machine"]["features"], list)
     assert result["package"] and "max_tokens" in result["lengths"]
     assert [(run["threads"], run["seconds"]) for run in result["runs"]] == [(1, 0.2), (1, 0.4), (2, 0.2), (2, 0.4)]
@@ -146,7 +147,7 @@ def test_the_table_says_so_where_memory_is_unknown(result):
 
 
 def test_texts_together_beside_one_alone(capsys):
-    arguments = ["--seconds", "0.2,0.4", "--threads", "2", "--repeat", "2", "--batch", "3", "--json", "-"]
+    arguments = ["--model", TOY, "--seconds", "0.2,0.4", "--threads", "2", "--repeat", "2", "--batch", "3", "--json", "-"]
     code, out, _ = bench(capsys, *arguments)
     assert code == 0
     result = json.loads(out)
@@ -167,7 +168,20 @@ def test_texts_together_beside_one_alone(capsys):
 
 
 def test_json_on_standard_output_and_a_named_side(capsys):
-    arguments = ["--seconds", "0.2", "--threads", "1", "--repeat", "1", "--backends", "rust,text=python", "--json", "-"]
+    arguments = [
+        "--model",
+        TOY,
+        "--seconds",
+        "0.2",
+        "--threads",
+        "1",
+        "--repeat",
+        "1",
+        "--backends",
+        "rust,text=python",
+        "--json",
+        "-",
+    ]
     code, out, err = bench(capsys, *arguments, "--clip", ROOT / "tests" / "data" / "clips" / "short.flac")
     assert code == 0 and err == "chatterbox-turbo: 0.2 s on 1 thread\n"
     (run,) = json.loads(out)["runs"]
@@ -216,7 +230,7 @@ def test_a_seed_that_stops_too_soon_is_replaced(monkeypatch):
 
 def test_a_run_that_stops_too_soon_is_not_measured(monkeypatch):
     job = {
-        "model": "demo",
+        "model": TOY,
         "revision": None,
         "device": "auto",
         "precision": "auto",

@@ -79,7 +79,7 @@ def run(code: str, *arguments: object, **environment: str) -> Any:
 
 
 @pytest.fixture
-def voice(demo: ChatterboxTurbo, checkpoint: Path, clip: Path, tmp_path: Path) -> Path:
+def voice(toy: ChatterboxTurbo, checkpoint: Path, clip: Path, tmp_path: Path) -> Path:
     path = tmp_path / "voice.safetensors"
     ChatterboxTurbo.from_pretrained(checkpoint, precision="f32").voice(clip).save(path)
     return path

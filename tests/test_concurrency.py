@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs.errors import CancelledError
 
@@ -46,11 +47,11 @@ def counted(work) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("work", ["generate", "voice"])
-def test_other_python_threads_run_meanwhile(demo, clip, work):
+def test_other_python_threads_run_meanwhile(toy, clip, work):
     """With the GIL held the share would be that of the short Python parts: next to nothing."""
     calls = {
-        "generate": lambda: demo.generate("Hello there.", seed=3, max_tokens=250, backends="rust"),
-        "voice": lambda: demo.voice(clip, backends="rust"),
+        "generate": lambda: toy.generate("Hello there.", seed=3, max_tokens=250, backends="rust"),
+        "voice": lambda: toy.voice(clip, backends="rust"),
     }
     calls[work]()  # stages that are built on first use are built
     shares = []
@@ -63,12 +64,12 @@ def test_other_python_threads_run_meanwhile(demo, clip, work):
     pytest.fail(f"share of its solo speed that a Python thread got: {shares}")
 
 
-def test_threads_that_share_a_model_get_what_one_thread_gets(demo, clip):
+def test_threads_that_share_a_model_get_what_one_thread_gets(toy, clip):
     texts = ["Hello there.", "Good [laugh] morning.", "One, two, three.", "And so on."]
 
     def speak(index: int) -> bytes:
-        voice = demo.voice(clip) if index == 0 else None
-        return demo.generate(texts[index], voice=voice, seed=index, max_tokens=30).samples.tobytes()
+        voice = toy.voice(clip) if index == 0 else None
+        return toy.generate(texts[index], voice=voice, seed=index, max_tokens=30).samples.tobytes()
 
     expected = [speak(index) for index in range(4)]
     found: dict[int, bytes] = {}
@@ -81,7 +82,7 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(demo, clip):
 
 
 @pytest.mark.parametrize("stage", ["t3", "s3gen.flow", "s3gen.vocoder", "watermark"])
-def test_an_event_cancels_within_half_a_second(demo, stage):
+def test_an_event_cancels_within_half_a_second(toy, stage):
     cancel, reached, result = threading.Event(), threading.Event(), []
 
     def watch(at: str, done: int, total: int) -> None:
@@ -90,7 +91,7 @@ def test_an_event_cancels_within_half_a_second(demo, stage):
 
     def work() -> None:
         try:
-            result.append(demo.generate("Hello there.", **LONG, progress=watch, cancel=cancel, backends="rust"))
+            result.append(toy.generate("Hello there.", **LONG, progress=watch, cancel=cancel, backends="rust"))
         except CancelledError as error:
             result.append(error)
 
@@ -104,23 +105,23 @@ def test_an_event_cancels_within_half_a_second(demo, stage):
     assert time.perf_counter() - started < 0.5
 
 
-def test_an_event_cancels_a_voice(demo, clip):
+def test_an_event_cancels_a_voice(toy, clip):
     cancel = threading.Event()
     cancel.set()
     for backends in ("rust", "reference=python,s3tokenizer.mel=python,speaker_encoder.fbank=python,voice_encoder.mel=python"):
         with pytest.raises(CancelledError, match=r"cancelled during reference\.load"):
-            demo.voice(clip, cancel=cancel, backends=backends)
+            toy.voice(clip, cancel=cancel, backends=backends)
 
 
-def test_an_event_that_is_set_before_the_work_stops_it_at_once(demo):
+def test_an_event_that_is_set_before_the_work_stops_it_at_once(toy):
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(CancelledError, match=r"cancelled during text\.normalize \(0 of 1\)"):
-        demo.generate("Hello.", cancel=cancel, **LONG)
+        toy.generate("Hello.", cancel=cancel, **LONG)
 
 
 @pytest.mark.parametrize("sampler", ["rust", "python"])
-def test_a_callback_stops_the_work_by_returning_false(demo, sampler):
+def test_a_callback_stops_the_work_by_returning_false(toy, sampler):
     seen = []
 
     def stop(stage: str, done: int, total: int) -> bool:
@@ -128,13 +129,13 @@ def test_a_callback_stops_the_work_by_returning_false(demo, sampler):
         return stage != "t3"
 
     with pytest.raises(CancelledError, match=r"cancelled during t3 \(\d+ of \d+\)"):
-        demo.generate("Hello.", progress=stop, backends=f"rust,t3.sampler={sampler}", **LONG)
+        toy.generate("Hello.", progress=stop, backends=f"rust,t3.sampler={sampler}", **LONG)
     assert [stage for stage, _ in seen].count("t3") == 1
 
 
 @pytest.mark.parametrize("sampler", ["rust", "python"])
 @pytest.mark.parametrize("stage", ["text.tokenize", "t3", "s3gen.flow", "s3gen.vocoder", "watermark"])
-def test_what_a_callback_raises_comes_out_as_it_is(demo, stage, sampler):
+def test_what_a_callback_raises_comes_out_as_it_is(toy, stage, sampler):
     class Mine(Exception):
         pass
 
@@ -145,21 +146,21 @@ def test_what_a_callback_raises_comes_out_as_it_is(demo, stage, sampler):
             raise raised
 
     with pytest.raises(Mine) as caught:
-        demo.generate("Hello.", seed=3, max_tokens=20, progress=fail, backends=f"rust,t3.sampler={sampler}")
+        toy.generate("Hello.", seed=3, max_tokens=20, progress=fail, backends=f"rust,t3.sampler={sampler}")
     assert caught.value is raised
     # and the model is as good as before
-    assert len(demo.generate("Hello.", seed=3, max_tokens=5))
+    assert len(toy.generate("Hello.", seed=3, max_tokens=5))
 
 
 @pytest.mark.parametrize("what", ["rust", "t3.sampler=python", "voice"])
-def test_progress_of_a_stage_never_goes_back(demo, clip, what):
+def test_progress_of_a_stage_never_goes_back(toy, clip, what):
     reports: list[tuple[str, int, int]] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         reports.append((stage, done, total))
 
     if what == "voice":
-        demo.voice(clip, progress=progress)
+        toy.voice(clip, progress=progress)
         stages = {
             "reference.load",
             "s3tokenizer.tokens",
@@ -168,7 +169,7 @@ def test_progress_of_a_stage_never_goes_back(demo, clip, what):
             "s3gen.prompt_mel",
         }
     else:
-        demo.generate("Hello there.", progress=progress, backends=what, seed=3, max_tokens=150)
+        toy.generate("Hello there.", progress=progress, backends=what, seed=3, max_tokens=150)
         stages = {"text.normalize", "text.tokenize", "t3", "s3gen.encoder", "s3gen.flow", "s3gen.vocoder", "watermark"}
     assert stages <= {stage for stage, _, _ in reports}
     last: dict[str, float] = {}
@@ -182,17 +183,17 @@ def test_progress_of_a_stage_never_goes_back(demo, clip, what):
         assert len({done for stage, done, _ in reports if stage == "t3"}) >= 2
 
 
-def test_progress_and_cancel_do_not_change_the_result(demo):
+def test_progress_and_cancel_do_not_change_the_result(toy):
     options = {"seed": 3, "max_tokens": 30}
-    plain = demo.generate("Hello there.", **options)
-    watched = demo.generate("Hello there.", progress=lambda *_: None, cancel=threading.Event(), **options)
+    plain = toy.generate("Hello there.", **options)
+    watched = toy.generate("Hello there.", progress=lambda *_: None, cancel=threading.Event(), **options)
     np.testing.assert_array_equal(plain.samples, watched.samples)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system sends no SIGINT to one process")
 def test_ctrl_c_ends_the_command_without_a_traceback_or_a_file(tmp_path):
     text = "This is a long text that will be spoken for a while. " * 4
-    arguments = ["demo", text, "--max-tokens", "1000", "--seed", "3", "-o", str(tmp_path / "out.wav")]
+    arguments = ["say", text, "--model", TOY, "--max-tokens", "1000", "--seed", "3", "-o", str(tmp_path / "out.wav")]
     # a program that has imported everything and tells when it begins, so that the signal falls into the work
     program = (
         "import signal, sys, chatterbox_turbo_rs.model as t, chatterbox_turbo_rs.cli.main as c\n"

@@ -253,7 +253,7 @@ def test_builtin_configurations_are_good(name: str) -> None:
     content = config.builtin(name)
     config.check(content, name)
     assert content["name"] == name
-    assert (content["repository"] is None) == (name == "demo")
+    assert content["repository"] and content["revision"]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(ConfigError, match=r"config.json: expected JSON in UTF-8"):
         config.read(tmp_path / "config.json")
-    with pytest.raises(ConfigError, match="expected one of turbo, nano, demo"):
+    with pytest.raises(ConfigError, match="expected one of turbo, nano$"):
         config.builtin("../turbo")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
 from chatterbox_turbo_rs.engine import conversion, draws, registry
@@ -62,8 +63,8 @@ def encoded(samples: np.ndarray, rate: int, kind: str = "WAV", subtype: str | No
 
 
 @pytest.fixture(scope="module")
-def voice(demo, clip) -> Voice:
-    return demo.voice(clip)
+def voice(toy, clip) -> Voice:
+    return toy.voice(clip)
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +82,18 @@ def long() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def converted(demo, voice, long) -> Speech:
-    return demo.convert((long, RATE), voice=voice, **PLAIN)
+def converted(toy, voice, long) -> Speech:
+    return toy.convert((long, RATE), voice=voice, **PLAIN)
 
 
 # one piece
 
 
-def test_one_piece_is_what_upstream_computes(demo, voice):
+def test_one_piece_is_what_upstream_computes(toy, voice):
     """Tokens of the whole source, S3Gen, watermark; no silence is put behind it, and no loudness changed."""
     samples = talk(seconds=1.01)
-    speech = demo.convert((samples, RATE), voice=voice, seed=9)
-    stage = lambda key: demo._pipeline.stage(key, "rust")  # noqa: E731
+    speech = toy.convert((samples, RATE), voice=voice, seed=9)
+    stage = lambda key: toy._pipeline.stage(key, "rust")  # noqa: E731
     tokens = stage("s3tokenizer.tokens")(stage("s3tokenizer.mel")(samples))
     assert np.array_equal(speech.tokens, tokens) and len(tokens) == 26
     mu = stage("s3gen.encoder")(np.concatenate([voice.s3gen_prompt_tokens, tokens]))
@@ -102,8 +103,8 @@ def test_one_piece_is_what_upstream_computes(demo, voice):
     assert speech.samples.tobytes() == sound.tobytes() and len(sound) == VOCODED * 26
 
 
-def test_the_result_says_how_it_came_about(demo, voice):
-    speech = demo.convert((talk(), RATE), voice=voice, seed=3)
+def test_the_result_says_how_it_came_about(toy, voice):
+    speech = toy.convert((talk(), RATE), voice=voice, seed=3)
     assert isinstance(speech, Speech) and speech.samples.dtype == np.float32 and speech.samples.ndim == 1
     assert (speech.sample_rate, speech.seed, speech.watermarked, speech.text, speech.finish_reason) == (
         24_000,
@@ -112,54 +113,54 @@ def test_the_result_says_how_it_came_about(demo, voice):
         "",
         "stop",
     )
-    assert dict(speech.plan) == dict(demo.plan)
+    assert dict(speech.plan) == dict(toy.plan)
     assert set(speech.timings) == {*STAGES, "draws", "watermark"} and all(value >= 0 for value in speech.timings.values())
     assert np.isfinite(speech.samples).all() and np.abs(speech.samples[2_000:]).max() > 0.001
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_sources_of_every_rate_are_as_long_afterwards(demo, voice, odd, rate, channels):
+def test_sources_of_every_rate_are_as_long_afterwards(toy, voice, odd, rate, channels):
     seconds = 1.37
     for own, tolerance in ((voice, VOCODED), (odd, VOCODED)):
-        speech = demo.convert((talk(rate, seconds, channels), rate), voice=own, **PLAIN)
+        speech = toy.convert((talk(rate, seconds, channels), rate), voice=own, **PLAIN)
         assert abs(len(speech.samples) - 24_000 * seconds) < tolerance
         assert np.isfinite(speech.samples).all() and speech.samples.any()
 
 
-def test_the_forms_of_a_source_are_one(demo, voice, tmp_path):
+def test_the_forms_of_a_source_are_one(toy, voice, tmp_path):
     ints = np.round(talk() * 32_768).astype(np.int16)
-    expected = demo.convert((ints, RATE), voice=voice, **PLAIN).samples.tobytes()
+    expected = toy.convert((ints, RATE), voice=voice, **PLAIN).samples.tobytes()
     content = encoded(ints, RATE)
     path = tmp_path / "somebody.wav"
     path.write_bytes(content)
     floats, stereo = ints / np.float32(32_768), np.stack([ints, ints], axis=1)
     for source in (path, str(path), content, bytearray(content), io.BytesIO(content), (floats, RATE), (stereo, RATE)):
-        assert demo.convert(source, voice=voice, **PLAIN).samples.tobytes() == expected
+        assert toy.convert(source, voice=voice, **PLAIN).samples.tobytes() == expected
     flac = encoded(ints, RATE, "FLAC")
-    assert demo.convert(flac, voice=voice, **PLAIN).samples.tobytes() == expected
+    assert toy.convert(flac, voice=voice, **PLAIN).samples.tobytes() == expected
     for kind, subtype in (("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("AIFF", None)):
-        speech = demo.convert(encoded(talk(24_000), 24_000, kind, subtype), voice=voice, **PLAIN)
+        speech = toy.convert(encoded(talk(24_000), 24_000, kind, subtype), voice=voice, **PLAIN)
         assert abs(speech.seconds - 1.0) < 0.1, kind
 
 
-def test_the_voice_in_every_form(demo, voice, clip, tmp_path):
+def test_the_voice_in_every_form(toy, voice, clip, tmp_path):
     voice.save(tmp_path / "v.safetensors")
     source = (talk(), RATE)
-    expected = demo.convert(source, voice=voice, **PLAIN).samples.tobytes()
+    expected = toy.convert(source, voice=voice, **PLAIN).samples.tobytes()
     for form in (tmp_path / "v.safetensors", str(clip), clip):
-        assert demo.convert(source, voice=form, **PLAIN).samples.tobytes() == expected
-    builtin = demo.convert(source, **PLAIN).samples.tobytes()
-    assert builtin == demo.convert(source, voice=demo.builtin_voice, **PLAIN).samples.tobytes() != expected
-    assert demo.convert(source, voice=clip, loudness=None, **PLAIN).samples.tobytes() != expected
+        assert toy.convert(source, voice=form, **PLAIN).samples.tobytes() == expected
+    builtin = toy.convert(source, **PLAIN).samples.tobytes()
+    assert builtin == toy.convert(source, voice=toy.builtin_voice, **PLAIN).samples.tobytes() != expected
+    assert toy.convert(source, voice=clip, loudness=None, **PLAIN).samples.tobytes() != expected
 
 
-def test_what_rust_does_not_read_python_does(demo, voice):
+def test_what_rust_does_not_read_python_does(toy, voice):
     source = encoded(talk(), RATE, "AU", "PCM_16")
-    speech = demo.convert(source, voice=voice, **PLAIN)
+    speech = toy.convert(source, voice=voice, **PLAIN)
     assert speech.plan["reference.load"] == "python" and speech.plan["s3gen.flow"] == "rust"
     with pytest.raises(UnsupportedAudioError, match=r"^source: "):
-        demo.convert(source, voice=voice, backends="reference.load=rust", **PLAIN)
+        toy.convert(source, voice=voice, backends="reference.load=rust", **PLAIN)
 
 
 # many pieces
@@ -193,24 +194,24 @@ def test_a_steady_source_is_cut_into_long_pieces(level):
     assert np.diff([*starts, 2_500]).tolist() == [500, 498, 498, 498, 381, 125]
 
 
-def test_the_joined_sound_is_as_long_as_the_source(demo, converted, long, odd):
+def test_the_joined_sound_is_as_long_as_the_source(toy, converted, long, odd):
     assert len(converted.samples) == VOCODED * len(converted.tokens) == 60 * 24_000
-    assert len(demo.convert((long, RATE), voice=odd, **PLAIN).samples) == 60 * 24_000 - 480
+    assert len(toy.convert((long, RATE), voice=odd, **PLAIN).samples) == 60 * 24_000 - 480
     assert np.isfinite(converted.samples).all()
 
 
 @pytest.mark.parametrize("own", ["voice", "odd"])
-def test_every_piece_stands_where_it_was_said(demo, long, own, request):
+def test_every_piece_stands_where_it_was_said(toy, long, own, request):
     """Each is its part of the source, converted alone with its own seed, two tokens early; the rest of the sound is the fade."""
     voice = request.getfixturevalue(own)
     short = 480 if own == "odd" else 0
-    speech = demo.convert((long, RATE), voice=voice, **PLAIN)
+    speech = toy.convert((long, RATE), voice=voice, **PLAIN)
     starts = conversion.cuts(long)
     assert len(starts) >= 3
     before = None
     for index, (start, end) in enumerate(zip(starts, [*starts[1:], 1_500])):
         early = start - (2 if index else 0)
-        alone = demo.convert((long[early * TOKEN : end * TOKEN], RATE), voice=voice, seed=draws.derived(1, index), watermark=None)
+        alone = toy.convert((long[early * TOKEN : end * TOKEN], RATE), voice=voice, seed=draws.derived(1, index), watermark=None)
         assert np.array_equal(speech.tokens[start:end], alone.tokens[start - early :])
         stands = slice(start * VOCODED - (short if index else 0), end * VOCODED - short - (480 if end < 1_500 else 0))
         there = speech.samples[stands]
@@ -226,30 +227,30 @@ def test_every_piece_stands_where_it_was_said(demo, long, own, request):
         before = alone.samples[-480:].astype(np.float64)
 
 
-def test_a_silence_inside_a_long_source_is_no_silence(demo, voice):
+def test_a_silence_inside_a_long_source_is_no_silence(toy, voice):
     """Of a source with 25 s of digital silence in it, what is there is converted."""
     samples = np.concatenate([talk(seconds=3), np.zeros(25 * RATE, np.float32), talk(seconds=3)])
-    speech = demo.convert((samples, RATE), voice=voice, **PLAIN)
+    speech = toy.convert((samples, RATE), voice=voice, **PLAIN)
     assert len(speech.samples) == 31 * 24_000 and np.isfinite(speech.samples).all()
 
 
 # hard sources
 
 
-def test_noise_and_music_are_converted(demo, voice):
+def test_noise_and_music_are_converted(toy, voice):
     noise = np.random.default_rng(2).uniform(-1, 1, RATE).astype(np.float32)
     t = np.arange(2 * 44_100) / 44_100
     chord = 0.2 * sum(np.sin(2 * np.pi * f * t) for f in (220, 277.18, 329.63, 440)).astype(np.float32)
     for source in ((noise, RATE), (chord, 44_100), (np.full(RATE, 0.5, np.float32), RATE), (1e-6 * talk(), RATE)):
-        speech = demo.convert(source, voice=voice, **PLAIN)
+        speech = toy.convert(source, voice=voice, **PLAIN)
         assert np.isfinite(speech.samples).all() and np.abs(speech.samples).max() <= 1.0
 
 
-def test_the_shortest_source(demo, voice, odd):
+def test_the_shortest_source(toy, voice, odd):
     for own, length in ((voice, 2_880), (odd, 2_400)):
-        assert len(demo.convert((talk()[:1_601], RATE), voice=own, **PLAIN).samples) == length
+        assert len(toy.convert((talk()[:1_601], RATE), voice=own, **PLAIN).samples) == length
     with pytest.raises(AudioError, match=r"^source: must be longer than 0\.1 s, got 0\.100 s \(1600 samples at 16000 Hz\)$"):
-        demo.convert((talk()[:1_600], RATE), voice=voice)
+        toy.convert((talk()[:1_600], RATE), voice=voice)
 
 
 SILENCE = np.zeros(RATE, np.float32)
@@ -281,14 +282,14 @@ SILENCE = np.zeros(RATE, np.float32)
     ],
     ids=lambda found: None if isinstance(found, (tuple, np.ndarray, io.IOBase)) else str(found)[:30],
 )
-def test_sources_that_are_refused(demo, voice, source, kind, message):
+def test_sources_that_are_refused(toy, voice, source, kind, message):
     with pytest.raises(kind, match=message) as caught:
-        demo.convert(source, voice=voice)
+        toy.convert(source, voice=voice)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
-def test_a_file_that_cannot_be_used_is_named(demo, voice, tmp_path, ending):
+def test_a_file_that_cannot_be_used_is_named(toy, voice, tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     for content, says in (
         (encoded(SILENCE, RATE, ending.upper()), "expected sound, got silence"),
@@ -297,14 +298,14 @@ def test_a_file_that_cannot_be_used_is_named(demo, voice, tmp_path, ending):
     ):
         path.write_bytes(content)
         with pytest.raises(AudioError) as caught:
-            demo.convert(path, voice=voice)
+            toy.convert(path, voice=voice)
         assert str(caught.value).startswith(f"{path}: ") and says in str(caught.value)
 
 
-def test_a_sound_beyond_every_scale_is_one_error_or_a_sound(demo, voice):
+def test_a_sound_beyond_every_scale_is_one_error_or_a_sound(toy, voice):
     for level in (1e4, 1e20, 3e38):
         try:
-            speech = demo.convert(((level * talk()).astype(np.float32), RATE), voice=voice, **PLAIN)
+            speech = toy.convert(((level * talk()).astype(np.float32), RATE), voice=voice, **PLAIN)
         except AudioError as error:
             assert re.match(r"source: expected samples with a full scale of 1, got \d", str(error)) and level > 1e4
         else:
@@ -322,9 +323,9 @@ BAD_ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_ARGUMENTS.items() for value in values])
-def test_arguments_are_refused_by_name(demo, name, value):
+def test_arguments_are_refused_by_name(toy, name, value):
     with pytest.raises(ArgumentError, match=rf"^{name}: expected "):
-        demo.convert((talk(), RATE), **{**PLAIN, name: value})
+        toy.convert((talk(), RATE), **{**PLAIN, name: value})
 
 
 def test_every_argument_is_described():
@@ -335,12 +336,12 @@ def test_every_argument_is_described():
 # seeds, threads, progress
 
 
-def test_the_same_seed_gives_the_same_bits(demo, voice, long, converted):
-    assert demo.convert((long, RATE), voice=voice, **PLAIN).samples.tobytes() == converted.samples.tobytes()
-    other = demo.convert((long, RATE), voice=voice, seed=2, watermark=None)
+def test_the_same_seed_gives_the_same_bits(toy, voice, long, converted):
+    assert toy.convert((long, RATE), voice=voice, **PLAIN).samples.tobytes() == converted.samples.tobytes()
+    other = toy.convert((long, RATE), voice=voice, seed=2, watermark=None)
     assert np.array_equal(other.tokens, converted.tokens) and other.samples.tobytes() != converted.samples.tobytes()
-    drawn = demo.convert((talk(), RATE), voice=voice, watermark=None)
-    again = demo.convert((talk(), RATE), voice=voice, watermark=None, seed=drawn.seed)
+    drawn = toy.convert((talk(), RATE), voice=voice, watermark=None)
+    again = toy.convert((talk(), RATE), voice=voice, watermark=None, seed=drawn.seed)
     assert drawn.samples.tobytes() == again.samples.tobytes()
 
 
@@ -348,7 +349,7 @@ def test_processes_with_other_numbers_of_threads_give_the_same_bits(clip):
     program = (
         "import hashlib, sys, numpy as np\n"
         "from chatterbox_turbo_rs import ChatterboxTurbo\n"
-        "tts = ChatterboxTurbo.from_pretrained('demo', t3=False)\n"
+        f"tts = ChatterboxTurbo.from_pretrained({str(TOY)!r}, t3=False)\n"
         "noise = np.random.default_rng(3).uniform(-0.3, 0.3, 22 * 16_000).astype(np.float32)\n"
         f"speech = tts.convert((noise, 16_000), voice={str(clip)!r}, seed=5)\n"
         "print(len(speech.samples), hashlib.sha256(speech.samples.tobytes()).hexdigest(), 'torch' in sys.modules)\n"
@@ -365,11 +366,11 @@ def test_processes_with_other_numbers_of_threads_give_the_same_bits(clip):
     assert (length, torch) == (str(22 * 24_000), "False")
 
 
-def test_threads_that_share_a_model_get_what_one_thread_gets(demo, voice):
+def test_threads_that_share_a_model_get_what_one_thread_gets(toy, voice):
     sources = [talk(seconds=1 + index, seed=index) for index in range(2)]
 
     def convert(index: int) -> bytes:
-        return demo.convert((sources[index], RATE), voice=voice, seed=index).samples.tobytes()
+        return toy.convert((sources[index], RATE), voice=voice, seed=index).samples.tobytes()
 
     expected = [convert(index) for index in range(2)]
     found: dict[int, bytes] = {}
@@ -381,9 +382,9 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(demo, voice):
     assert [found.get(index) for index in range(2)] == expected
 
 
-def test_progress_counts_stages_and_pieces(demo, voice, long):
+def test_progress_counts_stages_and_pieces(toy, voice, long):
     seen: list[tuple[str, int, int]] = []
-    demo.convert((long, RATE), voice=voice, **PLAIN, progress=lambda *found: seen.append(found))
+    toy.convert((long, RATE), voice=voice, **PLAIN, progress=lambda *found: seen.append(found))
     assert {stage for stage, _, _ in seen} == {*STAGES, "pieces"}
     pieces = [(done, total) for stage, done, total in seen if stage == "pieces"]
     total = len(conversion.cuts(long))
@@ -393,7 +394,7 @@ def test_progress_counts_stages_and_pieces(demo, voice, long):
 @pytest.mark.parametrize(
     "stage", ["reference.load", "s3tokenizer.tokens", "s3gen.encoder", "s3gen.flow", "s3gen.vocoder", "watermark"]
 )
-def test_it_can_be_cancelled_in_the_middle(demo, voice, long, stage):
+def test_it_can_be_cancelled_in_the_middle(toy, voice, long, stage):
     """Of the second piece, where there is one."""
     event, seen = threading.Event(), []
 
@@ -403,35 +404,35 @@ def test_it_can_be_cancelled_in_the_middle(demo, voice, long, stage):
             event.set()
 
     with pytest.raises(CancelledError, match=rf"^cancelled during {stage}"):
-        demo.convert((long, RATE), voice=voice, seed=1, progress=look, cancel=event)
+        toy.convert((long, RATE), voice=voice, seed=1, progress=look, cancel=event)
     assert stage == "reference.load" or seen[-1][0] == stage and ("pieces", 2) not in [found[:2] for found in seen]
     with pytest.raises(CancelledError):
-        demo.convert((long, RATE), voice=voice, seed=1, progress=lambda *_: False)
+        toy.convert((long, RATE), voice=voice, seed=1, progress=lambda *_: False)
 
 
-def test_the_watermark_is_there_on_every_piece(demo, voice):
+def test_the_watermark_is_there_on_every_piece(toy, voice):
     """Of noise, which is loud enough for the mark everywhere."""
     samples = np.random.default_rng(7).uniform(-0.3, 0.3, 24 * RATE).astype(np.float32)
-    marked = demo.convert((samples, RATE), voice=voice, seed=1)
-    bare = demo.convert((samples, RATE), voice=voice, **PLAIN)
+    marked = toy.convert((samples, RATE), voice=voice, seed=1)
+    bare = toy.convert((samples, RATE), voice=voice, **PLAIN)
     assert marked.watermarked and not bare.watermarked and len(marked.samples) == len(bare.samples)
     middle = conversion.cuts(samples)[1] * VOCODED
     for part in (slice(None), slice(0, middle), slice(middle, None)):
-        assert demo.detect_watermark(marked.samples[part]) > 0.9 and demo.detect_watermark(bare.samples[part]) < 0.5
+        assert toy.detect_watermark(marked.samples[part]) > 0.9 and toy.detect_watermark(bare.samples[part]) < 0.5
 
 
 # the switch
 
 
 @pytest.mark.parametrize("key", [*STAGES, "watermark"])
-def test_every_stage_on_either_side(demo, voice, key):
+def test_every_stage_on_either_side(toy, voice, key):
     options = {"voice": voice, "seed": 11, "watermark": "perth" if key == "watermark" else None}
     source = (talk(24_000, 1.2), 24_000)
     if reason := registry.missing(key, "python"):
         with pytest.raises(BackendError, match=f"{key}=python: "):
-            demo.convert(source, backends=f"rust,{key}=python", **options)
+            toy.convert(source, backends=f"rust,{key}=python", **options)
         pytest.skip(reason)
-    rust, python = (demo.convert(source, backends=plan, **options) for plan in ("rust", f"rust,{key}=python"))
+    rust, python = (toy.convert(source, backends=plan, **options) for plan in ("rust", f"rust,{key}=python"))
     assert python.plan[key] == "python" and rust.plan[key] == "rust"
     np.testing.assert_array_equal(python.tokens, rust.tokens)
     figures = compare(*log_spectra(rust.samples, python.samples))
@@ -452,20 +453,20 @@ def test_a_source_of_two_pieces_on_both_sides(tiny_checkpoint, clip):
 # no T3
 
 
-def test_t3_is_not_loaded(demo, tiny_checkpoint, clip, voice):
-    tts = ChatterboxTurbo.from_pretrained("demo", precision="f32", t3=False)
+def test_t3_is_not_loaded(toy, tiny_checkpoint, clip, voice):
+    tts = ChatterboxTurbo.from_pretrained(TOY, precision="f32", t3=False)
     source = (talk(), RATE)
     speech = tts.convert(source, voice=clip, seed=1)
     built = {key for key, _ in tts._pipeline._stages}
     assert not built & {*READ_BY_TEXT, "t3.sampler"} and "s3gen.vocoder" in built
-    assert speech.samples.tobytes() == demo.convert(source, voice=voice, seed=1).samples.tobytes()
+    assert speech.samples.tobytes() == toy.convert(source, voice=voice, seed=1).samples.tobytes()
     # it is there when it is needed
     spoken = tts.generate("Hello.", voice=voice, seed=1, max_tokens=4)
-    assert spoken.samples.tobytes() == demo.generate("Hello.", voice=voice, seed=1, max_tokens=4).samples.tobytes()
+    assert spoken.samples.tobytes() == toy.generate("Hello.", voice=voice, seed=1, max_tokens=4).samples.tobytes()
     assert "t3.decoder" in {key for key, _ in tts._pipeline._stages}
     for bad in (None, 1, "no"):
         with pytest.raises(ArgumentError, match="^t3: expected True or False, got "):
-            ChatterboxTurbo.from_pretrained("demo", t3=bad)
+            ChatterboxTurbo.from_pretrained(TOY, t3=bad)
 
 
 def test_a_damaged_t3_does_not_matter(tiny_checkpoint, clip, tmp_path):

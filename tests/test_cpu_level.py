@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import _core
 from chatterbox_turbo_rs.parity import metrics, tolerances
@@ -19,7 +20,7 @@ LACKING = next(name for name in NAMES if name not in LEVELS)
 SPEAK = """
 import numpy as np
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
-model = ChatterboxTurbo.from_pretrained("demo", precision="int8", watermark=None)
+model = ChatterboxTurbo.from_pretrained({toy!r}, precision="int8", watermark=None)
 np.save({path!r}, model.generate("Hi.", seed=1, max_tokens=8).samples)
 print(_core.build_info()["cpu_level"])
 """
@@ -37,10 +38,10 @@ for rows in (5, 60):  # a prefill of few rows, and one of many
     logits += [session.prefill(), *(session.step(token) for token in range(9))]
 np.save(sys.argv[2], logits)
 """
-LOAD = """
+LOAD = f"""
 from chatterbox_turbo_rs import ChatterboxTurbo, errors
 try:
-    ChatterboxTurbo.from_pretrained("demo")
+    ChatterboxTurbo.from_pretrained({TOY!r})
 except errors.DeviceError as error:
     print(error)
 """
@@ -69,7 +70,7 @@ def test_every_level_speaks_alike(tmp_path):
     spoken = {}
     for level in LEVELS:
         path = tmp_path / f"{level}.npy"
-        code, out, err = run(level, "-c", SPEAK.format(path=str(path)))
+        code, out, err = run(level, "-c", SPEAK.format(toy=TOY, path=str(path)))
         assert (code, out.strip()) == (0, level), err
         spoken[level] = np.load(path)
         spectra = metrics.compare(*metrics.log_spectra(spoken[LEVELS[0]], spoken[level]))
@@ -82,7 +83,7 @@ def test_float32_out_of_bfloat16_speaks_alike(tmp_path):
     spoken = {}
     for products in ("plain", "x3", "x6", "split"):
         path = tmp_path / f"{products}.npy"
-        code, _, err = run("auto", "-c", SPEAK.format(path=str(path)), f32=products)
+        code, _, err = run("auto", "-c", SPEAK.format(toy=TOY, path=str(path)), f32=products)
         assert code == 0, err
         spoken[products] = np.load(path)
         spectra = metrics.compare(*metrics.log_spectra(spoken["plain"], spoken[products]))

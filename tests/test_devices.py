@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
 from chatterbox_turbo_rs.cli.main import main
@@ -31,7 +32,7 @@ def test_reasons_are_those_of_the_core_and_of_opening():
     for kind, reason in reasons.items():
         if reason is not None:
             with pytest.raises(DeviceError, match=f"^{re.escape(f'device: {kind}: {reason}')}$"):
-                ChatterboxTurbo.from_pretrained("demo", device=kind, backends="rust")
+                ChatterboxTurbo.from_pretrained(TOY, device=kind, backends="rust")
     built = set(_core.build_info()["features"])
     assert all((f"no {kind} support" in (reasons[kind] or "")) == (kind not in built) for kind in ("cuda", "metal"))
 
@@ -39,7 +40,7 @@ def test_reasons_are_those_of_the_core_and_of_opening():
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "", "cpu2"])
 def test_names_that_are_none(name):
     with pytest.raises(DeviceError, match="^device: expected "):
-        ChatterboxTurbo.from_pretrained("demo", device=name, backends="rust")
+        ChatterboxTurbo.from_pretrained(TOY, device=name, backends="rust")
 
 
 def test_auto_is_cuda_where_everything_is_there(with_cuda):
@@ -78,7 +79,7 @@ def test_the_command_says_it_in_one_line(capsys):
     reason = devices.reasons()["cuda"]
     if reason is None:
         pytest.skip("a CUDA device is here")
-    assert main(["say", "Hi.", "--model", "demo", "--device", "cuda"]) == 1
+    assert main(["say", "Hi.", "--model", TOY, "--device", "cuda"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err == f"chatterbox-turbo: device: cuda: {reason}\n"
     assert main(["info"]) == 0
@@ -107,9 +108,9 @@ def test_names_of_devices(device: Any, name: str) -> None:
 @pytest.mark.parametrize("device", [None, 0, b"cpu", ["cpu"], object()])
 def test_what_names_no_device(device: Any) -> None:
     with pytest.raises(DeviceError, match=r"^device: expected auto, cpu, cuda, metal or a torch\.device, got "):
-        ChatterboxTurbo.from_pretrained("demo", device=device)
+        ChatterboxTurbo.from_pretrained(TOY, device=device)
 
 
 def test_a_device_of_torch_runs() -> None:
-    model = ChatterboxTurbo.from_pretrained("demo", device=SimpleNamespace(type="cpu", index=None))
+    model = ChatterboxTurbo.from_pretrained(TOY, device=SimpleNamespace(type="cpu", index=None))
     assert model._pipeline.resources.device == "cpu"

@@ -61,13 +61,13 @@ GEN_KEYS = ["prompt_token", "prompt_token_len", "prompt_feat", "prompt_feat_len"
 
 
 @pytest.fixture(scope="module")
-def directory(demo) -> Path:
-    return Path(demo._pipeline.resources.directory)
+def directory(toy) -> Path:
+    return Path(toy._pipeline.resources.directory)
 
 
 @pytest.fixture
 def model(directory, monkeypatch):
-    """The drop-in over the demo model, whose loop is cut short: upstream has no argument for that."""
+    """The drop-in over the toy, whose loop is cut short: upstream has no argument for that."""
     model = ChatterboxTurboTTS.from_local(directory, "cpu")
     usual = model.engine.generate
     monkeypatch.setattr(model.engine, "generate", lambda text, **options: usual(text, **options, max_tokens=8))
@@ -201,8 +201,8 @@ def test_a_clip_that_is_none_is_not_called_too_short(model, tmp_path):
         model.prepare_conditionals(path)
 
 
-def test_prepared_conditionals(model, prepared, clip, demo):
-    voice = demo.voice(clip)
+def test_prepared_conditionals(model, prepared, clip, toy):
+    voice = toy.voice(clip)
     np.testing.assert_array_equal(prepared.t3.speaker_emb, voice.speaker_embedding[None])
     np.testing.assert_array_equal(prepared.gen["prompt_feat"], voice.s3gen_prompt_mel[None])
     assert prepared.t3.cond_prompt_speech_tokens.shape == (1, len(voice.t3_prompt_tokens))
@@ -369,7 +369,7 @@ def spoken(model, monkeypatch):
     return np.asarray(model.generate("Hello there."))
 
 
-def test_ones_own_watermarker_is_called_in_place_of_ours(model, demo, monkeypatch):
+def test_ones_own_watermarker_is_called_in_place_of_ours(model, toy, monkeypatch):
     marked = spoken(model, monkeypatch)
     model.watermarker = own = Loud()
     twice = spoken(model, monkeypatch)
@@ -394,8 +394,8 @@ def test_a_function_put_into_our_watermarker_is_called(model, monkeypatch):
     assert not np.array_equal(spoken(model, monkeypatch), marked)
 
 
-def test_our_watermarker_marks_and_finds(model, monkeypatch, demo):
-    speech = demo.generate("Hello there, this is marked.", seed=1, max_tokens=100, watermark=None)
+def test_our_watermarker_marks_and_finds(model, monkeypatch, toy):
+    speech = toy.generate("Hello there, this is marked.", seed=1, max_tokens=100, watermark=None)
     marked = model.watermarker.apply_watermark(speech.samples, sample_rate=model.sr)
     assert marked.dtype == np.float32 and marked.shape == speech.samples.shape
     assert model.watermarker.get_watermark(marked, sample_rate=model.sr) == 1.0
@@ -426,11 +426,11 @@ def test_upstreams_torch_modules_are_an_attribute_error_that_names_the_way(model
         setattr(model, name, lambda module: module)  # what torch.compile would have given
 
 
-def test_the_tokenizer_encodes_and_names_the_whole_one(model, demo):
+def test_the_tokenizer_encodes_and_names_the_whole_one(model, toy):
     ids = model.tokenizer.encode("Hello [laugh] there.")
-    assert isinstance(ids, list) and ids == demo._pipeline.stage("text.tokenize", "rust")("Hello [laugh] there.").tolist()
+    assert isinstance(ids, list) and ids == toy._pipeline.stage("text.tokenize", "rust")("Hello [laugh] there.").tolist()
     for use in (lambda: model.tokenizer.decode(ids), lambda: model.tokenizer("Hello.")):
-        with pytest.raises(AttributeError, match=r"transformers\.AutoTokenizer\.from_pretrained\('.*demo'\)"):
+        with pytest.raises(AttributeError, match=r"transformers\.AutoTokenizer\.from_pretrained\('.*toy'\)"):
             use()
     with pytest.raises(AttributeError, match="tokenizer=PATH"):
         model.tokenizer = object()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.checkpoint.resources import Resources
@@ -81,51 +82,51 @@ def test_why_the_loop_in_rust_ended(tiny_checkpoint: Path) -> None:
 LONG = "This is one sentence of a story that goes on for a while. " * 3
 
 
-def test_speech_that_was_cut_says_so(demo: ChatterboxTurbo) -> None:
+def test_speech_that_was_cut_says_so(toy: ChatterboxTurbo) -> None:
     with pytest.warns(
         TruncatedSpeechWarning, match=r"^the speech \(0\.5 s\): cut off at max_tokens=8 .*raise max_tokens"
     ) as caught:
-        speech = demo.generate(LONG, seed=1, max_tokens=8, watermark=None)
+        speech = toy.generate(LONG, seed=1, max_tokens=8, watermark=None)
     assert speech.finish_reason == "length" and "cut at max_tokens" in repr(speech)
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_the_whole_limit_says_what_else_helps(demo: ChatterboxTurbo) -> None:
+def test_the_whole_limit_says_what_else_helps(toy: ChatterboxTurbo) -> None:
     with pytest.warns(
         TruncatedSpeechWarning, match=r"\(40\.\d s\): cut off at max_tokens=1000 .*; speak the text in shorter parts$"
     ):
-        assert demo.generate(LONG * 4, seed=1, watermark=None, split="never").finish_reason == "length"
+        assert toy.generate(LONG * 4, seed=1, watermark=None, split="never").finish_reason == "length"
 
 
 def test_speech_that_ended_warns_of_nothing() -> None:
-    demo = ChatterboxTurbo.from_pretrained("demo")
-    loop = demo._pipeline.tokens
-    demo._pipeline.tokens = lambda *arguments: loop(*arguments)[:5]  # type: ignore[method-assign]  # as if T3 ended there
+    toy = ChatterboxTurbo.from_pretrained(TOY)
+    loop = toy._pipeline.tokens
+    toy._pipeline.tokens = lambda *arguments: loop(*arguments)[:5]  # type: ignore[method-assign]  # as if T3 ended there
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        speech = demo.generate("Yes.", seed=1, max_tokens=30, watermark=None)
+        speech = toy.generate("Yes.", seed=1, max_tokens=30, watermark=None)
     assert (speech.finish_reason, caught) == ("stop", []) and "cut" not in repr(speech)
 
 
-def test_many_texts_are_named_in_one_warning(demo: ChatterboxTurbo) -> None:
+def test_many_texts_are_named_in_one_warning(toy: ChatterboxTurbo) -> None:
     with pytest.warns(TruncatedSpeechWarning) as caught:
-        found = demo.generate_many(["One.", "Two.", "\udcff"], seeds=1, max_tokens=8, watermark=None, errors="return")
+        found = toy.generate_many(["One.", "Two.", "\udcff"], seeds=1, max_tokens=8, watermark=None, errors="return")
     assert len(caught) == 1 and caught[0].filename == __file__
     assert str(caught[0].message).startswith("texts[0] (0.5 s), texts[1] (0.5 s): cut off at max_tokens=8 ")
     assert [getattr(result, "finish_reason", None) for result in found] == ["length", "length", None]
 
 
-def test_every_yielded_text_is_named(demo: ChatterboxTurbo) -> None:
+def test_every_yielded_text_is_named(toy: ChatterboxTurbo) -> None:
     with pytest.warns(TruncatedSpeechWarning) as caught:
-        found = dict(demo.iter_many(["One.", "Two."], seeds=1, max_tokens=8, watermark=None))
+        found = dict(toy.iter_many(["One.", "Two."], seeds=1, max_tokens=8, watermark=None))
     assert [str(warning.message).partition(" ")[0] for warning in caught] == ["texts[0]", "texts[1]"]
     assert {warning.filename for warning in caught} == {__file__}
     assert {speech.finish_reason for speech in found.values()} == {"length"}
 
 
-def test_the_drop_in_warns_where_it_was_called(demo: ChatterboxTurbo) -> None:
-    model = ChatterboxTurboTTS(demo, "cpu")
-    model.conds = ChatterboxTurboTTS._wrap(demo, "cpu", False).conds
+def test_the_drop_in_warns_where_it_was_called(toy: ChatterboxTurbo) -> None:
+    model = ChatterboxTurboTTS(toy, "cpu")
+    model.conds = ChatterboxTurboTTS._wrap(toy, "cpu", False).conds
     with pytest.warns(TruncatedSpeechWarning, match=r"\(40\.\d s\): cut off") as caught:
         model.generate(LONG * 4)
     assert [warning.filename for warning in caught] == [__file__]

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 
@@ -86,38 +87,38 @@ WORK: dict[str, Callable[[ChatterboxTurbo, Path], Any]] = {
     ],
     "voice": prepare,
     "detect_watermark": lambda tts, clip: tts.detect_watermark(tts.generate(TEXT, seed=1, max_tokens=12).samples),
-    "load": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained("demo", precision="f32")),
-    "load, 8 bits": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained("demo", precision="int8")),
+    "load": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained(TOY, precision="f32")),
+    "load, 8 bits": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained(TOY, precision="int8")),
 }
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_a_child_does_what_its_parent_did(demo: ChatterboxTurbo, clip: Path, name: str) -> None:
-    expected = WORK[name](demo, clip)
-    assert in_child(lambda: WORK[name](demo, clip)) == expected
-    assert WORK[name](demo, clip) == expected
+def test_a_child_does_what_its_parent_did(toy: ChatterboxTurbo, clip: Path, name: str) -> None:
+    expected = WORK[name](toy, clip)
+    assert in_child(lambda: WORK[name](toy, clip)) == expected
+    assert WORK[name](toy, clip) == expected
 
 
-def test_a_child_of_a_child(demo: ChatterboxTurbo) -> None:
-    expected = speak(demo)
+def test_a_child_of_a_child(toy: ChatterboxTurbo) -> None:
+    expected = speak(toy)
 
     def child() -> tuple[str, str]:
-        return speak(demo), in_child(lambda: speak(demo))
+        return speak(toy), in_child(lambda: speak(toy))
 
     assert in_child(child) == (expected, expected)
 
 
-def test_a_child_reads_the_number_of_threads_anew(demo: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_reads_the_number_of_threads_anew(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
     from chatterbox_turbo_rs import _core
 
-    expected = speak(demo)
+    expected = speak(toy)
     for threads in (1, 3):
         monkeypatch.setenv("RAYON_NUM_THREADS", str(threads))
-        assert in_child(lambda: (_core.build_info()["threads"], speak(demo))) == (threads, expected)
+        assert in_child(lambda: (_core.build_info()["threads"], speak(toy))) == (threads, expected)
 
 
 @pytest.mark.parametrize("method", ["os.fork", "Pool", "ProcessPoolExecutor"])
-def test_a_model_that_is_loaded_after_the_fork_alone(demo: ChatterboxTurbo, method: str) -> None:
+def test_a_model_that_is_loaded_after_the_fork_alone(toy: ChatterboxTurbo, method: str) -> None:
     """In the parent nothing but the import has happened."""
     start = {
         "os.fork": "child = os.fork()\nif child == 0:\n    print(speak(), flush=True); os._exit(0)\nos.waitpid(child, 0)",
@@ -131,13 +132,13 @@ from multiprocessing import get_context
 from chatterbox_turbo_rs import ChatterboxTurbo
 
 def speak():
-    tts = ChatterboxTurbo.from_pretrained("demo", precision="f32")
+    tts = ChatterboxTurbo.from_pretrained({TOY!r}, precision="f32")
     return hashlib.sha256(tts.generate({TEXT!r}, seed=1, max_tokens=12).samples.tobytes()).hexdigest()
 
 {start}
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=2 * LIMIT)
-    assert (done.returncode, done.stdout.split()) == (0, [speak(demo)]), done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, [speak(toy)]), done.stderr
 
 
 MODEL: list[ChatterboxTurbo] = []  # what the functions below find in a forked process
@@ -148,10 +149,10 @@ def speak_there(text: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def texts(demo: ChatterboxTurbo) -> Any:
+def texts(toy: ChatterboxTurbo) -> Any:
     """Texts and what the parent makes of them; children that are left over are killed."""
-    MODEL[:] = [demo]
-    yield {text: speak(demo, text) for text in (TEXT, "Good morning.", "See you.")}
+    MODEL[:] = [toy]
+    yield {text: speak(toy, text) for text in (TEXT, "Good morning.", "See you.")}
     MODEL.clear()
     for child in multiprocessing.active_children():
         child.kill()
@@ -180,7 +181,7 @@ from chatterbox_turbo_rs import ChatterboxTurbo
 def speak(text):
     return hashlib.sha256(tts.generate(text, seed=1, max_tokens=12).samples.tobytes()).hexdigest()
 
-tts = ChatterboxTurbo.from_pretrained("demo", precision="f32")
+tts = ChatterboxTurbo.from_pretrained(sys.argv[1], precision="f32")
 listener = socket.create_server(("127.0.0.1", 0))
 workers = []
 for _ in range(2):
@@ -197,9 +198,9 @@ for worker in workers:
 """
 
 
-def test_a_server_that_forks_its_workers(demo: ChatterboxTurbo) -> None:
+def test_a_server_that_forks_its_workers(toy: ChatterboxTurbo) -> None:
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVER], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-W", "ignore", "-c", SERVER, TOY], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         assert server.stdout is not None and select.select([server.stdout], [], [], LIMIT)[0], "the server does not start"
@@ -216,44 +217,44 @@ def test_a_server_that_forks_its_workers(demo: ChatterboxTurbo) -> None:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-    assert answers == dict.fromkeys(workers, speak(demo)) and spoken == speak(demo)
+    assert answers == dict.fromkeys(workers, speak(toy)) and spoken == speak(toy)
 
 
-def test_a_fork_while_other_threads_work(demo: ChatterboxTurbo, clip: Path) -> None:
-    expected, over = speak(demo), threading.Event()
+def test_a_fork_while_other_threads_work(toy: ChatterboxTurbo, clip: Path) -> None:
+    expected, over = speak(toy), threading.Event()
 
     def go_on(work: Callable[[], Any]) -> None:
         while not over.is_set():
             work()
 
-    works = [lambda: speak(demo), lambda: demo.generate_many([TEXT, TEXT], seeds=1, max_tokens=8), lambda: prepare(demo, clip)]
+    works = [lambda: speak(toy), lambda: toy.generate_many([TEXT, TEXT], seeds=1, max_tokens=8), lambda: prepare(toy, clip)]
     threads = [threading.Thread(target=go_on, args=[work]) for work in works]
     for thread in threads:
         thread.start()
     try:
         for fork in range(8):
             time.sleep(0.013 * fork)
-            assert in_child(lambda: speak(demo)) == expected
+            assert in_child(lambda: speak(toy)) == expected
     finally:
         over.set()
         for thread in threads:
             thread.join()
 
 
-def test_a_fork_inside_a_callback(demo: ChatterboxTurbo) -> None:
+def test_a_fork_inside_a_callback(toy: ChatterboxTurbo) -> None:
     answers: list[str] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "s3gen.flow" and not answers:
-            answers.append(in_child(lambda: speak(demo)))
+            answers.append(in_child(lambda: speak(toy)))
 
-    expected = speak(demo)
-    speech = demo.generate(TEXT, seed=1, max_tokens=12, progress=progress)
+    expected = speak(toy)
+    speech = toy.generate(TEXT, seed=1, max_tokens=12, progress=progress)
     assert (answers, digest(speech.samples)) == ([expected], expected)
 
 
-def test_ctrl_c_ends_a_child(demo: ChatterboxTurbo) -> None:
-    speak(demo)
+def test_ctrl_c_ends_a_child(toy: ChatterboxTurbo) -> None:
+    speak(toy)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -261,7 +262,7 @@ def test_ctrl_c_ends_a_child(demo: ChatterboxTurbo) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.write(writing, b"!")
             while True:
-                demo.generate(TEXT, seed=1, max_tokens=200)
+                toy.generate(TEXT, seed=1, max_tokens=200)
         except KeyboardInterrupt:
             os._exit(42)
         finally:
@@ -291,7 +292,7 @@ from pathlib import Path
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
 
 for precision in ("f32", "int8", "bf16", "int8+bf16"):
-    tts = ChatterboxTurbo.from_pretrained("demo", precision=precision)
+    tts = ChatterboxTurbo.from_pretrained({TOY!r}, precision=precision)
     voice = tts.voice({str(clip)!r})
     speech = tts.generate({TEXT!r}, voice=voice, seed=1, max_tokens=60)
     tts.generate_many([{TEXT!r}, {TEXT!r}], voice, seeds=1, max_tokens=8)

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
 from chatterbox_turbo_rs.engine import registry
@@ -33,13 +34,13 @@ def bits(results) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def other_voice(demo, clip):
-    return demo.voice(clip)
+def other_voice(toy, clip):
+    return toy.voice(clip)
 
 
 @pytest.fixture(scope="module", params=["f32", "auto"])
-def tts(request, demo):
-    return demo if request.param == "f32" else ChatterboxTurbo.from_pretrained("demo")
+def tts(request, toy):
+    return toy if request.param == "f32" else ChatterboxTurbo.from_pretrained(TOY)
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +63,21 @@ def test_samples_are_those_of_each_text_alone(tts, alone, batch):
         assert many.timings.keys() == one.timings.keys() and all(seconds >= 0 for seconds in many.timings.values())
 
 
-def test_parameters_reach_every_text(demo):
+def test_parameters_reach_every_text(toy):
     options = {"temperature": 1.3, "top_k": 50, "top_p": 0.8, "repetition_penalty": 1.5, "max_tokens": 12}
-    found = demo.generate_many(TEXTS[:3], seeds=[9, 9, 2**64 - 1], **options)
-    assert bits(found) == bits(demo.generate(text, seed=seed, **options) for text, seed in zip(TEXTS, [9, 9, 2**64 - 1]))
+    found = toy.generate_many(TEXTS[:3], seeds=[9, 9, 2**64 - 1], **options)
+    assert bits(found) == bits(toy.generate(text, seed=seed, **options) for text, seed in zip(TEXTS, [9, 9, 2**64 - 1]))
     assert all(speech.watermarked for speech in found)
-    assert bits(demo.generate_many(TEXTS[:3], seeds=[9, 9, 2**64 - 1], **SHORT)) != bits(found)
+    assert bits(toy.generate_many(TEXTS[:3], seeds=[9, 9, 2**64 - 1], **SHORT)) != bits(found)
 
 
-def test_every_request_has_its_own_parameters_and_limit(demo, other_voice):
+def test_every_request_has_its_own_parameters_and_limit(toy, other_voice):
     """Through the core, which takes more than the API gives it."""
-    decoder = demo._pipeline.stage("t3.decoder", "rust")
+    decoder = toy._pipeline.stage("t3.decoder", "rust")
     requests = []
     for index, limit in enumerate([30, 2, 9, 0, 17, 9, 1]):
         parameters = SamplerParameters(0.5 + index / 2, 1000 - 100 * index, 1.0 - index / 10, 1.0 + index / 5)
-        voice = other_voice if index % 2 else demo.builtin_voice
+        voice = other_voice if index % 2 else toy.builtin_voice
         inputs = voice.speaker_embedding, voice.t3_prompt_tokens[: 9 * index], np.arange(3 + index)
         requests.append((inputs, parameters, limit, 70 + index))
     expected = [decoder.generate(*inputs, parameters, limit, seed=seed) for inputs, parameters, limit, seed in requests]
@@ -100,36 +101,36 @@ def test_every_request_has_its_own_parameters_and_limit(demo, other_voice):
         decoder._core.generate_many([{name: value for name, value in mappings[0].items() if name != "seed"}], print, rows=2)
 
 
-def test_one_voice_for_all_in_every_form(demo, clip, other_voice, tmp_path):
+def test_one_voice_for_all_in_every_form(toy, clip, other_voice, tmp_path):
     other_voice.save(tmp_path / "v.safetensors")
-    expected = bits(demo.generate(text, voice=other_voice, seed=3 + i, **SHORT) for i, text in enumerate(TEXTS[:2]))
+    expected = bits(toy.generate(text, voice=other_voice, seed=3 + i, **SHORT) for i, text in enumerate(TEXTS[:2]))
     path = tmp_path / "v.safetensors"
     for voices in (other_voice, path, str(path), clip, [clip, path], (str(path), other_voice)):
-        assert bits(demo.generate_many(TEXTS[:2], voices, 3, **SHORT)) == expected, voices
+        assert bits(toy.generate_many(TEXTS[:2], voices, 3, **SHORT)) == expected, voices
 
 
 def test_a_clip_is_prepared_once(clip):
     prepared = []
-    ChatterboxTurbo.from_pretrained("demo").generate_many(
+    ChatterboxTurbo.from_pretrained(TOY).generate_many(
         TEXTS[:4], [clip, str(clip), None, clip], 3, progress=lambda *report: prepared.append(report), max_tokens=2
     )
     assert prepared.count(("s3gen.prompt_mel", 1, 1)) == 1
 
 
-def test_seeds_are_drawn_and_recorded(demo):
-    found = demo.generate_many(["Hello."] * 3, **SHORT)
+def test_seeds_are_drawn_and_recorded(toy):
+    found = toy.generate_many(["Hello."] * 3, **SHORT)
     assert len({speech.seed for speech in found}) == 3
-    again = demo.generate_many(["Hello."] * 3, seeds=[speech.seed for speech in found], **SHORT)
+    again = toy.generate_many(["Hello."] * 3, seeds=[speech.seed for speech in found], **SHORT)
     assert bits(again) == bits(found)
-    assert [speech.seed for speech in demo.generate_many(TEXTS[:3], seeds=np.int64(7), **SHORT)] == [7, 8, 9]
-    assert [speech.seed for speech in demo.generate_many(TEXTS[:3], seeds=np.array([5, 4, 3]), **SHORT)] == [5, 4, 3]
+    assert [speech.seed for speech in toy.generate_many(TEXTS[:3], seeds=np.int64(7), **SHORT)] == [7, 8, 9]
+    assert [speech.seed for speech in toy.generate_many(TEXTS[:3], seeds=np.array([5, 4, 3]), **SHORT)] == [5, 4, 3]
 
 
-def test_texts_of_any_ordered_kind(demo):
-    expected = bits(demo.generate_many(TEXTS[:3], seeds=3, **SHORT))
+def test_texts_of_any_ordered_kind(toy):
+    expected = bits(toy.generate_many(TEXTS[:3], seeds=3, **SHORT))
     for texts in (tuple(TEXTS[:3]), (text for text in TEXTS[:3]), np.array(TEXTS[:3])):
-        assert bits(demo.generate_many(texts, seeds=iter([3, 4, 5]), **SHORT)) == expected
-    assert demo.generate_many([], progress=lambda *_: 1 / 0) == demo.generate_many(iter(()), [], []) == []
+        assert bits(toy.generate_many(texts, seeds=iter([3, 4, 5]), **SHORT)) == expected
+    assert toy.generate_many([], progress=lambda *_: 1 / 0) == toy.generate_many(iter(()), [], []) == []
 
 
 @pytest.mark.parametrize(
@@ -169,12 +170,12 @@ def test_texts_of_any_ordered_kind(demo):
         ((["a"],), {"cancel": 3}, "cancel: expected"),
     ],
 )
-def test_bad_arguments_are_refused_before_any_work(demo, arguments, options, message):
+def test_bad_arguments_are_refused_before_any_work(toy, arguments, options, message):
     def started(index, result):
         pytest.fail("it began to work")
 
     with pytest.raises(ArgumentError, match=message):
-        demo.generate_many(*arguments, **{"finished": started, **options})
+        toy.generate_many(*arguments, **{"finished": started, **options})
 
 
 def test_errors_stand_in_the_places_of_their_texts(tts, other_voice, tmp_path):
@@ -200,9 +201,9 @@ def test_errors_stand_in_the_places_of_their_texts(tts, other_voice, tmp_path):
 
 
 @pytest.mark.parametrize("plan", ["rust", "rust,t3.sampler=python"])
-def test_an_error_within_t3_and_behind_it_is_that_of_its_text(demo, monkeypatch, plan):
+def test_an_error_within_t3_and_behind_it_is_that_of_its_text(toy, monkeypatch, plan):
     """Ids that no table has, and a sound that fails."""
-    pipeline = demo._pipeline
+    pipeline = toy._pipeline
     tokenize, vocode = pipeline.stage("text.tokenize", "rust"), pipeline.stage("s3gen.vocoder", "rust")
     calls = []
 
@@ -218,30 +219,30 @@ def test_an_error_within_t3_and_behind_it_is_that_of_its_text(demo, monkeypatch,
 
     monkeypatch.setitem(pipeline._stages, ("text.tokenize", "rust"), ids)
     monkeypatch.setitem(pipeline._stages, ("s3gen.vocoder", "rust"), fails_once)
-    found = demo.generate_many(TEXTS, seeds=3, batch=1, errors="return", backends=plan, **SHORT)
+    found = toy.generate_many(TEXTS, seeds=3, batch=1, errors="return", backends=plan, **SHORT)
     assert [index for index, result in enumerate(found) if isinstance(result, Speech)] == [0, 3, 4, 5, 6]
     assert str(found[1]).startswith("text_ids: expected ids from 0 to") and str(found[2]) == "mel: no"
 
 
-def test_a_voice_that_all_share_fails_at_once(demo, tmp_path):
+def test_a_voice_that_all_share_fails_at_once(toy, tmp_path):
     with pytest.raises(FileError, match=r"absent\.wav"):
-        demo.generate_many(TEXTS, tmp_path / "absent.wav", errors="return", finished=lambda *_: pytest.fail("it began"))
+        toy.generate_many(TEXTS, tmp_path / "absent.wav", errors="return", finished=lambda *_: pytest.fail("it began"))
 
 
 @pytest.mark.parametrize("key", ["text.tokenize", "t3.sampler", "t3.decoder", "s3gen.flow", "watermark"])
-def test_a_stage_in_python(demo, key):
+def test_a_stage_in_python(toy, key):
     if reason := registry.missing(key, "python"):
         pytest.skip(reason)
     options = {"max_tokens": 6, "backends": f"rust,{key}=python"}
-    found = demo.generate_many(TEXTS[:3], seeds=3, batch=2, **options)
-    expected = [demo.generate(text, seed=3 + index, **options) for index, text in enumerate(TEXTS[:3])]
+    found = toy.generate_many(TEXTS[:3], seeds=3, batch=2, **options)
+    expected = [toy.generate(text, seed=3 + index, **options) for index, text in enumerate(TEXTS[:3])]
     assert bits(found) == bits(expected)
     assert all(many.plan[key] == "python" and many.timings.keys() == one.timings.keys() for many, one in zip(found, expected))
 
 
-def test_progress_of_all_texts(demo):
+def test_progress_of_all_texts(toy):
     reports: list[tuple[str, int, int]] = []
-    demo.generate_many(
+    toy.generate_many(
         [*TEXTS[:6], LONE_SURROGATE], seeds=3, batch=2, errors="return", progress=lambda *r: reports.append(r), **SHORT
     )
     assert [report for report in reports if report[0] == "texts"] == [("texts", done, 7) for done in range(1, 8)]
@@ -251,17 +252,17 @@ def test_progress_of_all_texts(demo):
     assert sum(report == ("s3gen.vocoder", 1, 1) for report in reports) == 6
 
 
-def test_times_of_t3_add_up_to_what_it_took(demo):
-    demo.generate_many(TEXTS, seeds=3, **SHORT)
+def test_times_of_t3_add_up_to_what_it_took(toy):
+    toy.generate_many(TEXTS, seeds=3, **SHORT)
     started = time.perf_counter()
-    found = demo.generate_many(TEXTS * 3, seeds=3, batch=4, max_tokens=100, watermark=None)
+    found = toy.generate_many(TEXTS * 3, seeds=3, batch=4, max_tokens=100, watermark=None)
     taken = time.perf_counter() - started
     total = sum(sum(speech.timings.values()) for speech in found)
     assert 0.5 * taken < total < taken
 
 
 @pytest.mark.parametrize("plan", ["rust", "rust,t3.sampler=python"])
-def test_an_event_stops_it_in_the_middle(demo, plan):
+def test_an_event_stops_it_in_the_middle(toy, plan):
     cancel, done = threading.Event(), []
 
     def finished(index, speech):
@@ -270,17 +271,17 @@ def test_an_event_stops_it_in_the_middle(demo, plan):
             cancel.set()
 
     with pytest.raises(CancelledError):
-        demo.generate_many(TEXTS, seeds=3, batch=2, finished=finished, cancel=cancel, backends=plan, **SHORT)
+        toy.generate_many(TEXTS, seeds=3, batch=2, finished=finished, cancel=cancel, backends=plan, **SHORT)
     assert len(done) == 2
-    assert len(demo.generate("Hello.", seed=1, **SHORT))
+    assert len(toy.generate("Hello.", seed=1, **SHORT))
 
 
-def test_it_is_stopped_soon_while_t3_runs(demo):
+def test_it_is_stopped_soon_while_t3_runs(toy):
     cancel, reached, outcome = threading.Event(), threading.Event(), []
 
     def work():
         try:
-            outcome.append(demo.generate_many(TEXTS * 20, seeds=3, cancel=cancel, progress=watch, max_tokens=1000))
+            outcome.append(toy.generate_many(TEXTS * 20, seeds=3, cancel=cancel, progress=watch, max_tokens=1000))
         except CancelledError as error:
             outcome.append(error)
 
@@ -299,7 +300,7 @@ def test_it_is_stopped_soon_while_t3_runs(demo):
 
 @pytest.mark.parametrize("plan", ["rust", "rust,t3.sampler=python"])
 @pytest.mark.parametrize("stage", ["text.tokenize", "t3", "s3gen.flow", "texts", "finished"])
-def test_what_a_callback_raises_comes_out_as_it_is(demo, stage, plan):
+def test_what_a_callback_raises_comes_out_as_it_is(toy, stage, plan):
     """Also where it is an error of this package: it is not that of a text."""
     for raised in (ArgumentError("mine"), KeyboardInterrupt(), ZeroDivisionError()):
 
@@ -312,21 +313,21 @@ def test_what_a_callback_raises_comes_out_as_it_is(demo, stage, plan):
                 raise raised
 
         with pytest.raises(type(raised)) as caught:
-            demo.generate_many(TEXTS[:3], seeds=3, progress=fail, finished=finished, errors="return", backends=plan, **SHORT)
+            toy.generate_many(TEXTS[:3], seeds=3, progress=fail, finished=finished, errors="return", backends=plan, **SHORT)
         assert caught.value is raised
 
 
-def test_a_callback_stops_it_by_returning_false(demo):
+def test_a_callback_stops_it_by_returning_false(toy):
     with pytest.raises(CancelledError, match=r"cancelled during texts \(1 of 7\)"):
-        demo.generate_many(TEXTS, seeds=3, progress=lambda stage, done, total: stage != "texts", **SHORT)
+        toy.generate_many(TEXTS, seeds=3, progress=lambda stage, done, total: stage != "texts", **SHORT)
 
 
-def test_threads_that_share_a_model(demo):
-    expected = [bits(demo.generate_many(TEXTS, seeds=seed, **SHORT)) for seed in range(3)]
+def test_threads_that_share_a_model(toy):
+    expected = [bits(toy.generate_many(TEXTS, seeds=seed, **SHORT)) for seed in range(3)]
     found: dict[int, list[bytes]] = {}
     work = [
         threading.Thread(
-            target=lambda seed=seed: found.update({seed: bits(demo.generate_many(TEXTS, seeds=seed, batch=3, **SHORT))})
+            target=lambda seed=seed: found.update({seed: bits(toy.generate_many(TEXTS, seeds=seed, batch=3, **SHORT))})
         )
         for seed in range(3)
     ]

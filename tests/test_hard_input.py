@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.engine import registry
@@ -56,36 +57,36 @@ def tone(rate: int, seconds: float = 5.2, channels: int = 1) -> np.ndarray:
         ("e\u0301\u202eabc", "E\u0301\u202eabc."),
     ],
 )
-def test_texts_that_upstream_speaks(demo, text, spoken):
-    speech = demo.generate(text, **SHORT)
+def test_texts_that_upstream_speaks(toy, text, spoken):
+    speech = toy.generate(text, **SHORT)
     assert speech.text == spoken
     assert len(speech.samples) and np.isfinite(speech.samples).all()
 
 
 @pytest.mark.parametrize("text", [None, 3, b"Hello", ["Hello"], Path("x")])
-def test_texts_that_are_none(demo, text):
+def test_texts_that_are_none(toy, text):
     with pytest.raises(ArgumentError, match=rf"^text: expected str, got {type(text).__name__}$"):
-        demo.generate(text, **SHORT)
+        toy.generate(text, **SHORT)
 
 
-def test_half_a_surrogate_pair(demo):
+def test_half_a_surrogate_pair(toy):
     with pytest.raises(TextError, match=r"text: .*U\+D800"):
-        demo.generate("a\ud800b", **SHORT)
+        toy.generate("a\ud800b", **SHORT)
 
 
-def test_a_text_of_more_than_1024_tokens_is_cut_and_says_where(demo):
+def test_a_text_of_more_than_1024_tokens_is_cut_and_says_where(toy):
     text = "word " * 1100
     with pytest.warns(TruncationWarning, match=r"at most 1024 tokens, got \d+: only its first \d+ characters") as caught:
-        speech = demo.generate(text, **SHORT)
+        speech = toy.generate(text, **SHORT)
     kept = int(str(caught[0].message).split("first ")[1].split()[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error", TruncationWarning)
-        demo.generate("word " * 100, **SHORT)
+        toy.generate("word " * 100, **SHORT)
     assert 1024 < kept < len(text)
     # what is cut off does not matter, and only that
     with pytest.warns(TruncationWarning):
-        other = demo.generate(text + "and something else", **SHORT)
-        before = demo.generate("Two " + text, **SHORT)
+        other = toy.generate(text + "and something else", **SHORT)
+        before = toy.generate("Two " + text, **SHORT)
     assert other.samples.tobytes() == speech.samples.tobytes() != before.samples.tobytes()
 
 
@@ -107,9 +108,9 @@ BAD_ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_ARGUMENTS.items() for value in values])
-def test_arguments_of_generate_are_refused_by_name(demo, name, value):
+def test_arguments_of_generate_are_refused_by_name(toy, name, value):
     with pytest.raises(ArgumentError, match=rf"^{name}: expected ") as caught:
-        demo.generate("Hi.", **{**SHORT, name: value})
+        toy.generate("Hi.", **{**SHORT, name: value})
     assert "\n" not in str(caught.value) or isinstance(value, np.ndarray)
 
 
@@ -124,15 +125,15 @@ def test_arguments_of_generate_are_refused_by_name(demo, name, value):
         ("t3.decoder=python", "t3.decoder=python: not installed"),
     ],
 )
-def test_backends_that_do_not_exist(demo, value, message, monkeypatch):
+def test_backends_that_do_not_exist(toy, value, message, monkeypatch):
     real = registry.missing
     monkeypatch.setattr(
         registry, "missing", lambda key, name: "not installed" if (key, name) == ("t3.decoder", "python") else real(key, name)
     )
     for call in (
-        lambda: demo.generate("Hi.", **SHORT, backends=value),
-        lambda: demo.voice("x.wav", backends=value),
-        lambda: ChatterboxTurbo.from_pretrained("demo", backends=value),
+        lambda: toy.generate("Hi.", **SHORT, backends=value),
+        lambda: toy.voice("x.wav", backends=value),
+        lambda: ChatterboxTurbo.from_pretrained(TOY, backends=value),
     ):
         with pytest.raises(BackendError) as caught:
             call()
@@ -164,7 +165,7 @@ def test_backends_that_do_not_exist(demo, value, message, monkeypatch):
     ],
 )
 def test_arguments_of_from_pretrained(name, value, error):
-    options = {"model": "demo", name: value}
+    options = {"model": TOY, name: value}
     with pytest.raises(error) as caught:
         ChatterboxTurbo.from_pretrained(options.pop("model"), **options)
     named = str(value) if error is CheckpointError else name
@@ -172,9 +173,9 @@ def test_arguments_of_from_pretrained(name, value, error):
 
 
 @pytest.mark.parametrize("rate", ["24000", 0, -1, 1.5, 10**30])
-def test_the_rate_of_samples_to_look_at(demo, rate):
+def test_the_rate_of_samples_to_look_at(toy, rate):
     with pytest.raises(ArgumentError, match=r"^sample_rate: expected a whole number from 1000 to 768000"):
-        demo.detect_watermark(np.ones(30_000, np.float32), rate)
+        toy.detect_watermark(np.ones(30_000, np.float32), rate)
 
 
 # reference clips (the stage's own tests have the numbers)
@@ -192,15 +193,15 @@ def test_the_rate_of_samples_to_look_at(demo, rate):
         ("MP3", "MPEG_LAYER_III", 44_100, 2),
     ],
 )
-def test_every_kind_of_clip_gives_a_voice(demo, kind, subtype, rate, channels):
-    voice = demo.voice(encoded(tone(rate, channels=channels), rate, kind, subtype))
+def test_every_kind_of_clip_gives_a_voice(toy, kind, subtype, rate, channels):
+    voice = toy.voice(encoded(tone(rate, channels=channels), rate, kind, subtype))
     assert 250 <= 2 * len(voice.s3gen_prompt_tokens) <= len(voice.s3gen_prompt_mel) <= 266
     assert np.isfinite(voice.speaker_embedding).all() and abs(np.linalg.norm(voice.speaker_embedding) - 1) < 1e-3
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 0.5, 100.0])
-def test_a_constant_clip_still_gives_finite_sound(demo, value):
-    speech = demo.generate("Hi.", voice=demo.voice((np.full(130_000, value, np.float32), 24_000)), **SHORT)
+def test_a_constant_clip_still_gives_finite_sound(toy, value):
+    speech = toy.generate("Hi.", voice=toy.voice((np.full(130_000, value, np.float32), 24_000)), **SHORT)
     assert np.isfinite(speech.samples).all()
 
 
@@ -222,9 +223,9 @@ def test_a_constant_clip_still_gives_finite_sound(demo, value):
     ],
 )
 @pytest.mark.parametrize("side", ["rust", "python"])
-def test_clips_that_are_refused(demo, source, error, message, side):
+def test_clips_that_are_refused(toy, source, error, message, side):
     with pytest.raises(error, match=message) as caught:
-        demo.voice(source, backends=f"reference.load={side}")
+        toy.voice(source, backends=f"reference.load={side}")
     assert "\n" not in str(caught.value)
 
 
@@ -232,16 +233,16 @@ def test_clips_that_are_refused(demo, source, error, message, side):
     ("path", "error"),
     [("nowhere.wav", FileError), ("nowhere.safetensors", FileError), ("nowhere.pt", FileError), (__file__, AudioError)],
 )
-def test_voices_that_are_no_files(demo, path, error):
+def test_voices_that_are_no_files(toy, path, error):
     with pytest.raises(error, match=Path(path).name):
-        demo.generate("Hi.", voice=path, **SHORT)
+        toy.generate("Hi.", voice=path, **SHORT)
 
 
-def test_a_voice_file_of_garbage(demo, tmp_path):
+def test_a_voice_file_of_garbage(toy, tmp_path):
     for name in ("v.safetensors", "v.pt"):
         (tmp_path / name).write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
         with pytest.raises(VoiceError, match=name):
-            demo.generate("Hi.", voice=tmp_path / name, **SHORT)
+            toy.generate("Hi.", voice=tmp_path / name, **SHORT)
 
 
 def test_a_model_without_a_voice_says_what_to_do(tiny_checkpoint):

@@ -8,6 +8,7 @@ from typing import Any
 
 import implementations
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.engine import registry
@@ -56,10 +57,9 @@ def told(key: str, implementation: str, directory: Path, config: dict[str, Any])
 
 
 @pytest.mark.parametrize(("key", "implementation"), both())
-@pytest.mark.parametrize("size", ["tiny", "demo"])
+@pytest.mark.parametrize("size", ["tiny", "toy"])
 def test_are_those_of_the_configuration(tiny_checkpoint: Path, key: str, implementation: str, size: str) -> None:
-    demo = Path(registry.__file__).parents[1] / "assets" / "demo"
-    directory = tiny_checkpoint if size == "tiny" else demo
+    directory = tiny_checkpoint if size == "tiny" else Path(TOY)
     config = json.loads((directory / "config.json").read_text())
     assert told(key, implementation, directory, config) == expected(key, config)
 

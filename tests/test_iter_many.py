@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech
 from chatterbox_turbo_rs.engine import batch, hand_over
@@ -37,25 +38,25 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_results_are_those_of_generate_many(demo: ChatterboxTurbo, clip: Any, plan: str) -> None:
+def test_results_are_those_of_generate_many(toy: ChatterboxTurbo, clip: Any, plan: str) -> None:
     voices = [clip, None, clip, None, None, None, None]
     order: list[int] = []
     options = {"seeds": 3, "batch": 2, "backends": plan, **SHORT}
-    expected = demo.generate_many(TEXTS, voices, finished=lambda index, result: order.append(index), **options)
-    found = list(demo.iter_many(TEXTS, voices, **options))
+    expected = toy.generate_many(TEXTS, voices, finished=lambda index, result: order.append(index), **options)
+    found = list(toy.iter_many(TEXTS, voices, **options))
     assert [index for index, _ in found] == order
     for index, speech in found:
         assert speech.samples.tobytes() == expected[index].samples.tobytes() and speech.seed == 3 + index
 
 
-def test_windows_change_nothing(demo: ChatterboxTurbo, clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_change_nothing(toy: ChatterboxTurbo, clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts are begun some at a time: here 2, 2, 2 and 1 of 7."""
     voices = [clip, None, clip, None, None, None, None]
-    expected = demo.generate_many([*TEXTS[:6], LONE_SURROGATE], voices, 3, errors="return", **SHORT)
+    expected = toy.generate_many([*TEXTS[:6], LONE_SURROGATE], voices, 3, errors="return", **SHORT)
     monkeypatch.setattr(batch, "WINDOW", 1)
     reports: list[tuple[str, int, int]] = []
     options: dict[str, Any] = {"batch": 2, "errors": "return", "progress": lambda *report: reports.append(report), **SHORT}
-    found = demo.generate_many([*TEXTS[:6], LONE_SURROGATE], voices, 3, **options)
+    found = toy.generate_many([*TEXTS[:6], LONE_SURROGATE], voices, 3, **options)
     assert isinstance(found[6], TextError)
     assert [s.samples.tobytes() for s in found[:6]] == [s.samples.tobytes() for s in expected[:6]]  # type: ignore[union-attr]
     t3 = [report[1:] for report in reports if report[0] == "t3"]
@@ -64,11 +65,11 @@ def test_windows_change_nothing(demo: ChatterboxTurbo, clip: Any, monkeypatch: p
     assert [done for stage, done, _ in reports if stage == "texts"] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_nothing_is_kept_of_what_was_yielded(demo: ChatterboxTurbo) -> None:
+def test_nothing_is_kept_of_what_was_yielded(toy: ChatterboxTurbo) -> None:
     """At any time there are the one in hand, two that wait and one that is being handed over."""
     alive: weakref.WeakSet[Speech] = weakref.WeakSet()
-    usual, most = demo._pipeline.sound, 0
-    pipeline = demo._pipeline
+    usual, most = toy._pipeline.sound, 0
+    pipeline = toy._pipeline
 
     def sound(*arguments: Any) -> Speech:
         speech = usual(*arguments)
@@ -77,10 +78,10 @@ def test_nothing_is_kept_of_what_was_yielded(demo: ChatterboxTurbo) -> None:
 
     pipeline.sound = sound  # type: ignore[method-assign]
     try:
-        for _, speech in demo.iter_many(TEXTS * 4, seeds=3, batch=3, **SHORT):
+        for _, speech in toy.iter_many(TEXTS * 4, seeds=3, batch=3, **SHORT):
             assert isinstance(speech, Speech)
             most = max(most, len(alive))
-        iteration = demo.iter_many(TEXTS[:1], seeds=3, **SHORT)
+        iteration = toy.iter_many(TEXTS[:1], seeds=3, **SHORT)
         taken = [weakref.ref(next(iteration)[1])]
         assert taken[0]() is None, "the generator holds what it yielded"
         iteration.close()
@@ -89,16 +90,16 @@ def test_nothing_is_kept_of_what_was_yielded(demo: ChatterboxTurbo) -> None:
     assert most <= hand_over.AHEAD + 2
 
 
-def test_nothing_begins_before_it_is_asked_for(demo: ChatterboxTurbo) -> None:
+def test_nothing_begins_before_it_is_asked_for(toy: ChatterboxTurbo) -> None:
     begun: list[Any] = []
-    iteration = demo.iter_many(TEXTS, progress=lambda *report: begun.append(report), **SHORT)
+    iteration = toy.iter_many(TEXTS, progress=lambda *report: begun.append(report), **SHORT)
     del iteration
     assert not begun and not threads()
 
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("how", ["close", "drop", "break"])
-def test_closing_stops_the_work(demo: ChatterboxTurbo, plan: str, how: str) -> None:
+def test_closing_stops_the_work(toy: ChatterboxTurbo, plan: str, how: str) -> None:
     begun: list[Any] = []
     options: dict[str, Any] = {
         "seeds": 3,
@@ -107,7 +108,7 @@ def test_closing_stops_the_work(demo: ChatterboxTurbo, plan: str, how: str) -> N
         "progress": lambda *report: begun.append(report),
         **SHORT,
     }
-    iteration = demo.iter_many(TEXTS * 30, **options)
+    iteration = toy.iter_many(TEXTS * 30, **options)
     next(iteration)
     if how == "close":
         iteration.close()
@@ -126,15 +127,15 @@ def test_closing_stops_the_work(demo: ChatterboxTurbo, plan: str, how: str) -> N
     assert len(begun) == reports
 
 
-def test_an_error_of_a_text(demo: ChatterboxTurbo, tmp_path: Any) -> None:
+def test_an_error_of_a_text(toy: ChatterboxTurbo, tmp_path: Any) -> None:
     texts = ["One.", LONE_SURROGATE, "Three."]
-    found = dict(demo.iter_many(texts, seeds=3, errors="return", **SHORT))
+    found = dict(toy.iter_many(texts, seeds=3, errors="return", **SHORT))
     assert [type(found[index]) for index in range(3)] == [Speech, TextError, Speech]
     with pytest.raises(BatchError, match=r"^texts\[1\]: text: .*U\+DCFF") as caught:
-        list(demo.iter_many(texts, seeds=3, **SHORT))
+        list(toy.iter_many(texts, seeds=3, **SHORT))
     assert isinstance(caught.value.__cause__, TextError)
     with pytest.raises(FileError, match=r"absent\.wav"):
-        next(demo.iter_many(texts, tmp_path / "absent.wav", errors="return"))
+        next(toy.iter_many(texts, tmp_path / "absent.wav", errors="return"))
 
 
 @pytest.mark.parametrize(
@@ -151,14 +152,14 @@ def test_an_error_of_a_text(demo: ChatterboxTurbo, tmp_path: Any) -> None:
         ((["a"],), {"cancel": 3}, "cancel: expected"),
     ],
 )
-def test_arguments_are_checked_by_the_call_itself(demo: ChatterboxTurbo, arguments: Any, options: Any, message: str) -> None:
+def test_arguments_are_checked_by_the_call_itself(toy: ChatterboxTurbo, arguments: Any, options: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        demo.iter_many(*arguments, **options)
+        toy.iter_many(*arguments, **options)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("stage", ["text.tokenize", "t3", "s3gen.flow", "texts"])
-def test_what_a_callback_raises_comes_out_as_it_is(demo: ChatterboxTurbo, stage: str, plan: str) -> None:
+def test_what_a_callback_raises_comes_out_as_it_is(toy: ChatterboxTurbo, stage: str, plan: str) -> None:
     for raised in (ArgumentError("mine"), KeyboardInterrupt(), ZeroDivisionError()):
 
         def fail(at: str, done: int, total: int, raised: BaseException = raised) -> None:
@@ -166,27 +167,27 @@ def test_what_a_callback_raises_comes_out_as_it_is(demo: ChatterboxTurbo, stage:
                 raise raised
 
         with pytest.raises(type(raised)) as caught:
-            list(demo.iter_many(TEXTS[:3], seeds=3, progress=fail, errors="return", backends=plan, **SHORT))
+            list(toy.iter_many(TEXTS[:3], seeds=3, progress=fail, errors="return", backends=plan, **SHORT))
         assert caught.value is raised
 
 
-def test_an_event_stops_it(demo: ChatterboxTurbo) -> None:
+def test_an_event_stops_it(toy: ChatterboxTurbo) -> None:
     cancel = threading.Event()
-    iteration = demo.iter_many(TEXTS * 30, seeds=3, cancel=cancel, **SHORT)
+    iteration = toy.iter_many(TEXTS * 30, seeds=3, cancel=cancel, **SHORT)
     next(iteration)
     cancel.set()
     with pytest.raises(CancelledError):
         list(iteration)
 
 
-def test_no_texts(demo: ChatterboxTurbo) -> None:
-    assert list(demo.iter_many([])) == []
+def test_no_texts(toy: ChatterboxTurbo) -> None:
+    assert list(toy.iter_many([])) == []
 
 
 PROGRAM = """
 import os, signal, sys, threading, time
 from chatterbox_turbo_rs import ChatterboxTurbo
-tts = ChatterboxTurbo.from_pretrained("demo")
+tts = ChatterboxTurbo.from_pretrained({toy!r})
 iteration = tts.iter_many(["This will be spoken for a while."] * 200, seeds=3, watermark=None, max_tokens=100)
 next(iteration)
 {rest}
@@ -195,7 +196,7 @@ next(iteration)
 
 def run(rest: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(rest=rest)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM.format(toy=TOY, rest=rest)], capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -227,6 +228,6 @@ def test_a_forked_child_is_told_that_the_thread_stayed_behind() -> None:
     assert (result.returncode, result.stdout) == (0, f"{InternalError.__name__}\n"), result.stderr
 
 
-def test_a_generator_of_texts_and_arrays_of_seeds(demo: ChatterboxTurbo) -> None:
-    found = dict(demo.iter_many((text for text in TEXTS[:3]), seeds=np.array([5, 4, 3]), **SHORT))
+def test_a_generator_of_texts_and_arrays_of_seeds(toy: ChatterboxTurbo) -> None:
+    found = dict(toy.iter_many((text for text in TEXTS[:3]), seeds=np.array([5, 4, 3]), **SHORT))
     assert [found[index].seed for index in range(3)] == [5, 4, 3]

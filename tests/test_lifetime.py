@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Voice
 from chatterbox_turbo_rs.engine import registry, voices
@@ -92,7 +93,7 @@ class Prepared:
 
 @pytest.fixture
 def model() -> ChatterboxTurbo:
-    return ChatterboxTurbo.from_pretrained("demo")
+    return ChatterboxTurbo.from_pretrained(TOY)
 
 
 def test_a_clip_is_prepared_once_by_its_content(model: ChatterboxTurbo, clip: Path, tmp_path: Path) -> None:

@@ -21,22 +21,22 @@ FEW = {"max_tokens": 12, "seed": 5}
 ONCE = Split(attempts=0)
 
 
-def test_a_short_text_is_not_touched(demo):
+def test_a_short_text_is_not_touched(toy):
     text = "Hello there.\n\nIt is me. " + "x" * 256
     assert len(text) == 280
-    whole, never = demo.generate(text, **FEW), demo.generate(text, **FEW, split="never")
+    whole, never = toy.generate(text, **FEW), toy.generate(text, **FEW, split="never")
     assert np.array_equal(whole.samples, never.samples)
     [only] = whole.segments
     assert (only.text, only.start, only.end, only.seed, only.attempts) == (text, 0.0, whole.seconds, 5, 1)
 
 
-def test_a_long_text_is_its_segments_joined(demo):
-    speech = demo.generate(TEXT, **FEW, split=ONCE)
-    plan = demo.segments(TEXT, seed=5)
+def test_a_long_text_is_its_segments_joined(toy):
+    speech = toy.generate(TEXT, **FEW, split=ONCE)
+    plan = toy.segments(TEXT, seed=5)
     assert [s.text for s in plan] == [s.text for s in speech.segments] and len(plan) > 4
     parts = []
     for segment, told in zip(plan, speech.segments):
-        alone = demo.generate(segment.text, seed=segment.seed, max_tokens=12)
+        alone = toy.generate(segment.text, seed=segment.seed, max_tokens=12)
         edges = Edges()
         parts += [edges.feed(alone.samples), edges.finish()]
         rate = speech.sample_rate
@@ -47,24 +47,24 @@ def test_a_long_text_is_its_segments_joined(demo):
     assert len(speech.tokens) == sum(s.tokens for s in speech.segments) + 3 * len(plan)
 
 
-def test_it_is_the_same_however_it_is_asked_for(demo):
-    speech = demo.generate(TEXT, **FEW, split=ONCE)
+def test_it_is_the_same_however_it_is_asked_for(toy):
+    speech = toy.generate(TEXT, **FEW, split=ONCE)
     others = ["Short.", TEXT, TEXT + " More of it."]
-    many = demo.generate_many(others, seeds=[1, 5, 6], max_tokens=12, batch=3, split=ONCE)
+    many = toy.generate_many(others, seeds=[1, 5, 6], max_tokens=12, batch=3, split=ONCE)
     assert np.array_equal(many[1].samples, speech.samples) and many[1].segments == speech.segments
-    assert np.array_equal(many[0].samples, demo.generate("Short.", seed=1, max_tokens=12).samples)
-    found = dict(demo.iter_many(others, seeds=[1, 5, 6], max_tokens=12, batch=2, split=ONCE))
+    assert np.array_equal(many[0].samples, toy.generate("Short.", seed=1, max_tokens=12).samples)
+    found = dict(toy.iter_many(others, seeds=[1, 5, 6], max_tokens=12, batch=2, split=ONCE))
     assert np.array_equal(found[1].samples, speech.samples)
-    loop = demo.generate(TEXT, **FEW, split=ONCE, backends="t3.sampler=python")
+    loop = toy.generate(TEXT, **FEW, split=ONCE, backends="t3.sampler=python")
     assert np.array_equal(loop.samples, speech.samples), "one segment after the other"
 
 
-def test_a_segment_that_went_wrong_is_spoken_again(demo):
+def test_a_segment_that_went_wrong_is_spoken_again(toy):
     text = "The first sentence is here. [pause 1s] And another one."
-    speech = demo.generate(text, **FEW, split=Split(attempts=2))
+    speech = toy.generate(text, **FEW, split=Split(attempts=2))
     first = draws.derived(5, 0)
     seeds = [first, *(draws.derived(first, k, long_text.ATTEMPT) for k in (1, 2))]
-    tries = [demo.generate("The first sentence is here.", seed=seed, max_tokens=12).segments[0] for seed in seeds]
+    tries = [toy.generate("The first sentence is here.", seed=seed, max_tokens=12).segments[0] for seed in seeds]
     assert all(found.faults for found in tries), "random weights do not stop"
     kept = min(tries, key=lambda found: len(found.faults))
     told = speech.segments[0]
@@ -140,8 +140,8 @@ def test_edges_of_next_to_nothing():
             assert len(edges.feed(np.full(size, value, np.float32))) + len(edges.finish()) == size
 
 
-def test_subtitles(demo):
-    speech = demo.generate(TEXT, **FEW, split=ONCE)
+def test_subtitles(toy):
+    speech = toy.generate(TEXT, **FEW, split=ONCE)
     srt, vtt = speech.subtitles("srt"), speech.subtitles("vtt")
     times = re.findall(r"(\d\d):(\d\d):(\d\d),(\d{3}) --> (\d\d):(\d\d):(\d\d),(\d{3})", srt)
     told = [(s.start, s.end) for s in speech.segments]
@@ -179,28 +179,28 @@ def test_speed_keeps_the_pitch(speed, data):
     assert stretch(samples, 1.0) is samples
 
 
-def test_speed_of_speech(demo):
-    speech, faster = demo.generate("Hello there.", **FEW), demo.generate("Hello there.", **FEW, speed=1.6)
+def test_speed_of_speech(toy):
+    speech, faster = toy.generate("Hello there.", **FEW), toy.generate("Hello there.", **FEW, speed=1.6)
     assert len(faster) == round(len(speech) / 1.6)
-    assert demo.detect_watermark(faster) > 0.5
+    assert toy.detect_watermark(faster) > 0.5
     for bad in (0.49, 2.01, float("nan"), "fast", True):
         with pytest.raises(ArgumentError, match="speed: expected a number"):
-            demo.generate("a", speed=bad)
+            toy.generate("a", speed=bad)
 
 
-def test_pronounce(demo):
+def test_pronounce(toy):
     words = {"Nguyen": "win", "SQL": "sequel", "SQL Server": "sequel server", "C++": "C plus plus"}
     text = "Nguyen's SQL, MySQL and SQL Server; sql in C++."
     assert pronounced(text, words) == "win's sequel, MySQL and sequel server; sql in C plus plus."
-    asked, other = demo.generate("Mr. Nguyen.", **FEW, pronounce=words), demo.generate("Mr. win.", **FEW)
+    asked, other = toy.generate("Mr. Nguyen.", **FEW, pronounce=words), toy.generate("Mr. win.", **FEW)
     assert np.array_equal(asked.samples, other.samples)
     assert asked.segments[0].text == "Mr. Nguyen." and asked.text == "Mr. win."
     for bad in ("Nguyen=win", {"a": 1}, {"": "x"}, {" a": "x"}):
         with pytest.raises(ArgumentError, match="pronounce: expected"):
-            demo.generate("a", pronounce=bad)
+            toy.generate("a", pronounce=bad)
 
 
-def test_it_can_be_stopped_between_two_segments(demo):
+def test_it_can_be_stopped_between_two_segments(toy):
     heard = []
 
     def progress(stage: str, done: int, total: int) -> bool:
@@ -208,15 +208,15 @@ def test_it_can_be_stopped_between_two_segments(demo):
         return not (stage == "segments" and done == 2)
 
     with pytest.raises(CancelledError):
-        demo.generate(TEXT, **FEW, split=ONCE, progress=progress)
+        toy.generate(TEXT, **FEW, split=ONCE, progress=progress)
     assert [done for stage, done, _ in heard if stage == "segments"] == [1, 2]
 
 
-def test_bad_texts_and_limits(demo):
+def test_bad_texts_and_limits(toy):
     with pytest.raises(TextError, match="expected words"):
-        demo.generate("[pause 1s]")
-    bad, good = demo.generate_many(["[pause 90s] x", "Fine."], seeds=1, max_tokens=3, errors="return")
+        toy.generate("[pause 1s]")
+    bad, good = toy.generate_many(["[pause 90s] x", "Fine."], seeds=1, max_tokens=3, errors="return")
     assert isinstance(bad, TextError) and good.seconds > 0
     for split in ("always", None, 280):
         with pytest.raises(ArgumentError, match="split: expected 'auto', 'never' or a Split"):
-            demo.generate("a", split=split)
+            toy.generate("a", split=split)

@@ -23,7 +23,7 @@ EXPECTED_FIRST = [-3955865, 6774323, 8252127, 5013843]
 
 
 def config(name: str) -> dict:
-    path = DATA / "tiny.json" if name == "tiny" else CONFIGS / f"{name}.json"
+    path = (DATA if name in ("tiny", "toy") else CONFIGS) / f"{name}.json"
     return json.loads(path.read_text())
 
 
@@ -39,7 +39,7 @@ def test_full_layout_is_upstreams_inventory() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize(("name", "file"), [("nano", "t3_nano_v1.safetensors"), ("demo", "t3_turbo_v1.safetensors")])
+@pytest.mark.parametrize(("name", "file"), [("nano", "t3_nano_v1.safetensors"), ("toy", "t3_turbo_v1.safetensors")])
 def test_other_sizes_have_the_same_names(name: str, file: str) -> None:
     shapes = tensors(config(name))
     assert "tfmr.h.0.attn.c_attn.weight" in shapes[file]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.checkpoint import config
@@ -55,12 +56,12 @@ def test_networks_are_those_of_the_cpu(recorded: Parity, device: str) -> None:
 
 @pytest.fixture(scope="module")
 def tts(request: pytest.FixtureRequest) -> ChatterboxTurbo:
-    return ChatterboxTurbo.from_pretrained("demo", device=request.param, precision="f32", backends="rust")
+    return ChatterboxTurbo.from_pretrained(TOY, device=request.param, precision="f32", backends="rust")
 
 
 @pytest.mark.parametrize("tts", GPUS, indirect=True)
-def test_speech_is_that_of_the_cpu(tts: ChatterboxTurbo, demo: ChatterboxTurbo) -> None:
-    here, there = (model.generate(TEXT, seed=5, max_tokens=60) for model in (demo, tts))
+def test_speech_is_that_of_the_cpu(tts: ChatterboxTurbo, toy: ChatterboxTurbo) -> None:
+    here, there = (model.generate(TEXT, seed=5, max_tokens=60) for model in (toy, tts))
     np.testing.assert_array_equal(here.tokens, there.tokens)
     figures = compare(*log_spectra(here.samples, there.samples))
     assert not judge(figures, limits("end_to_end@spectrum", "chained", tts._pipeline.resources.device))
@@ -84,4 +85,4 @@ def test_a_seed_gives_the_same_samples_alone_together_and_in_threads(tts: Chatte
 @pytest.mark.parametrize("device", GPUS)
 @pytest.mark.skipif(PYTORCH is not None, reason=str(PYTORCH))
 def test_parity_with_pytorch(device: str, tmp_path: Path) -> None:
-    assert main(["parity", "--device", device, "--parties", "python,rust", "--work", str(tmp_path)]) == 0
+    assert main(["parity", "--model", TOY, "--device", device, "--parties", "python,rust", "--work", str(tmp_path)]) == 0

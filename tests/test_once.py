@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.engine import registry
@@ -107,7 +108,7 @@ def test_a_child_makes_what_another_thread_was_making_at_the_fork() -> None:
 
 
 def test_a_stage_that_is_being_built_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ChatterboxTurbo.from_pretrained("demo")
+    model = ChatterboxTurbo.from_pretrained(TOY)
     usual, begun, go, outcome = registry.load, threading.Event(), threading.Event(), []
 
     def load(key: str, implementation: str, resources: Any) -> Any:
@@ -127,7 +128,7 @@ def test_a_stage_that_is_being_built_holds_up_nobody_else(monkeypatch: pytest.Mo
 
 
 def test_a_stage_whose_building_failed_is_built_by_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, usual, failed = ChatterboxTurbo.from_pretrained("demo"), registry.load, []
+    model, usual, failed = ChatterboxTurbo.from_pretrained(TOY), registry.load, []
 
     def load(key: str, implementation: str, resources: Any) -> Any:
         if not failed:
@@ -142,7 +143,7 @@ def test_a_stage_whose_building_failed_is_built_by_the_next_request(monkeypatch:
 
 
 def test_installed_packages_are_not_looked_through_at_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ChatterboxTurbo.from_pretrained("demo")
+    model = ChatterboxTurbo.from_pretrained(TOY)
     model.generate("Hi.", max_tokens=4)
     looked: list[Any] = []
     usual = importlib.metadata.distributions

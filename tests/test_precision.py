@@ -14,16 +14,15 @@ from pathlib import Path
 import implementations
 import numpy as np
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
 from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.cli.main import main
-from chatterbox_turbo_rs.engine import registry
 from chatterbox_turbo_rs.errors import ArgumentError, DeviceError
 
 GOLDEN = np.load(Path(__file__).parent / "goldens/t3_decoder.npz")
 INPUTS = GOLDEN["speaker"], GOLDEN["prompt"], GOLDEN["text"]
-DEMO = Path(registry.__file__).parents[1] / "assets" / "demo"
 NAMES = "expected 'auto', 'f32', 'int8', 'bf16', 'int8+bf16', got "
 AUTO = _core.build_info()["cpu_precision"]
 S3GEN = ("encoder", "flow", "vocoder")
@@ -52,9 +51,9 @@ def logits(t3, inputs=INPUTS, forced=GOLDEN["forced"]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", ["f32", "int8", "bf16", "int8+bf16"])
-@pytest.mark.parametrize("size", ["tiny", "demo"])
+@pytest.mark.parametrize("size", ["tiny", "toy"])
 def test_all_precisions_speak(tiny_checkpoint, data, size, precision):
-    model = ChatterboxTurbo.from_pretrained({"tiny": tiny_checkpoint, "demo": DEMO}[size], precision=precision)
+    model = ChatterboxTurbo.from_pretrained({"tiny": tiny_checkpoint, "toy": TOY}[size], precision=precision)
     assert model.precision == precision
     voice = model.builtin_voice or model.voice(data / "clips" / "short.flac")
     first, again = (model.generate("Hello [laugh] there.", voice=voice, seed=4, max_tokens=30) for _ in range(2))
@@ -101,7 +100,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_precision import INPUTS, ChatterboxTurbo, _core, decoder, logits
 t3 = decoder(Path({str(tiny_checkpoint)!r}), "int8")
-tokens = ChatterboxTurbo.from_pretrained("demo", precision="int8").generate("Hello.", seed=5, max_tokens=40, watermark=None).tokens
+tokens = ChatterboxTurbo.from_pretrained({TOY!r}, precision="int8").generate("Hello.", seed=5, max_tokens=40, watermark=None).tokens
 print(_core.build_info()["threads"], hashlib.sha256(logits(t3).tobytes()).hexdigest(), *tokens)
 """
     assert len(on_threads(program)) == 1
@@ -210,10 +209,10 @@ def test_the_python_side_of_s3gen_is_float32_at_any(sounds, tiny_checkpoint, imp
 @pytest.mark.parametrize("value", ["f17", "INT8", "", None, 8])
 def test_other_precisions_are_one_clear_error(value, capsys):
     with pytest.raises(ArgumentError) as caught:
-        ChatterboxTurbo.from_pretrained("demo", precision=value)
+        ChatterboxTurbo.from_pretrained(TOY, precision=value)
     assert str(caught.value) == f"precision: {NAMES}{value!r}"
     if isinstance(value, str):
-        assert main(["say", "Hi.", "--model", "demo", "--precision", value]) == 2
+        assert main(["say", "Hi.", "--model", TOY, "--precision", value]) == 2
         out, err = capsys.readouterr()
         assert out == "" and "'--precision'" in err and err.count("\n") == 1
         assert all(repr(name) in err for name in ("auto", "f32", "int8", "bf16", "int8+bf16", value))
@@ -229,16 +228,16 @@ def test_the_core_names_its_precisions(tiny_checkpoint):
 def test_other_precisions_are_for_the_cpu(precision):
     expected = re.escape(f"precision: expected 'auto' or 'f32' on device 'cuda:1', got {precision!r}")
     with pytest.raises(ArgumentError, match=f"^{expected}"):
-        ChatterboxTurbo.from_pretrained("demo", device="cuda:1", precision=precision)
+        ChatterboxTurbo.from_pretrained(TOY, device="cuda:1", precision=precision)
 
 
 def test_auto_leaves_the_devices_own_error_as_it_is():
     with pytest.raises(DeviceError, match="tpu"):
-        ChatterboxTurbo.from_pretrained("demo", device="tpu")
+        ChatterboxTurbo.from_pretrained(TOY, device="tpu")
 
 
 def test_the_command_says_which_precision_it_took(capsys, tmp_path):
     for arguments, expected in ((["--precision", "f32"], "f32"), (["--precision", "int8+bf16"], "int8+bf16"), ([], AUTO)):
-        command = ["say", "Hi.", "--model", "demo", "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
+        command = ["say", "Hi.", "--model", TOY, "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
         assert main(command) == 0
         assert json.loads(capsys.readouterr().out)["precision"] == expected

@@ -109,22 +109,22 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
     return Recorded.made
 
 
-def test_the_bar_is_closed_however_the_work_ends(demo: ChatterboxTurbo, bars: list[Recorded], clip: Any) -> None:
+def test_the_bar_is_closed_however_the_work_ends(toy: ChatterboxTurbo, bars: list[Recorded], clip: Any) -> None:
     short: dict[str, Any] = {"max_tokens": 4, "watermark": None, "progress": True}
     cancel = threading.Event()
     cancel.set()
-    demo.generate("Hello.", **short)
-    demo.generate_many(["One.", "Two."], **short)
-    list(demo.iter_many(["One.", "Two."], **short))
-    demo.voice(clip, progress=True)
-    iteration = demo.iter_many(["One.", "Two.", "Three.", "Four."], **short)
+    toy.generate("Hello.", **short)
+    toy.generate_many(["One.", "Two."], **short)
+    list(toy.iter_many(["One.", "Two."], **short))
+    toy.voice(clip, progress=True)
+    iteration = toy.iter_many(["One.", "Two.", "Three.", "Four."], **short)
     next(iteration)
     iteration.close()
     for call in (
-        lambda: demo.generate("\udcff", **short),
-        lambda: demo.generate_many(["One."], cancel=cancel, **short),
-        lambda: list(demo.iter_many(["One."], cancel=cancel, **short)),
-        lambda: demo.voice((np.zeros(9, np.float32), 24_000), progress=True),
+        lambda: toy.generate("\udcff", **short),
+        lambda: toy.generate_many(["One."], cancel=cancel, **short),
+        lambda: list(toy.iter_many(["One."], cancel=cancel, **short)),
+        lambda: toy.voice((np.zeros(9, np.float32), 24_000), progress=True),
     ):
         with pytest.raises(ChatterboxError) as caught:
             call()

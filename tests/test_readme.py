@@ -1,4 +1,4 @@
-"""The README's commands and Python run as they stand, with the demo model and a committed clip in place of downloads."""
+"""The README's commands and Python run as they stand, with the toy and a committed clip in place of downloads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs.cli.main import main
 from chatterbox_turbo_rs.engine import registry
@@ -41,7 +42,7 @@ def test_python_runs(folder):
     found = blocks("python")
     assert len(found) >= 3
     for block in found:
-        code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=40)")
+        code = block.replace('from_pretrained("turbo")', f"from_pretrained({TOY!r})").replace("seed=7)", "seed=7, max_tokens=40)")
         if registry.missing("t3.decoder", "python") or registry.missing("watermark", "python"):
             code = code.replace('"python,s3gen.vocoder=rust"', '"text=python,s3gen.vocoder=rust"')  # without PyTorch
         code = code.replace("seeds=7)", "seeds=7, max_tokens=40)")
@@ -58,7 +59,7 @@ def test_commands_run(folder, capsys):
     for line in lines:
         arguments = shlex.split(line)[1:]
         if arguments[0] == "say":
-            arguments += ["--model", "demo", "--max-tokens", "40"]
+            arguments += ["--model", TOY, "--max-tokens", "40"]
         assert main(arguments) == 0, line
     assert "real-time factor" in capsys.readouterr().out
     assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from toy_model import TOY
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,17 +98,17 @@ def test_wrong_words_are_counted(spoken: str, heard: str, errors: int) -> None:
 
 
 def test_ten_sentences_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the demo model, with recognisers that hear everything, and nothing."""
+    """On the toy, with recognisers that hear everything, and nothing."""
     import hear
 
     by_file = {f"{number:02}.wav": sentence for number, sentence in enumerate(hear.SENTENCES, 1)}
     monkeypatch.setattr(hear, "recogniser", lambda name: lambda path: by_file[path.name] if name == "good" else "")
     monkeypatch.setattr(hear, "SENTENCES", hear.SENTENCES[:3])
-    assert hear.main(["demo", str(tmp_path / "sound"), "--recogniser", "good", "--markdown", str(tmp_path / "heard.md")]) == 0
+    assert hear.main([TOY, str(tmp_path / "sound"), "--recogniser", "good", "--markdown", str(tmp_path / "heard.md")]) == 0
     assert sorted(path.name for path in (tmp_path / "sound").iterdir()) == ["01.wav", "02.wav", "03.wav"]
     text = (tmp_path / "heard.md").read_text("utf-8")
     assert "\n0 of 36 words wrong (0.0%; at most 10%)." in text and text.count(hear.SENTENCES[0]) == 2
-    assert hear.main(["demo", str(tmp_path / "sound"), "--recogniser", "deaf"]) == 1
+    assert hear.main([TOY, str(tmp_path / "sound"), "--recogniser", "deaf"]) == 1
     assert "36 of 36 words wrong" in capsys.readouterr().out
-    assert hear.main(["demo", str(tmp_path / "sound"), "--recogniser", "none"]) == 0
+    assert hear.main([TOY, str(tmp_path / "sound"), "--recogniser", "none"]) == 0
     assert "Nobody listened." in capsys.readouterr().out

@@ -14,11 +14,12 @@ import weakref
 
 import pytest
 import soundfile
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech
 from chatterbox_turbo_rs.cli.main import main
 
-SHORT = ["--model", "demo", "--max-tokens", "6", "--seed", "4"]
+SHORT = ["--model", TOY, "--max-tokens", "6", "--seed", "4"]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_line_becomes_the_file_of_its_number(say, tmp_path):
     assert [line.split(":")[0] for line in files] == ["out/001.wav", "out/003.wav", "out/004.wav"]
     assert [line.rpartition(" ")[2] for line in files] == ["4", "5", "6"]
     assert re.fullmatch(r"out: 3 of 3 texts, \d\.\d\d s of sound in .* s, real-time factor .*", last)
-    tts = ChatterboxTurbo.from_pretrained("demo")
+    tts = ChatterboxTurbo.from_pretrained(TOY)
     for name, text, seed in (("001", "Hello there.", 4), ("003", "Good morning.", 5), ("004", "Äh …", 6)):
         tts.generate(text, seed=seed, max_tokens=6).save("alone.wav")
         assert (tmp_path / "out" / f"{name}.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
@@ -57,7 +58,7 @@ def test_standard_input_json_and_an_existing_directory(say, monkeypatch, tmp_pat
     assert code == 0 and err.startswith("chatterbox-turbo: -: cut off") and err.count("\n") == 1
     done = json.loads(out)
     assert done["output"] == "speech" and done["real_time_factor"] > 0 and done["load_seconds"] > 0
-    assert done["precision"] == ChatterboxTurbo.from_pretrained("demo").precision != "auto"
+    assert done["precision"] == ChatterboxTurbo.from_pretrained(TOY).precision != "auto"
     assert [(text["line"], text["text"], text["seed"], text["watermarked"]) for text in done["texts"]] == [
         (1, "One.", 4, False),
         (2, "Two.", 5, False),
@@ -162,7 +163,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(say, tmp_path, code, arguments
     (tmp_path / "empty.txt").write_text(" \n\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     before = sorted(tmp_path.rglob("*"))
-    found, out, err = say(*arguments, "--model", "demo")
+    found, out, err = say(*arguments, "--model", TOY)
     assert (found, out) == (code, "") and re.fullmatch(r"chatterbox-turbo: [^\n]+\n", err), err
     assert all(part in err for part in parts), err
     assert sorted(tmp_path.rglob("*")) == before
@@ -172,7 +173,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(say, tmp_path, code, arguments
 def test_ctrl_c_while_texts_are_decoded_together(tmp_path):
     lines = tmp_path / "lines.txt"
     lines.write_text("This will be spoken for a while.\n" * 40)
-    arguments = ["say", "--texts", str(lines), "-o", str(tmp_path / "out"), "--model", "demo", "--seed", "3"]
+    arguments = ["say", "--texts", str(lines), "-o", str(tmp_path / "out"), "--model", TOY, "--seed", "3"]
     # a program that tells when T3 is at work, so that the signal falls into it
     program = (
         "import signal, sys, chatterbox_turbo_rs.engine.batch as m, chatterbox_turbo_rs.cli.main as c\n"

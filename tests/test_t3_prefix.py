@@ -146,16 +146,16 @@ def voice(goldens: Path) -> Voice:
     return Voice.load(goldens / "conds_fresh.pt")
 
 
-def test_a_voice_keeps_its_prefix_and_nothing_else_of_it_changes(demo: ChatterboxTurbo) -> None:
-    t3 = demo._pipeline.stage("t3.decoder", "rust")
-    voice = demo.builtin_voice
+def test_a_voice_keeps_its_prefix_and_nothing_else_of_it_changes(toy: ChatterboxTurbo) -> None:
+    t3 = toy._pipeline.stage("t3.decoder", "rust")
+    voice = toy.builtin_voice
     assert voice is not None
     other = dataclasses.replace(voice)
-    first = demo.generate("Hello there.", voice=other, seed=3, max_tokens=20, backends="rust")
+    first = toy.generate("Hello there.", voice=other, seed=3, max_tokens=20, backends="rust")
     prefix = t3.prefix_of(other)
     assert prefix is t3.prefix_of(other) and prefix.nbytes > 0 and prefix is not t3.prefix_of(voice)
-    again = demo.generate("Hello there.", voice=other, seed=3, max_tokens=20, backends="rust")
-    fresh = demo.generate("Hello there.", voice=dataclasses.replace(voice), seed=3, max_tokens=20, backends="rust")
+    again = toy.generate("Hello there.", voice=other, seed=3, max_tokens=20, backends="rust")
+    fresh = toy.generate("Hello there.", voice=dataclasses.replace(voice), seed=3, max_tokens=20, backends="rust")
     assert first.samples.tobytes() == again.samples.tobytes() == fresh.samples.tobytes()
     assert vars(other).keys() == vars(voice).keys() == {field.name for field in dataclasses.fields(Voice)}
     for copied in (copy.copy(other), pickle.loads(pickle.dumps(other))):

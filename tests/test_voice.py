@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.checkpoint import conds_pt, config, torch_archive
@@ -90,20 +91,33 @@ def test_what_is_made_now_says_so(model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["bob.safetensors", "BOB.SAFETENSORS", "bob.pt", "bob.PT", "bob.pth", "a.b.Pth"])
-def test_what_save_accepts_is_a_voice_everywhere(tmp_path: Path, demo: ChatterboxTurbo, name: str) -> None:
+def test_what_save_accepts_is_a_voice_everywhere(tmp_path: Path, toy: ChatterboxTurbo, name: str) -> None:
     """``Voice.load``, ``generate(voice=…)`` and the command's ``--voice`` read what ``save`` wrote, whatever the case of its ending."""
     from chatterbox_turbo_rs.cli.main import main
 
-    voice = demo.builtin_voice
+    voice = toy.builtin_voice
     assert voice is not None
     path = tmp_path / name
     assert voice.save(str(path)) == path
     same(Voice.load(path), voice)
-    expected = demo.generate("Hi.", seed=1, max_tokens=2, watermark=None).samples
+    expected = toy.generate("Hi.", seed=1, max_tokens=2, watermark=None).samples
     for given in (path, str(path)):
-        spoken = demo.generate("Hi.", voice=given, seed=1, max_tokens=2, watermark=None)
+        spoken = toy.generate("Hi.", voice=given, seed=1, max_tokens=2, watermark=None)
         np.testing.assert_array_equal(spoken.samples, expected)
-    arguments = ["demo", "Hi.", "--voice", str(path), "--max-tokens", "2", "--watermark", "none", "-o", str(tmp_path / "a.wav")]
+    arguments = [
+        "say",
+        "Hi.",
+        "--model",
+        TOY,
+        "--voice",
+        str(path),
+        "--max-tokens",
+        "2",
+        "--watermark",
+        "none",
+        "-o",
+        str(tmp_path / "a.wav"),
+    ]
     assert main(arguments) == 0
 
 

@@ -5,6 +5,9 @@ set -euo pipefail
 wheel=$(ls -t "${1:?usage: check_wheel.sh DIST}"/chatterbox_turbo_rs-*.whl | head -1)
 wheel=$(realpath "$wheel")
 tools=$(cd "$(dirname "$0")" && pwd)
+fail() { echo "error: $(basename "$wheel"): $*" >&2; exit 1; }
+size=$(wc -c <"$wheel")
+[ "$size" -le 40000000 ] || fail "expected at most 40 MB, found $size bytes"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
@@ -15,6 +18,8 @@ for banned in torch librosa transformers; do
   if "$bin/python" -c "import $banned" 2>/dev/null; then echo "error: the wheel brought $banned" >&2; exit 1; fi
 done
 "$bin/python" -c "import chatterbox_turbo_rs, sys; assert 'torch' not in sys.modules"
+embedded=$("$bin/python" -c "from chatterbox_turbo_rs.checkpoint.locate import embedded; print(embedded())")
+diff -r "$embedded" "$tools/../python/chatterbox_turbo_rs/assets/demo" || fail "expected the embedded model's files, card and all"
 "$bin/chatterbox-turbo" info
 "$bin/chatterbox-turbo" demo
 "$bin/chatterbox-turbo" watermark detect demo.wav
@@ -33,4 +38,4 @@ grep -q "pip install 'chatterbox-turbo-rs\[torch\]'" parity.txt && [ "$(wc -c <p
 grep -q "pip install 'chatterbox-turbo-rs\[torch\]'" error.txt
 if "$bin/chatterbox-turbo" say --model nowhere "Hello." 2>error.txt; then echo "error: a missing model was accepted" >&2; exit 1; fi
 [ "$(wc -l <error.txt)" -eq 1 ] || { echo "error: expected one line" >&2; cat error.txt >&2; exit 1; }
-echo "wheel $(basename "$wheel") works in an empty environment"
+echo "wheel $(basename "$wheel") ($size bytes) works in an empty environment"

@@ -1,8 +1,8 @@
 """Writes a random checkpoint with the tensor names, files and tokenizer layout of Chatterbox Turbo.
 
-usage: make_checkpoint.py --size tiny|demo|full|nano [--seed N] [--dtype f32|f16|bf16] [--config FILE] [--tokenizer DIR] DIR
+usage: make_checkpoint.py --size tiny|toy|full|nano [--seed N] [--dtype f32|f16|bf16] [--config FILE] [--tokenizer DIR] DIR
 
-``full`` and ``nano`` have every tensor of upstream's files and the real tokenizer. ``tiny`` and ``demo`` are small enough for
+``full`` and ``nano`` have every tensor of upstream's files and the real tokenizer. ``tiny`` and ``toy`` are small enough for
 tests: they leave out the two tensors of T3 that no stage reads (``checkpoint_layout.UNUSED_T3``), and their tokenizer is the
 beginning of the real byte-level BPE: the same bytes, merges and ids up to ``text.vocab_size - 20``, then ``<|endoftext|>`` and
 the 19 tags. Needs NumPy alone. The same arguments give the same bytes on every machine.
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "python" / "chatterbox_turbo_rs" / "config"
 SIZES = {
     "tiny": ROOT / "tests" / "data" / "tiny.json",
-    "demo": CONFIGS / "demo.json",
+    "toy": ROOT / "tests" / "data" / "toy.json",
     "full": CONFIGS / "turbo.json",
     "nano": CONFIGS / "nano.json",
 }

@@ -2,7 +2,7 @@
 
 >>> from chatterbox_turbo_rs import ChatterboxTurbo
 >>> tts = ChatterboxTurbo.from_pretrained("demo")
->>> speech = tts.generate("Hello [laugh] there.", seed=7)
+>>> speech = tts.generate("Hello there.", seed=7)
 >>> speech.sample_rate
 24000
 """

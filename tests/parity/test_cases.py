@@ -56,7 +56,7 @@ def test_cases_cover_the_rules(kind: str, tmp_path: Path, data: Path) -> None:
 
 
 def test_a_job_is_the_same_every_time(tmp_path: Path) -> None:
-    settings, given = config.builtin("demo"), cases.quick(tmp_path)
+    settings, given = config.builtin("turbo"), cases.quick(tmp_path)
     found = []
     for name in ("a", "b"):
         directory = tmp_path / name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_model import TOY
 
 from chatterbox_turbo_rs.checkpoint import config
 from chatterbox_turbo_rs.cli.main import main
@@ -165,7 +166,9 @@ def test_an_environment_without_the_package_is_named(tmp_path: Path, capsys: pyt
 def test_the_command_writes_its_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {name: tmp_path / f"report.{name}" for name in ("json", "md", "html")}
     arguments = ["--json", str(files["json"]), "--markdown", str(files["md"]), "--html", str(files["html"])]
-    assert main(["parity", "--parties", "python,rust", "--stages", "text,t3", "--mode", "isolated", *arguments]) == 0
+    assert (
+        main(["parity", "--model", TOY, "--parties", "python,rust", "--stages", "text,t3", "--mode", "isolated", *arguments]) == 0
+    )
     assert "T3 Model" in capsys.readouterr().out
     assert json.loads(files["json"].read_text("utf-8"))["summary"]["failed"] == 0
     assert files["html"].read_text("utf-8").startswith("<!doctype html>") and "[x]" in files["md"].read_text("utf-8")
@@ -176,7 +179,7 @@ def test_a_failed_row_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: py
     from chatterbox_turbo_rs.stages.text.normalize import python
 
     monkeypatch.setattr(python, "create", lambda resources: lambda text: f"{text}!")
-    arguments = ["parity", "--parties", "python,rust", "--stages", "text.normalize", "--mode", "isolated"]
+    arguments = ["parity", "--model", TOY, "--parties", "python,rust", "--stages", "text.normalize", "--mode", "isolated"]
     assert main(arguments) == 1
     assert "FAIL" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ fail() { echo "error: $(basename "$wheel"): $*" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 size=$(stat -c %s "$wheel")
-[ "$size" -lt 40000000 ] || fail "expected less than 40 MB, found $size bytes"
+[ "$size" -le 40000000 ] || fail "expected at most 40 MB, found $size bytes"
 "${PYTHON:-python3}" -m venv "$work/venv"
 bin=$work/venv/bin
 "$bin/pip" install -q --disable-pip-version-check "$wheel"

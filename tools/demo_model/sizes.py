@@ -13,6 +13,9 @@ from chatterbox_turbo_rs.checkpoint import config as configuration
 DIGITS = 6
 IDS = 3**DIGITS
 
+TEXT_VOCAB = 1024
+T3 = {"hidden_size": 24, "layers": 2, "heads": 2, "ffn_size": 96, "positions": 2500}
+"""What stands for T3 where its training has chosen no sizes yet."""
 S3TOKENIZER = {"hidden_size": 128, "heads": 2, "layers": 3, "fsq_dims": DIGITS}
 VOICE_ENCODER = {"hidden_size": 64, "embedding_size": 64}
 SPEAKER_ENCODER = {"head_channels": 8, "init_channels": 32, "growth": 8, "bottleneck": 2, "layers": [4, 6, 4]}
@@ -22,8 +25,10 @@ VOCODER = {"base_channels": 128, "resblock_kernels": [3, 7], "source_resblock_ke
 
 
 def sound() -> dict[str, Any]:
-    """The sections that the sound's networks are built with, at the sizes above; T3's sizes are the random model's here."""
-    result = configuration.builtin("demo")
+    """Turbo's configuration with the sizes above: the sections that the sound's networks are built with."""
+    result = configuration.builtin("turbo") | {"name": "demo", "repository": None, "revision": None}
+    result["text"]["vocab_size"] = TEXT_VOCAB
+    result["t3"] |= T3
     result["s3tokenizer"] |= S3TOKENIZER
     result["voice_encoder"] |= VOICE_ENCODER
     result["speaker_encoder"] |= SPEAKER_ENCODER

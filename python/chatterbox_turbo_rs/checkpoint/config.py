@@ -20,8 +20,8 @@ from ..errors import ConfigError, FileError
 
 PACKAGE = __package__.partition(".")[0]
 
-BUILTIN = ("turbo", "nano", "demo")
-"""Configurations that come with the package."""
+BUILTIN = ("turbo", "nano")
+"""Configurations of the published models, whose directories have no ``config.json``."""
 LIST = 8
 """Most items of a list."""
 

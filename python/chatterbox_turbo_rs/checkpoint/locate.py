@@ -22,11 +22,18 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tok
 NEEDED_TOKENIZER_FILES = TOKENIZER_FILES[:3]
 BUILTIN_VOICE = "conds.pt"
 CONFIG = "config.json"
+CARD = "MODEL_CARD.md"
+"""What the embedded model is, beside its files."""
 
 
 def files(config: dict[str, Any]) -> list[str]:
     """The nine files of a model on the hub: five of the tokenizer, three of weights, the built-in voice."""
     return [*TOKENIZER_FILES, *config["files"].values(), BUILTIN_VOICE]
+
+
+def embedded() -> Path:
+    """The directory of the embedded model, ``"demo"``."""
+    return Path(str(resources.files(PACKAGE).joinpath("assets").joinpath("demo")))
 
 
 def locate(model: str | Path, revision: str | None = None, progress: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -40,7 +47,7 @@ def locate(model: str | Path, revision: str | None = None, progress: bool = True
         return download(name, revision, progress)
     if name == "demo":
         _no_revision(name, revision)
-        directory = Path(str(resources.files(PACKAGE).joinpath("assets").joinpath("demo")))
+        directory = embedded()
         if not directory.is_dir():
             raise CheckpointError(f"demo: this installation has no embedded model ({directory} is missing)")
         return _complete(directory, configuration.read(directory / CONFIG))

@@ -27,7 +27,7 @@ from .common import (
     voice,
     watermark,
 )
-from .say import DEMO_REMARK, check, deliver
+from .say import about_demo, check, deliver
 
 
 @click.command()
@@ -56,7 +56,7 @@ def command(bar: streams.Line, source: Path, output: Path, voice: Path | None, s
     speech = tts.convert(clip, voice=voice, seed=seed, loudness=level, watermark=mark, progress=bar)
     taken = time.perf_counter() - started
     bar.close()
-    remark = DEMO_REMARK if values["model"] == "demo" else None
+    remark = about_demo() if values["model"] == "demo" else None
     more = {"source": str(source), "precision": tts.precision, "load_seconds": loaded}
     more |= {"real_time_factor": taken / speech.seconds, "remark": remark}
     deliver(speech, output, taken, more, values["as_json"])

@@ -22,7 +22,17 @@ from .common import FILE, load, model_options, speaking, speaking_options, writa
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
 
-DEMO_REMARK = "The demo model's weights are random: what you hear is not speech. It shows that every stage runs."
+
+def about_demo() -> str:
+    """Which model the embedded one is, and how to get the real one: two lines."""
+    from ..checkpoint.locate import CARD, embedded
+
+    directory = embedded()
+    size = sum(file.stat().st_size for file in directory.iterdir()) / 1e6
+    return (
+        f"spoken by a small model of {size:.1f} MB that was trained for this package and has one voice: {directory / CARD}\n"
+        'Chatterbox Turbo itself speaks with chatterbox-turbo say --model turbo "TEXT"; its first use downloads 3 GB'
+    )
 
 
 @click.command()
@@ -63,7 +73,7 @@ def command(
         return _plan(str(text), values)
     if texts is not None:
         return say_texts.run(bar, texts, output, batch, values)
-    remark = DEMO_REMARK if values["model"] == "demo" else None
+    remark = about_demo if values["model"] == "demo" else None
     return speak(bar, str(text), output or Path("speech.wav"), values, lambda: load(values), remark, subtitles)
 
 
@@ -73,10 +83,10 @@ def speak(
     output: Path,
     values: dict[str, Any],
     load: Callable[[], ChatterboxTurbo],
-    remark: str | None,
+    remark: Callable[[], str] | None,
     subtitles: Path | None = None,
 ) -> int:
-    """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how; 0."""
+    """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how, with the ``remark``; 0."""
     check(output)
     if subtitles is not None:
         if subtitles.suffix.lower() not in (".srt", ".vtt"):
@@ -91,7 +101,8 @@ def speak(
     speech = tts.generate(text, progress=bar, **arguments)
     taken = time.perf_counter() - started
     bar.close()
-    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds, "remark": remark}
+    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds}
+    more |= {"remark": remark() if remark else None}
     deliver(speech, output, taken, more, values["as_json"])
     if subtitles is not None:
         with whole_file(subtitles) as temporary:

@@ -3,8 +3,8 @@
 //! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8|bf16|int8+bf16]
 //! [--perth WEIGHTS] [-o out.wav]`
 //!
-//! Without `--model` it takes the embedded demo checkpoint, whose weights are random: the sound is not speech. The watermark
-//! needs Perth's weights (`perth/perth_net/pretrained/implicit/perth_net_250000.pth.tar` of the resemble-perth wheel).
+//! Without `--model` the Python package's embedded model speaks, which is small and has one voice. The watermark needs Perth's
+//! weights (`perth/perth_net/pretrained/implicit/perth_net_250000.pth.tar` of the resemble-perth wheel).
 
 #![allow(clippy::print_stdout, reason = "a command-line example")]
 
@@ -35,7 +35,7 @@ fn main() -> Outcome<()> {
             _ => text = Some(argument),
         }
     }
-    let text = text.unwrap_or_else(|| "Hello [laugh] there.".into());
+    let text = text.unwrap_or_else(|| "Hello there.".into());
     let synthesizer = Synthesizer::open(&model, &Device::Cpu, precision, perth.as_deref())?;
     let voice = match clip {
         Some(clip) => synthesizer.voice(&load_path(&clip, &Silent)?, &Silent)?,

@@ -170,13 +170,12 @@ impl Config {
         Ok(config)
     }
 
-    /// A configuration that comes with the crate: `"turbo"`, `"nano"` or `"demo"`.
+    /// The configuration of a published model, `"turbo"` or `"nano"`, whose directory has no `config.json`.
     pub fn builtin(name: &str) -> Result<Self> {
         let json = match name {
             "turbo" => TURBO,
             "nano" => include_str!("../../../python/chatterbox_turbo_rs/config/nano.json"),
-            "demo" => include_str!("../../../python/chatterbox_turbo_rs/config/demo.json"),
-            other => return Err(Error::Config(format!("unknown name {other:?}; expected turbo, nano or demo"))),
+            other => return Err(Error::Config(format!("unknown name {other:?}; expected turbo or nano"))),
         };
         Self::parse(json, name)
     }
@@ -326,7 +325,7 @@ mod tests {
 
     #[test]
     fn builtin_configurations_are_valid() -> Result<()> {
-        for name in ["turbo", "nano", "demo"] {
+        for name in ["turbo", "nano"] {
             assert_eq!(Config::builtin(name)?.name, name);
         }
         Ok(())
@@ -334,7 +333,7 @@ mod tests {
 
     #[test]
     fn unknown_and_wrong_values_are_refused() {
-        let good = include_str!("../../../python/chatterbox_turbo_rs/config/demo.json");
+        let good = include_str!("../../../tests/data/toy.json");
         for (from, to, says) in [
             ("\"format\": 1", "\"format\": 1, \"colour\": 2", "colour"),
             ("\"format\": 1", "\"format\": 2", "format: expected a whole number from 1 to 1, found 2"),

@@ -23,8 +23,8 @@ fn limit(stage: &str, name: &str) -> f64 {
     value.split([',', ' ']).next().unwrap().parse().unwrap()
 }
 
-fn demo() -> Checkpoint {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/chatterbox_turbo_rs/assets/demo");
+fn toy() -> Checkpoint {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/toy");
     Checkpoint::open_directory(directory).unwrap().with_cache(None)
 }
 
@@ -69,7 +69,7 @@ fn a_kernel_refuses_what_is_composed() {
 
 #[test]
 fn voice_encoder() {
-    let checkpoint = demo();
+    let checkpoint = toy();
     let mel = Matrix { data: numbers(1, 400, 40).data.iter().map(|v| v.abs()).collect(), rows: 400, cols: 40 };
     let (a, b) = both(|| VoiceEncoder::load(&checkpoint, &CPU).unwrap().embedding(&mel, &Silent).unwrap());
     close(largest(&a, &b), "voice_encoder.embedding", "max_abs");
@@ -77,7 +77,7 @@ fn voice_encoder() {
 
 #[test]
 fn s3tokenizer() {
-    let (checkpoint, mel) = (demo(), numbers(2, 301, 128));
+    let (checkpoint, mel) = (toy(), numbers(2, 301, 128));
     let (a, b) = both(|| {
         let network = S3Tokenizer::load(&checkpoint, &CPU).unwrap();
         (network.tokens(&mel, &Silent).unwrap(), network.pre_codes(&mel, &Silent).unwrap())
@@ -88,14 +88,14 @@ fn s3tokenizer() {
 
 #[test]
 fn speaker_encoder() {
-    let (checkpoint, fbank) = (demo(), numbers(3, 251, 80));
+    let (checkpoint, fbank) = (toy(), numbers(3, 251, 80));
     let (a, b) = both(|| SpeakerEncoder::load(&checkpoint, &CPU).unwrap().xvector(&fbank, &Silent).unwrap());
     close(relative(&a, &b), "speaker_encoder.xvector", "relative_rms");
 }
 
 #[test]
 fn t3_prefill_and_steps() {
-    let checkpoint = demo();
+    let checkpoint = toy();
     let config = checkpoint.config();
     let speaker = numbers(4, 1, config.voice_encoder.embedding_size).data;
     for prompt in [0, 40] {
@@ -121,7 +121,7 @@ fn t3_prefill_and_steps() {
 
 #[test]
 fn t3_loops_sample_the_same_tokens() {
-    let checkpoint = demo();
+    let checkpoint = toy();
     let config = checkpoint.config();
     let (speaker, prompt) = (numbers(8, 1, config.voice_encoder.embedding_size).data, ids(9, 30, config.t3.speech_vocab));
     let parameters = SamplerParameters::default();
@@ -150,7 +150,7 @@ fn t3_loops_sample_the_same_tokens() {
 
 #[test]
 fn s3gen_encoder() {
-    let checkpoint = demo();
+    let checkpoint = toy();
     let tokens = ids(10, 61, checkpoint.config().s3gen.vocab);
     let (a, b) = both(|| FlowEncoder::load(&checkpoint, &CPU, Precision::F32).unwrap().mu(&tokens, &Silent).unwrap());
     close(relative(&a.data, &b.data), "s3gen.encoder", "relative_rms");
@@ -158,7 +158,7 @@ fn s3gen_encoder() {
 
 #[test]
 fn s3gen_flow() {
-    let checkpoint = demo();
+    let checkpoint = toy();
     let (mu, noise, prompt) = (numbers(11, 90, 80), numbers(12, 90, 80), numbers(13, 30, 80));
     let xvector = numbers(14, 1, checkpoint.config().speaker_encoder.embedding_size).data;
     let (a, b) = both(|| {
@@ -170,7 +170,7 @@ fn s3gen_flow() {
 
 #[test]
 fn s3gen_vocoder() {
-    let (checkpoint, mel) = (demo(), numbers(15, 30, 80));
+    let (checkpoint, mel) = (toy(), numbers(15, 30, 80));
     let source: Vec<f32> = numbers(16, 1, 30 * 480).data.iter().map(|v| 0.1 * v).collect();
     let (a, b) = both(|| {
         let vocoder = Vocoder::load(&checkpoint, &CPU, Precision::F32).unwrap();

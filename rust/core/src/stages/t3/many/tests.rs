@@ -212,9 +212,9 @@ fn no_requests_and_no_rows() {
     assert_eq!(outcome.unwrap_err().to_string(), "rows: expected at least 1, got 0");
 }
 
-/// The embedded model's decoder, and the size of its speaker embedding.
-fn demo(precision: Precision) -> (T3Decoder, usize) {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python/chatterbox_turbo_rs/assets/demo");
+/// The toy's decoder, and the size of its speaker embedding.
+fn toy(precision: Precision) -> (T3Decoder, usize) {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/toy");
     let checkpoint = Checkpoint::open_directory(directory).unwrap();
     let size = checkpoint.config().voice_encoder.embedding_size;
     (T3Decoder::load(&checkpoint, &Device::Cpu, precision).unwrap(), size)
@@ -248,7 +248,7 @@ fn requests(decoder: &T3Decoder, embedding_size: usize) -> Vec<(Request<T3Prefix
 #[test]
 fn tokens_of_a_network_are_those_of_each_alone() {
     for precision in [Precision::F32, Precision::Int8] {
-        let (decoder, size) = demo(precision);
+        let (decoder, size) = toy(precision);
         for rows in [1, 3, 16] {
             let (mut requests, alone): (Vec<_>, Vec<_>) = requests(&decoder, size).into_iter().unzip();
             assert!(alone.windows(2).all(|pair| pair[0] != pair[1]));
@@ -264,7 +264,7 @@ fn tokens_of_a_network_are_those_of_each_alone() {
 
 #[test]
 fn a_row_that_cannot_step_is_named() {
-    let (decoder, size) = demo(Precision::F32);
+    let (decoder, size) = toy(Precision::F32);
     let (request, _) = &requests(&decoder, size)[0];
     let mut sessions: Vec<_> = (0..2).map(|_| Decoder::start(&decoder, request).unwrap()).collect();
     sessions[0].prefill(&Silent).unwrap();
