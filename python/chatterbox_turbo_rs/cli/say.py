@@ -101,7 +101,7 @@ def speak(
     speech = tts.generate(text, progress=bar, **arguments)
     taken = time.perf_counter() - started
     bar.close()
-    more = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds}
+    more: dict[str, Any] = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds}
     more |= {"remark": remark() if remark else None}
     deliver(speech, output, taken, more, values["as_json"])
     if subtitles is not None:
