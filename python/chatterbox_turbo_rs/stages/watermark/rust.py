@@ -21,8 +21,12 @@ class Watermarker:
     def __init__(self, weights: Path) -> None:
         self._core = _core.Watermarker(str(weights))
 
-    def __call__(self, samples: np.ndarray, callback: Callable[..., Any] | None = None) -> np.ndarray:
-        return self._core.embed(samples, callback)
+        self.levels = self._core.levels
+
+    def __call__(
+        self, samples: np.ndarray, callback: Callable[..., Any] | None = None, loudest: float | None = None
+    ) -> np.ndarray:
+        return self._core.embed(samples, callback, loudest)
 
     def detect(self, samples: np.ndarray, rate: int, callback: Callable[..., Any] | None = None) -> float:
         return self._core.detect(samples, rate, callback)
