@@ -116,6 +116,7 @@ def test_the_bar_is_closed_however_the_work_ends(demo: ChatterboxTurbo, bars: li
     demo.generate("Hello.", **short)
     demo.generate_many(["One.", "Two."], **short)
     list(demo.iter_many(["One.", "Two."], **short))
+    list(demo.stream("Hello.", **short))
     demo.voice(clip, progress=True)
     iteration = demo.iter_many(["One.", "Two.", "Three.", "Four."], **short)
     next(iteration)
@@ -124,11 +125,12 @@ def test_the_bar_is_closed_however_the_work_ends(demo: ChatterboxTurbo, bars: li
         lambda: demo.generate("\udcff", **short),
         lambda: demo.generate_many(["One."], cancel=cancel, **short),
         lambda: list(demo.iter_many(["One."], cancel=cancel, **short)),
+        lambda: list(demo.stream("One.", cancel=cancel, **short)),
         lambda: demo.voice((np.zeros(9, np.float32), 24_000), progress=True),
     ):
         with pytest.raises(ChatterboxError) as caught:
             call()
         assert cancel.is_set() or not isinstance(caught.value, CancelledError)
-    assert len(bars) == 9
-    assert [bar.closed for bar in bars] == [1] * 9
-    assert all(bar.calls for bar in bars[:5])
+    assert len(bars) == 11
+    assert [bar.closed for bar in bars] == [1] * 11
+    assert all(bar.calls for bar in bars[:6])

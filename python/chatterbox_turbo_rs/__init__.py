@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from .errors import ChatterboxError
     from .model import ChatterboxTurbo
     from .plan import Plan
-    from .speech import Speech
+    from .speech import Chunk, Speech
     from .voice import Voice
 
     __version__: str
 
-__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Voice", "__version__", "available"]
+__all__ = ["ChatterboxError", "ChatterboxTurbo", "Chunk", "Plan", "Speech", "Voice", "__version__", "available"]
 _HOMES = {
     "ChatterboxError": "errors",
     "ChatterboxTurbo": "model",
+    "Chunk": "speech",
     "Plan": "plan",
     "Speech": "speech",
     "Voice": "voice",

@@ -148,19 +148,24 @@ class Pipeline:
         """The speech of T3's ``raw`` tokens: filter, S3Gen, watermark."""
         seed, reason = options.seed, token_loop.finish_reason(raw, options.max_tokens)
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
-
-        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
-        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
-        mel = run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
-
-        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
-        phases = draws.phases(seed, harmonics)
-        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
-        samples = run("s3gen.vocoder", mel, phases, noise)
+        mel = self.mel(run, voice, tokens, seed)
+        samples = run("s3gen.vocoder", mel, *self.excitation(run, seed, len(mel)))
         marked = options.watermark is not None
         if marked:
             samples = run("watermark", samples)
         return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, normalized, reason)
+
+    def mel(self, run: Run, voice: Voice, tokens: np.ndarray, seed: int) -> np.ndarray:
+        """The mel of the tokens that were kept, two frames each (one fewer in all, where the prompt has an odd number)."""
+        mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
+        noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
+        return run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
+
+    def excitation(self, run: Run, seed: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the vocoder draws for ``frames``: phases and noise."""
+        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
+        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * frames, harmonics)
+        return draws.phases(seed, harmonics), noise
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
@@ -218,6 +223,10 @@ class Run:
             self.callback(key, 1, 1)
         return result
 
+    def clocked(self, key: str) -> Clocked:
+        """The stage, for whoever calls parts of it; its time is kept all the same."""
+        return Clocked(self.pipeline.stage(key, self.plan[key]), key, self.timings)
+
     def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
         """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
         from .. import _core
@@ -231,6 +240,27 @@ class Run:
             block[:] = _core.draws_normals(seed, stream, start, len(block), cols)
         self.timings["draws"] = self.timings.get("draws", 0.0) + time.perf_counter() - started
         return values
+
+
+class Clocked:
+    """A stage whose calls, and those of its parts, add to ``timings[key]``."""
+
+    def __init__(self, stage: Any, key: str, timings: dict[str, float]) -> None:
+        self._stage, self._key, self._timings = stage, key, timings
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._timed(self._stage, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        part = getattr(self._stage, name)
+        return functools.partial(self._timed, part) if callable(part) else part
+
+    def _timed(self, part: Any, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return part(*arguments)
+        finally:
+            self._timings[self._key] = self._timings.get(self._key, 0.0) + time.perf_counter() - started
 
 
 def _takes_callback(stage: Any) -> bool:
