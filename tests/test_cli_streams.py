@@ -136,6 +136,75 @@ def test_wav_through_a_pipe(tmp_path):
     assert again == sound and json.loads(said.splitlines()[-1])["output"] == "-"
 
 
+def test_a_stream_through_a_pipe_has_one_header(tmp_path):
+    long = ["--max-tokens", "60", "--seed", "1"]
+    say = ["say", "Hello there.", "--model", TOY, *long]
+    assert process(*say, "-o", tmp_path / "whole.wav").returncode == 0
+    whole = (tmp_path / "whole.wav").read_bytes()
+    done = process(*say, "--stream", "-o", "-", text=False)
+    assert done.returncode == 0, done.stderr
+    head, samples = done.stdout[:44], done.stdout[44:]
+    assert struct.unpack("<4sI4s4sIHHIIHH4sI", head) == (
+        (b"RIFF", 0xFFFFFFFF, b"WAVE", b"fmt ", 16, 1, 1, 24_000, 48_000, 2, 16, b"data", 0xFFFFFFFF)
+    )
+    assert b"RIFF" not in samples and b"WAVE" not in samples and samples == whole[-len(samples) :] and len(samples) > 100_000
+    assert soundfile.read(io.BytesIO(done.stdout), dtype="int16")[0].tobytes() == samples
+    assert "the first after" in done.stderr.decode().splitlines()[-1]
+    raw = process(*say, "--stream", "-o", "-", "--format", "pcm", "--json", text=False)
+    assert raw.stdout == samples
+    facts = json.loads(raw.stderr.splitlines()[-1])
+    assert (facts["output"], facts["seed"], facts["finish_reason"], facts["latency"]) == ("-", 1, "length", "sentence")
+    assert (
+        facts["seconds"] == len(samples) / 48_000
+        and 0 < facts["first_sound_seconds"] < facts["seconds"] * facts["real_time_factor"]
+    )
+
+
+def test_a_stream_is_heard_before_it_is_over():
+    program = "import sys\nfrom chatterbox_turbo_rs.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    say = ["say", "Hello.", "--model", TOY, "--max-tokens", "1000", "--seed", "1", "--stream", "-o", "-"]
+    with subprocess.Popen([sys.executable, "-c", program, *say], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as speaking:
+        assert speaking.stdout is not None and speaking.stdout.read(44 + 4000)[:4] == b"RIFF"
+        assert speaking.poll() is None, "it was over before anything came"
+        speaking.stdout.close()
+        assert speaking.wait(30) == 1
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "pcm", "ogg"])
+def test_a_stream_into_a_file(tmp_path, ending):
+    long = ["--max-tokens", "40", "--seed", "1"]
+    for name, more in (("whole", []), ("stream", ["--stream"])):
+        done = process("say", "Hello.", "--model", TOY, "-o", tmp_path / f"{name}.{ending}", *more, *long)
+        assert done.returncode == 0 and f"{name}.{ending}: " in done.stdout, done.stderr
+    whole, stream = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("whole", "stream"))
+    if ending == "ogg":  # whose files have a random number
+        sounds = [soundfile.read(tmp_path / f"{name}.ogg")[0] for name in ("whole", "stream")]
+        assert len(sounds[0]) == len(sounds[1]) and abs(sounds[0] - sounds[1]).max() < 0.05
+    else:
+        assert stream == whole
+    assert sorted(os.listdir(tmp_path)) == [f"stream.{ending}", f"whole.{ending}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stream", "-o", "-", "--format", "flac"], "--format: expected wav or pcm with --stream -o -, got flac"),
+        (["--stream", "-o", "x.txt"], "x.txt: expected a name ending in .wav"),
+        (["--stream", "--latency", "never"], "Invalid value for '--latency'"),
+    ],
+)
+def test_streams_that_cannot_be_are_refused(arguments, message):
+    done = process("say", "Hello.", "--model", TOY, *arguments)
+    assert done.returncode == 2 and message in done.stderr and done.stdout == ""
+    done = process("say", "--texts", "nowhere.txt", "--stream")
+    assert done.returncode == 2 and "--stream: expected a text, got --texts" in done.stderr
+
+
+def test_a_format_has_the_last_word(tmp_path):
+    done = process("say", "Hello.", "--model", TOY, "-o", tmp_path / "x.bin", "--format", "flac", *SHORT)
+    assert done.returncode == 0 and soundfile.info(tmp_path / "x.bin").format == "FLAC", done.stderr
+
+
 def test_a_pipe_whose_reader_goes_away_is_no_remark():
     read, write = os.pipe()
     os.close(read)

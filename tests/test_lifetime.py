@@ -41,6 +41,7 @@ def test_models_that_are_dropped_are_gone(tiny_checkpoint: Path, clip: Path, pla
         model.generate("Hello.", voice=clip if number < 2 else voice, **SHORT)
         model.generate_many(["One.", "Two."], voice, **SHORT)
         list(model.iter_many(["One.", "Two."], voice, **SHORT))
+        list(model.stream("One.", voice=voice, **SHORT))
         drop_in = ChatterboxTurboTTS(model, "cpu")
         stages = [stage for stage in model._pipeline._stages.values() if type(stage).__weakrefoffset__]
         stages = [stage for stage in stages if type(stage).__module__.startswith("chatterbox_turbo_rs")]

@@ -116,6 +116,7 @@ def test_the_bar_is_closed_however_the_work_ends(toy: ChatterboxTurbo, bars: lis
     toy.generate("Hello.", **short)
     toy.generate_many(["One.", "Two."], **short)
     list(toy.iter_many(["One.", "Two."], **short))
+    list(toy.stream("Hello.", **short))
     toy.voice(clip, progress=True)
     iteration = toy.iter_many(["One.", "Two.", "Three.", "Four."], **short)
     next(iteration)
@@ -124,11 +125,12 @@ def test_the_bar_is_closed_however_the_work_ends(toy: ChatterboxTurbo, bars: lis
         lambda: toy.generate("\udcff", **short),
         lambda: toy.generate_many(["One."], cancel=cancel, **short),
         lambda: list(toy.iter_many(["One."], cancel=cancel, **short)),
+        lambda: list(toy.stream("One.", cancel=cancel, **short)),
         lambda: toy.voice((np.zeros(9, np.float32), 24_000), progress=True),
     ):
         with pytest.raises(ChatterboxError) as caught:
             call()
         assert cancel.is_set() or not isinstance(caught.value, CancelledError)
-    assert len(bars) == 9
-    assert [bar.closed for bar in bars] == [1] * 9
-    assert all(bar.calls for bar in bars[:5])
+    assert len(bars) == 11
+    assert [bar.closed for bar in bars] == [1] * 11
+    assert all(bar.calls for bar in bars[:6])

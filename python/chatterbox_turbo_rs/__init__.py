@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from .model import ChatterboxTurbo
     from .options import Split
     from .plan import Plan
-    from .speech import Speech
+    from .speech import Chunk, Speech
     from .voice import Voice
 
     __version__: str
 
-__all__ = ["ChatterboxError", "ChatterboxTurbo", "Plan", "Speech", "Split", "Voice", "__version__", "available"]
+__all__ = ["ChatterboxError", "ChatterboxTurbo", "Chunk", "Plan", "Speech", "Split", "Voice", "__version__", "available"]
 _HOMES = {
     "ChatterboxError": "errors",
     "ChatterboxTurbo": "model",
+    "Chunk": "speech",
     "Plan": "plan",
     "Speech": "speech",
     "Split": "options",

@@ -27,6 +27,7 @@ Loudness = Literal["bs1770", "rms"]
 Watermark = Literal["perth"]
 OnError = Literal["raise", "return"]
 SplitWhen = Union[Literal["auto", "never"], "Split"]
+Latency = Literal["sentence"]
 AnyPath = Union[str, "os.PathLike[str]"]
 AnyVoice = Union[Voice, AnyPath, None]
 """A prepared voice, a voice file or a clip, None for the checkpoint's own."""
@@ -38,6 +39,7 @@ SomeVoices = Union[AnyVoice, Iterable[AnyVoice]]
 SomeSeeds = Union[int, Iterable[int], None]
 PRECISIONS, ON_ERROR = get_args(Precision), get_args(OnError)
 LOUDNESS, WATERMARK = (*get_args(Loudness), None), (*get_args(Watermark), None)
+LATENCY = get_args(Latency)
 MAX_TOKENS = 1000
 """Upstream's limit of T3's loop (the first token comes on top): 40 s."""
 ROWS = 16
@@ -46,6 +48,10 @@ MOST_ROWS = 1024
 MOST_SEED = 2**64 - 1
 MOST_PAUSE = 60.0
 """Seconds of one pause."""
+CHUNK = 0.5
+"""Seconds of a chunk unless the caller says otherwise."""
+CHUNKS = (0.02, 10.0)
+"""The shortest and the longest that may be asked for."""
 
 
 class TorchDevice(Protocol):
@@ -80,6 +86,28 @@ class ManyArguments(Arguments, total=False):
     """The same of ``generate_many``."""
 
     finished: Callable[[int, Result], object] | None
+
+
+class StreamArguments(TypedDict, total=False):
+    """What ``astream`` takes beside the text."""
+
+    latency: Latency
+    chunk: float
+    voice: AnyVoice
+    seed: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    max_tokens: int
+    loudness: Loudness | None | EllipsisType
+    watermark: Watermark | None | EllipsisType
+    split: SplitWhen
+    speed: float
+    pronounce: Mapping[str, str] | None
+    backends: Spec
+    progress: Progress
+    cancel: Event | None
 
 
 class Many:
@@ -160,6 +188,21 @@ class GenerationOptions:
         return SamplerParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
 
 
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a text is streamed, checked: see ``ChatterboxTurbo.stream``. Raises ``ArgumentError`` that names the argument."""
+
+    latency: Latency = "sentence"
+    chunk: float = CHUNK
+
+    def __post_init__(self) -> None:
+        one_of("latency", self.latency, LATENCY)
+        seconds = number("chunk", self.chunk)
+        if not CHUNKS[0] <= seconds <= CHUNKS[1]:
+            raise ArgumentError(f"chunk: expected {CHUNKS[0]} to {CHUNKS[1]} seconds, got {self.chunk!r}")
+        object.__setattr__(self, "chunk", seconds)
+
+
 def path_of(name: str, value: Any) -> str:
     """A path as text; raises ``ArgumentError`` for what is none."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -220,6 +263,13 @@ def lexicon_of(value: Any) -> None:
 def seed_of(value: Any) -> int:
     """The seed, or a random one for None."""
     return int.from_bytes(os.urandom(8), "little") if value is None else whole("seed", value, 0, MOST_SEED)
+
+
+def text_of(value: Any) -> str:
+    """The text to speak."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"text: expected str, got {type(value).__name__}")
+    return value
 
 
 def texts_of(value: Any) -> list[str]:

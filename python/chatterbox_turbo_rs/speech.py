@@ -1,4 +1,4 @@
-"""The result of one request: samples and everything that says how they were made."""
+"""The result of one request: samples and everything that says how they were made; and, of a stream, a piece of it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from .audio.encode import encode, format_of, write_all
 from .audio.files import whole_file
 from .audio.subtitles import subtitles
+from .constants import SAMPLE_RATE
 from .errors import ArgumentError
 from .plan import Plan
 
@@ -114,3 +115,36 @@ class Speech:
     def _repr_html_(self) -> str:
         audio = base64.b64encode(self.wav_bytes()).decode("ascii")
         return f'<audio controls src="data:audio/wav;base64,{audio}"></audio><br><code>{html.escape(repr(self))}</code>'
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A piece of a stream: ``samples`` float32 [n] at ``sample_rate`` Hz, n >= 1, the first of which is number ``start`` of the stream.
+
+    ``segment`` counts the parts that the text was cut into, from 0, and ``text`` is that part, normalised. ``final``: there is no
+    chunk after this one. ``finish_reason`` is that of ``Speech``, at the end of a segment, and None before.
+    """
+
+    samples: np.ndarray
+    start: int
+    segment: int
+    text: str
+    final: bool
+    finish_reason: FinishReason | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """24,000 Hz."""
+        return SAMPLE_RATE
+
+    @property
+    def seconds(self) -> float:
+        """Where this chunk ends, in seconds from the start of the stream."""
+        return (self.start + len(self.samples)) / SAMPLE_RATE
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        end = f", final, {self.finish_reason}" if self.final else ""
+        return f"Chunk({self.start / SAMPLE_RATE:.2f} to {self.seconds:.2f} s, segment {self.segment}{end})"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -36,30 +39,78 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return ending.lower()[1:]
 
 
+def pcm(samples: np.ndarray) -> bytes:
+    """float32 ``samples`` [n], clipped to ±1, as little-endian 16 bit."""
+    return _rounded(samples).astype("<i2", copy=False).tobytes()
+
+
+def wav_header(rate: int) -> bytes:
+    """What stands before the samples of a 16 bit mono WAV of unknown length, which is written as 0xFFFFFFFF: for a pipe."""
+    unknown = b"\xff\xff\xff\xff"
+    layout = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return b"RIFF" + unknown + b"WAVEfmt " + layout + b"data" + unknown
+
+
+class Encoder:
+    """A sound file that grows: ``with Encoder(file, rate, name) as encoder: encoder.write(samples)``, samples as of ``encode``.
+
+    ``file`` is a binary file object that seeks. Raises what ``encode`` does.
+    """
+
+    def __init__(self, file: IO[bytes], rate: int, name: str | None) -> None:
+        known = FORMATS.get(name.lower()) if isinstance(name, str) else None
+        if known is None:
+            raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
+        kind, subtype = known
+        self._name, self._file, self._sound = str(name), file, None
+        self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
+        if kind != "RAW":
+            with _libsndfile(self._name) as soundfile:
+                self._sound = soundfile.SoundFile(file, "w", rate, 1, subtype, format=kind)
+
+    def write(self, samples: np.ndarray) -> None:
+        """The next samples."""
+        if self._sound is None:
+            self._file.write(pcm(samples))
+            return
+        samples = _rounded(samples) if self._whole else np.clip(samples, -1.0, 1.0)
+        with _libsndfile(self._name):
+            for start in range(0, len(samples), _BLOCK):
+                self._sound.write(samples[start : start + _BLOCK])
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._sound is not None:
+            with _libsndfile(self._name):
+                self._sound.close()
+
+
+@contextlib.contextmanager
+def _libsndfile(name: str) -> Iterator[Any]:
+    """The module ``soundfile``; what it refuses is an ``ArgumentError``."""
+    import soundfile
+
+    try:
+        yield soundfile
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise ArgumentError(f"libsndfile {soundfile.__libsndfile_version__} cannot write {name}: {error}") from None
+
+
 def encode(samples: np.ndarray, rate: int, name: str | None) -> bytes:
     """A whole file of float32 ``samples`` [n] at ``rate`` Hz, clipped to ±1, in the format ``name`` (a key of ``FORMATS``, in any case).
 
     Raises ``ArgumentError`` for another name, and for a format that this system's libsndfile cannot write.
     """
-    import soundfile
-
-    known = FORMATS.get(name.lower()) if isinstance(name, str) else None
-    if known is None:
-        raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
-    kind, subtype = known
-    samples = np.clip(samples, -1.0, 1.0)
-    if kind in _LOSSLESS or subtype == "PCM_16":  # rounded here: libsndfile rounds for FLAC and cuts off for the others
-        samples = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
-    if kind == "RAW":
-        return samples.astype("<i2", copy=False).tobytes()
     buffer = io.BytesIO()
-    try:
-        with soundfile.SoundFile(buffer, "w", rate, 1, subtype, format=kind) as file:
-            for start in range(0, len(samples), _BLOCK):
-                file.write(samples[start : start + _BLOCK])
-    except (soundfile.LibsndfileError, ValueError) as error:
-        raise ArgumentError(f"libsndfile {soundfile.__libsndfile_version__} cannot write {name}: {error}") from None
+    with Encoder(buffer, rate, name) as encoder:
+        encoder.write(samples)
     return buffer.getvalue()
+
+
+def _rounded(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(np.clip(samples, -1.0, 1.0) * np.float32(32768)), -32768, 32767).astype(np.int16)
 
 
 def write_all(file: Any, data: bytes) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ArgumentError, BackendError, FileError
+from ..audio.encode import format_of
+from ..errors import ArgumentError, BackendError, FileError, TextError
 from ..options import LOUDNESS, PRECISIONS, WATERMARK, GenerationOptions, Split, split_of
 from ..plan import parse
 from ..progress import on_terminal
+from . import streams
 
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
@@ -238,6 +241,32 @@ def there(path: Path | None) -> None:
     """Raises ``FileError`` when ``path`` is no file that is there: better now than after a download."""
     if path is not None and (path.is_dir() or not path.exists()):
         raise FileError(f"{path}: {'is a directory' if path.is_dir() else 'No such file or directory'}")
+
+
+def target(output: Path, form: str | None) -> str:
+    """The format of ``output``, which can be written; raises ``ArgumentError`` and ``FileError`` before any work."""
+    if str(output) == "-":
+        _pipe()
+        return form or "wav"
+    form = form or format_of(output)
+    writable(output)
+    return form
+
+
+def given(text: str) -> str:
+    """``text``, or what standard input holds for ``-``."""
+    if text == "-":
+        text = streams.decoded("standard input", streams.standard_input())
+        if not text.strip():
+            raise TextError("standard input: expected a text, found none")
+    return text
+
+
+def _pipe() -> None:
+    if sys.__stdout__ is None:
+        raise FileError("-: cannot be written: standard output is closed")
+    if sys.stdout.isatty():
+        raise ArgumentError("-o -: expected a pipe or a file behind it, such as | aplay -, found a terminal")
 
 
 def writable(path: Path) -> None:

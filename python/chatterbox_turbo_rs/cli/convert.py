@@ -23,11 +23,12 @@ from .common import (
     revision,
     seed_option,
     stacked,
+    target,
     there,
     voice,
     watermark,
 )
-from .say import about_demo, check, deliver
+from .say import about_demo, deliver
 
 
 @click.command()
@@ -40,7 +41,7 @@ def command(bar: streams.Line, source: Path, output: Path, voice: Path | None, s
 
     IN is a sound file of any length, - reads it from standard input. T3 takes no part and is not loaded.
     """
-    check(output)
+    form = target(output, None)
     piped = str(source) == "-"
     there(None if piped else source)
     there(voice)
@@ -59,5 +60,5 @@ def command(bar: streams.Line, source: Path, output: Path, voice: Path | None, s
     remark = about_demo() if values["model"] == "demo" else None
     more = {"source": str(source), "precision": tts.precision, "load_seconds": loaded}
     more |= {"real_time_factor": taken / speech.seconds, "remark": remark}
-    deliver(speech, output, taken, more, values["as_json"])
+    deliver(speech, output, form, taken, more, values["as_json"])
     return 0

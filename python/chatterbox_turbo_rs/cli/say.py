@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..audio.encode import FORMATS
 from ..audio.files import whole_file
-from ..errors import ArgumentError, FileError, TextError
-from ..options import ROWS, GenerationOptions, seed_of, split_of
-from ..speech import Speech, format_of
-from . import say_texts, streams
-from .common import FILE, load, model_options, speaking, speaking_options, writable
+from ..errors import ArgumentError
+from ..options import LATENCY, ROWS, GenerationOptions, seed_of, split_of
+from ..speech import Speech
+from . import say_stream, say_texts, streams
+from .common import FILE, given, load, model_options, speaking, speaking_options, target, writable
 
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
+    from ..options import Latency
 
 
 def about_demo() -> str:
@@ -42,7 +44,21 @@ def about_demo() -> str:
     "--output",
     type=FILE,
     show_default="speech.wav, or the directory speech",
-    help="The sound file, - for WAV on standard output; with --texts a directory.",
+    help="The sound file, - for standard output; with --texts a directory.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    show_default="what the name ends in, wav for -",
+    help="What is written; pcm is 16 bit samples without a header.",
+)
+@click.option("--stream", is_flag=True, help="Write the sound while it is made; with -o -, as wav or pcm.")
+@click.option(
+    "--latency",
+    type=click.Choice(LATENCY),
+    default=LATENCY[0],
+    help="With --stream: how soon it begins; sentence changes no sample.",
 )
 @click.option("--texts", type=FILE, metavar="FILE", help="A text on each line, - for standard input; line 7 becomes 007.wav.")
 @click.option("--batch", default=ROWS, metavar="N", help="With --texts: so many are decoded together.")
@@ -59,11 +75,14 @@ def command(
     batch: int,
     subtitles: Path | None,
     dry_run: bool,
+    form: str | None,
+    stream: bool,
+    latency: Latency,
     **values: Any,
 ) -> int:
     """Speak a text into a file, or every line of a file into one of its own.
 
-    TEXT is what is spoken, - reads it from standard input. `-o - | aplay -` plays it.
+    TEXT is what is spoken, - reads it from standard input. `--stream -o - | aplay -` plays it while it is made.
     """
     if (text is None) == (texts is None):
         raise ArgumentError(f"say: expected a text or --texts FILE, got {'none of them' if text is None else 'both'}")
@@ -72,9 +91,17 @@ def command(
     if dry_run:
         return _plan(str(text), values)
     if texts is not None:
+        for name, value in (("--stream", stream), ("--format", form)):
+            if value:
+                raise ArgumentError(f"{name}: expected a text, got --texts")
         return say_texts.run(bar, texts, output, batch, values)
     remark = about_demo if values["model"] == "demo" else None
-    return speak(bar, str(text), output or Path("speech.wav"), values, lambda: load(values), remark, subtitles)
+    output = output or Path(f"speech.{form or 'wav'}")
+    if stream:
+        if subtitles is not None:
+            raise ArgumentError("--subtitles: expected a text that is spoken whole, got --stream")
+        return say_stream.run(bar, str(text), output, form, latency, values, remark)
+    return speak(bar, str(text), output, values, lambda: load(values), remark, form, subtitles)
 
 
 def speak(
@@ -84,16 +111,17 @@ def speak(
     values: dict[str, Any],
     load: Callable[[], ChatterboxTurbo],
     remark: Callable[[], str] | None,
+    form: str | None = None,
     subtitles: Path | None = None,
 ) -> int:
     """Speaks ``text`` (``-``: standard input) into ``output`` (``-``: standard output), and says how, with the ``remark``; 0."""
-    check(output)
+    form = target(output, form)
     if subtitles is not None:
         if subtitles.suffix.lower() not in (".srt", ".vtt"):
             raise ArgumentError(f"--subtitles: expected a file that ends in .srt or .vtt, got {subtitles}")
         writable(subtitles)
     arguments = speaking(values)
-    text = _read(text)
+    text = given(text)
     started = time.perf_counter()
     tts = load()
     loaded = time.perf_counter() - started
@@ -103,43 +131,23 @@ def speak(
     bar.close()
     more: dict[str, Any] = {"precision": tts.precision, "load_seconds": loaded, "real_time_factor": taken / speech.seconds}
     more |= {"remark": remark() if remark else None}
-    deliver(speech, output, taken, more, values["as_json"])
+    deliver(speech, output, form, taken, more, values["as_json"])
     if subtitles is not None:
         with whole_file(subtitles) as temporary:
             temporary.write_text(speech.subtitles(subtitles.suffix.lower()[1:]), encoding="utf-8")
     return 0
 
 
-def check(output: Path) -> None:
-    """Refuses what cannot become a sound file (``-``: standard output) before the work."""
-    if str(output) != "-":
-        format_of(output)
-        return writable(output)
-    if sys.__stdout__ is None:
-        raise FileError("-: cannot be written: standard output is closed")
-    if sys.stdout.isatty():
-        raise ArgumentError("-o -: expected a pipe or a file behind it, such as | aplay -, found a terminal")
-
-
-def deliver(speech: Speech, output: Path, taken: float, more: dict[str, Any], as_json: bool) -> None:
+def deliver(speech: Speech, output: Path, form: str, taken: float, more: dict[str, Any], as_json: bool) -> None:
     """Writes the sound, and says how it came about: on standard error where the sound goes to standard output."""
     piped = str(output) == "-"
     if piped:
-        sys.stdout.buffer.write(speech.wav_bytes())
+        speech.save(sys.stdout.buffer, format=form)
         sys.stdout.flush()
     else:
-        speech.save(output)
+        speech.save(output, format=form)
     report = json.dumps(say_texts.facts(speech, output) | more) if as_json else _table(speech, output, taken, more)
     streams.out(report, sys.stderr if piped else None)
-
-
-def _read(text: str) -> str:
-    """The text, from standard input for ``-``."""
-    if text == "-":
-        text = streams.decoded("standard input", streams.standard_input())
-        if not text.strip():
-            raise TextError("standard input: expected a text, found none")
-    return text
 
 
 def _plan(text: str, values: dict[str, Any]) -> int:
@@ -148,7 +156,7 @@ def _plan(text: str, values: dict[str, Any]) -> int:
 
     arguments = speaking(values)
     options = GenerationOptions(seed=seed_of(values["seed"]), split=split_of(arguments["split"]))
-    plan = long_text.plan_of(_read(text), options.seed, options)
+    plan = long_text.plan_of(given(text), options.seed, options)
     if values["as_json"]:
         streams.out(json.dumps([asdict(segment) for segment in plan]))
         return 0

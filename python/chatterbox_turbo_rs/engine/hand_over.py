@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TypeVar
 
 from ..errors import CancelledError, InternalError
@@ -18,13 +20,14 @@ TICK = 0.05
 
 
 def hand_over(
-    work: Callable[[Callable[[T], None], Callable[[], None]], None], look: Callable[[T], None]
+    work: Callable[[Callable[[T], None], Callable[[], None]], None], look: Callable[[T], None], ahead: int = AHEAD
 ) -> Generator[T, None, None]:
     """Yields what ``work(give, check)`` gives in a thread of its own, after ``look`` at it, and raises what either raises.
 
-    When the generator is closed, or the program ends, ``give`` and ``check`` raise ``CancelledError``.
+    When the generator is closed, or the program ends, ``give`` and ``check`` raise ``CancelledError``. When ``ahead`` results wait,
+    ``give`` does.
     """
-    ready: queue.Queue[T] = queue.Queue(AHEAD)
+    ready: queue.Queue[T] = queue.Queue(ahead)
     closed = threading.Event()
     outcome: list[BaseException | None] = []
 
@@ -59,10 +62,65 @@ def hand_over(
             look(taken[0])
             yield taken.pop()  # no name holds it here
         if not outcome:
-            raise InternalError("iter_many: its thread is gone: a process that forks does not take it along")
+            raise InternalError("the work's thread is gone: a process that forks does not take it along")
         if outcome[0] is not None:
             raise outcome[0]
     finally:
         closed.set()
         worker.join()
         outcome.clear()  # a traceback holds the frames of the work
+
+
+async def asynchronous(results: Generator[T, None, None], stop: threading.Event) -> AsyncGenerator[T, None]:
+    """Yields ``results``, which a thread of its own waits for, so that the event loop does not. ``stop``, when set, ends their work soon.
+
+    It is set when this generator is closed or its task is cancelled, which then waits for the end of the work.
+    """
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Queue[T | None] = asyncio.Queue()  # None: that was the last
+    over, room = asyncio.Event(), threading.Semaphore(AHEAD)
+    outcome: list[BaseException] = []
+
+    def tell(what: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            loop.call_soon_threadsafe(what, *arguments)
+
+    def wanted() -> bool:
+        while not stop.is_set() and threading.main_thread().is_alive():
+            if room.acquire(timeout=TICK):
+                return True
+        return False
+
+    def run() -> None:
+        try:
+            while wanted():
+                tell(ready.put_nowait, next(results))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            results.close()
+            tell(ready.put_nowait, None)
+            tell(over.set)
+
+    reader = threading.Thread(target=run, name="chatterbox-turbo-rs")
+    reader.start()
+    try:
+        while (taken := await ready.get()) is not None:
+            room.release()
+            yield taken
+        if outcome:
+            raise outcome[0]
+    finally:
+        stop.set()
+        cancelled = None
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        reader.join()  # it has said that it is over
+        outcome.clear()  # a traceback holds the frames of the work
+        if cancelled is not None:
+            raise cancelled

@@ -21,9 +21,7 @@ class Onlooker:
         report = self._bar if progress is True else None if progress is False else progress
         if report is not None and not callable(report):
             raise ArgumentError(f"progress: expected True or a callable (stage, done, total), got {type(progress).__name__}")
-        if cancel is not None and not hasattr(cancel, "is_set"):
-            raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
-        self._report, self._cancel = report, cancel
+        self._report, self._cancel = report, checked_event(cancel)
 
     def __enter__(self) -> Callback | None:
         return None if self._report is None and self._cancel is None else self._call
@@ -36,6 +34,23 @@ class Onlooker:
         cancelled = self._cancel is not None and self._cancel.is_set()
         if cancelled or (self._report is not None and self._report(stage, done, total) is False):
             raise CancelledError(f"cancelled during {stage} ({done} of {total})")
+
+
+def checked_event(cancel: Event | None) -> Event | None:
+    """``cancel=``, when it is one; else ``ArgumentError``."""
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
+    return cancel
+
+
+class Either:
+    """An event that is set when one of two is."""
+
+    def __init__(self, own: Event, cancel: Event | None) -> None:
+        self._events = (own,) if checked_event(cancel) is None else (own, cancel)
+
+    def is_set(self) -> bool:
+        return any(event is not None and event.is_set() for event in self._events)
 
 
 class Watch:

@@ -23,7 +23,7 @@ from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
 from ..errors import UnsupportedAudioError
 from ..options import GenerationOptions
 from ..plan import Plan
-from ..speech import Speech, SpokenSegment
+from ..speech import Fault, FinishReason, Speech, SpokenSegment
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice, describe
 from . import draws, registry, token_loop, verdict
@@ -173,10 +173,8 @@ class Pipeline:
         """The speech of T3's ``raw`` tokens: filter, S3Gen, pace, watermark."""
         seed, reason = options.seed, token_loop.finish_reason(raw, options.max_tokens)
         tokens = token_loop.keep_speech(raw, self.config["s3gen"])
-        silence = self.config["s3gen"]["silence_token"]
-        faults = verdict.of_tokens(raw, reason, len(text.ids), len(text.normalized), silence)
         mel = self.mel(run, voice, tokens, seed)
-        faults += verdict.of_mel(mel, 2 * token_loop.SILENCE_TOKENS)
+        faults = self.faults(text, raw, reason, mel)
         samples = stretch(self.vocode(run, mel, seed), options.speed)
         marked = options.watermark is not None
         if marked:
@@ -184,18 +182,27 @@ class Pipeline:
         whole = SpokenSegment(text.asked, 0.0, len(samples) / SAMPLE_RATE, len(raw), seed, faults=faults)
         return Speech(samples, SAMPLE_RATE, seed, run.plan, run.timings, tokens, marked, text.normalized, reason, (whole,))
 
+    def faults(self, text: Text, raw: np.ndarray, reason: FinishReason, mel: np.ndarray) -> tuple[Fault, ...]:
+        """What is wrong with T3's ``raw`` tokens of a text, and with their mel."""
+        silence = self.config["s3gen"]["silence_token"]
+        found = verdict.of_tokens(raw, reason, len(text.ids), len(text.normalized), silence)
+        return found + verdict.of_mel(mel, 2 * token_loop.SILENCE_TOKENS)
+
     def mel(self, run: Run, voice: Voice, tokens: np.ndarray, seed: int) -> np.ndarray:
-        """S3Gen's encoder and flow: N speech ``tokens`` in a voice, ``[2 N, 80]``, or a frame less where its prompt has an odd number."""
+        """The mel of the tokens that were kept, two frames each (one fewer in all, where the prompt has an odd number)."""
         mu = run("s3gen.encoder", np.concatenate([voice.s3gen_prompt_tokens, tokens]))
         noise = run.normals("s3gen.flow", seed, draws.FLOW, len(mu), self.config["s3gen"]["mels"])
         return run("s3gen.flow", mu, voice.xvector, voice.s3gen_prompt_mel, noise)
 
+    def excitation(self, run: Run, seed: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the vocoder draws for ``frames``: phases and noise."""
+        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
+        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * frames, harmonics)
+        return draws.phases(seed, harmonics), noise
+
     def vocode(self, run: Run, mel: np.ndarray, seed: int) -> np.ndarray:
         """The vocoder: ``[F, 80]`` to 480 F samples."""
-        harmonics = self.config["s3gen"]["vocoder"]["harmonics"] + 1
-        phases = draws.phases(seed, harmonics)
-        noise = run.normals("s3gen.vocoder", seed, draws.NOISE, HOP * len(mel), harmonics)
-        return run("s3gen.vocoder", mel, phases, noise)
+        return run("s3gen.vocoder", mel, *self.excitation(run, seed, len(mel)))
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
@@ -253,6 +260,10 @@ class Run:
             self.callback(key, 1, 1)
         return result
 
+    def clocked(self, key: str) -> Clocked:
+        """The stage, for whoever calls parts of it; its time is kept all the same."""
+        return Clocked(self.pipeline.stage(key, self.plan[key]), key, self.timings)
+
     def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
         """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
         from .. import _core
@@ -266,6 +277,27 @@ class Run:
             block[:] = _core.draws_normals(seed, stream, start, len(block), cols)
         self.timings["draws"] = self.timings.get("draws", 0.0) + time.perf_counter() - started
         return values
+
+
+class Clocked:
+    """A stage whose calls, and those of its parts, add to ``timings[key]``."""
+
+    def __init__(self, stage: Any, key: str, timings: dict[str, float]) -> None:
+        self._stage, self._key, self._timings = stage, key, timings
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._timed(self._stage, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        part = getattr(self._stage, name)
+        return functools.partial(self._timed, part) if callable(part) else part
+
+    def _timed(self, part: Any, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return part(*arguments)
+        finally:
+            self._timings[self._key] = self._timings.get(self._key, 0.0) + time.perf_counter() - started
 
 
 def _takes_callback(stage: Any) -> bool:

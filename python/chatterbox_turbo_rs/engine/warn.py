@@ -8,13 +8,15 @@ from collections.abc import Mapping
 
 from ..errors import TruncatedSpeechWarning
 from ..options import MAX_TOKENS
-from ..speech import Speech
+from ..speech import Chunk, Speech
 
 
 def of_cuts(results: Mapping[str, object], max_tokens: int) -> None:
-    """One ``TruncatedSpeechWarning`` for all speeches among ``results``, by their names, that ``max_tokens`` cut."""
+    """One ``TruncatedSpeechWarning`` for all speeches among ``results``, by their names, that ``max_tokens`` cut; a chunk speaks for all before."""
     cut = {
-        name: found.seconds for name, found in results.items() if isinstance(found, Speech) and found.finish_reason == "length"
+        name: found.seconds
+        for name, found in results.items()
+        if isinstance(found, (Speech, Chunk)) and found.finish_reason == "length"
     }
     if cut:
         names = ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in cut.items())

@@ -20,10 +20,8 @@ import numpy as np
 
 from ...errors import ArgumentError, AudioError, WatermarkError
 from ..shared.arrays import vector
-from . import BLOCK, INSTALL, SAMPLE_RATE, SHORTEST
+from . import BLOCK, FRAME, INNER_RATE, INSTALL, QUIET, SAMPLE_RATE, SHORTEST
 
-INNER_RATE = 32_000
-FRAME = 2048
 RATES = range(1_000, 768_001)
 NEEDS = {
     "perth": INSTALL,
@@ -42,17 +40,36 @@ class Watermarker:
         module = importlib.import_module("perth.perth_net.perth_net_implicit.perth_watermarker")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it loads
             self._perth = module.PerthImplicitWatermarker()
+        self._librosa = importlib.import_module("librosa")
 
-    def __call__(self, samples: np.ndarray, callback: Callable[..., Any] | None = None) -> np.ndarray:
-        _check(samples)
-        length = max(math.ceil(len(samples) / BLOCK) * BLOCK, SHORTEST)
-        padded = np.pad(samples, (0, length - len(samples)))
+    def __call__(
+        self, samples: np.ndarray, callback: Callable[..., Any] | None = None, loudest: float | None = None
+    ) -> np.ndarray:
+        padded = _padded(samples)
         if callback is not None:
             callback("watermark", 0, 1)
-        marked = self._perth.apply_watermark(padded, sample_rate=SAMPLE_RATE)
+        marked = self._perth.apply_watermark(padded, SAMPLE_RATE) if loudest is None else self._beside(padded, loudest)
         if callback is not None:
             callback("watermark", 1, 1)
         return np.ascontiguousarray(marked[: len(samples)], dtype=np.float32)
+
+    def levels(self, samples: np.ndarray) -> np.ndarray:
+        magspec, _ = self._analysed(_padded(samples))
+        return magspec.sum(dim=0).double().numpy()
+
+    def _analysed(self, padded: np.ndarray) -> tuple[Any, Any]:
+        """Levels and phases, both ``[1025, frames]``."""
+        inner = self._librosa.resample(padded, orig_sr=SAMPLE_RATE, target_sr=INNER_RATE)
+        return self._perth.perth_net.ap.signal_to_magphase(inner)
+
+    def _beside(self, padded: np.ndarray, loudest: float) -> np.ndarray:
+        """``apply_watermark`` and ``Encoder.forward``, but for the loudest frame."""
+        net = self._perth.perth_net
+        magspec, phase = self._analysed(padded)
+        loud = (magspec.sum(dim=0) > QUIET * loudest).to(magspec)
+        magspec[: net.subband] += net.encoder.layers(magspec[None, : net.subband])[0] * loud
+        marked = net.ap.magphase_to_signal(magspec, phase).detach().numpy()
+        return self._librosa.resample(marked, orig_sr=INNER_RATE, target_sr=SAMPLE_RATE)
 
     def detect(self, samples: np.ndarray, rate: int, callback: Callable[..., Any] | None = None) -> float:
         _check(samples)
@@ -85,6 +102,13 @@ def missing() -> str | None:
     """Why resemble-perth cannot run, or None. Looks for its modules and imports none."""
     absent = [f"{name}: {how}" for name, how in NEEDS.items() if importlib.util.find_spec(name) is None]
     return f"resemble-perth needs what is not installed: {'; '.join(absent)}" if absent else None
+
+
+def _padded(samples: np.ndarray) -> np.ndarray:
+    """``samples`` in whole blocks."""
+    _check(samples)
+    length = max(math.ceil(len(samples) / BLOCK) * BLOCK, SHORTEST)
+    return np.pad(samples, (0, length - len(samples)))
 
 
 def _check(samples: np.ndarray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ class Watermarker:
     def __init__(self, weights: Path) -> None:
         self._core = _core.Watermarker(str(weights))
 
-    def __call__(self, samples: np.ndarray, callback: Callable[..., Any] | None = None) -> np.ndarray:
-        return self._core.embed(samples, callback)
+        self.levels, self.detect = self._core.levels, self._core.detect
 
-    def detect(self, samples: np.ndarray, rate: int, callback: Callable[..., Any] | None = None) -> float:
-        return self._core.detect(samples, rate, callback)
+    def __call__(self, samples: np.ndarray, callback: Any = None, loudest: float | None = None) -> np.ndarray:
+        return self._core.embed(samples, callback, loudest)
 
 
 def create(resources: Any) -> Watermarker:

@@ -49,6 +49,11 @@ impl Vocoder {
         Ok(arrays::to_vector(py, samples))
     }
 
+    #[getter]
+    fn fade<'py>(&self, py: Python<'py>) -> Vector<'py> {
+        arrays::to_vector(py, chatterbox_turbo::stages::s3gen::vocoder::Vocoder::fade())
+    }
+
     fn f0<'py>(&self, py: Python<'py>, mel: &Bound<'py, PyAny>) -> PyResult<Vector<'py>> {
         let mel = arrays::matrix("mel", mel, None)?;
         let f0 = run(py, None, |_| self.core.f0(&mel))?;

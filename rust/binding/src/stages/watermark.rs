@@ -19,16 +19,23 @@ impl Watermarker {
         Ok(Self { core: door::run(py, None, |_| perth::Watermarker::load(path))? })
     }
 
-    #[pyo3(signature = (samples, callback=None))]
+    #[pyo3(signature = (samples, callback=None, loudest=None))]
     fn embed<'py>(
         &self,
         py: Python<'py>,
         samples: &Bound<'py, PyAny>,
         callback: Option<Py<PyAny>>,
+        loudest: Option<f64>,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let samples = arrays::vector("samples", samples, None)?;
-        let marked = door::run(py, callback, |observer| self.core.embed(&samples, observer))?;
+        let marked = door::run(py, callback, |observer| self.core.embed_beside(&samples, loudest, observer))?;
         Ok(arrays::to_vector(py, marked))
+    }
+
+    fn levels<'py>(&self, py: Python<'py>, samples: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let samples = arrays::vector("samples", samples, None)?;
+        let levels = door::run(py, None, |observer| self.core.levels(&samples, observer))?;
+        Ok(arrays::to_vector(py, levels))
     }
 
     #[pyo3(signature = (samples, rate, callback=None))]

@@ -4,6 +4,10 @@ use gemm::Parallelism;
 
 use crate::threads::run;
 
+/// Steps of k between two visits of the output. The crate would choose them by m and n: then a row's bits would depend on how many
+/// rows there are beside it. So deep a product it never cuts.
+const DEPTH: usize = 512;
+
 /// `out[m, n] = a[m, k] · b[k, n]`, added to what `out` holds where `add` says so; element `(i, j)` of a matrix is at
 /// `i * rows + j * columns` for its strides `(columns, rows)`.
 ///
@@ -17,12 +21,17 @@ pub(crate) unsafe fn gemm(
     b: (*const f32, usize, usize),
     parallelism: Parallelism,
 ) {
-    let product = Product((m, n, k), out, add, a, b);
-    match parallelism {
+    for start in (0..k.max(1)).step_by(DEPTH) {
         // SAFETY: promised by the caller.
-        Parallelism::None => unsafe { compute(product, parallelism) },
-        // SAFETY: as above; this thread waits for the product.
-        more => run(move || unsafe { compute(product, more) }),
+        let (a_part, b_part) = unsafe { (a.0.add(start * a.1), b.0.add(start * b.2)) };
+        let depth = DEPTH.min(k - start);
+        let product = Product((m, n, depth), out, add || start > 0, (a_part, a.1, a.2), (b_part, b.1, b.2));
+        match parallelism {
+            // SAFETY: promised by the caller.
+            Parallelism::None => unsafe { compute(product, parallelism) },
+            // SAFETY: as above; this thread waits for the product.
+            more => run(move || unsafe { compute(product, more) }),
+        }
     }
 }
 
@@ -137,6 +146,30 @@ mod tests {
                         let truth = (0..k).map(product).sum::<f64>() + if add { 0.5 } else { 0.0 };
                         assert!((f64::from(*found) - truth).abs() < 2e-6 * k as f64, "{m} {n} {k} at {at}: {found} {truth}");
                     }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_among_many_and_among_few() {
+        at_every_level(|| {
+            for (n, k) in [(32, 1100), (70, 1500), (5, 600)] {
+                let m = 200;
+                let a: Vec<f32> = (0..m * k).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
+                let b: Vec<f32> = (0..n * k).map(|i| ((i * 17 % 89) as f32 - 44.0) / 44.0).collect();
+                let rows = |first: usize, count: usize| {
+                    let mut out = vec![0.5; count * n];
+                    // SAFETY: the slices hold whole matrices, and `first + count` rows of `a`.
+                    unsafe {
+                        let a = (a.as_ptr().add(first * k), 1, k);
+                        gemm((count, n, k), (out.as_mut_ptr(), 1, n), true, a, (b.as_ptr(), k, 1), Parallelism::None);
+                    }
+                    out
+                };
+                let all = rows(0, m);
+                for (first, count) in [(0, 100), (50, 60), (137, 63)] {
+                    assert_eq!(rows(first, count), all[first * n..(first + count) * n], "{count} rows, {n} columns, {k} deep");
                 }
             }
         });

@@ -11,8 +11,10 @@ noise : float32 ``[480 F, 9]``
 samples : float32 ``[480 F]``
     24 kHz, within +-0.99, after the fade-in: 480 zeros, then half a cosine over 480 samples.
 
-The object also has the parts that parity is measured with: ``f0(mel) -> [F]`` (Hz), ``source(f0, phases, noise) -> [480 F]``
-(the excitation), and ``samples_from_source(mel, source, callback=None) -> [480 F]``, which has no fade-in and takes F >= 1.
+The object also has the parts that parity is measured with and ``engine/windows.py`` streams with: ``f0(mel) -> [F]`` (Hz),
+``source(f0, phases, noise) -> [480 F]`` (the excitation), ``samples_from_source(mel, source, callback=None) -> [480 F]``,
+which has no fade-in, takes F >= 1 and depends on a bounded stretch around every sample, and ``fade`` float32 ``[960]``, by
+which the first samples are multiplied.
 
 HiFT (arXiv:2309.09493): harmonics of the fundamental frequency excite a generator that ends in an inverse STFT.
 ``callback(stage, done, total)`` is called between convolutions; what it raises stops the work. Raises ``ArgumentError`` for
@@ -27,5 +29,7 @@ from ....constants import SAMPLE_RATE
 RATE = SAMPLE_RATE
 FADE = 480
 """Samples of silence at the start, and of the half cosine after them."""
+KERNEL = 7
+"""Taps of the first and the last convolution of the generator."""
 LAST_SLOPE = 0.01
 """Slope of the LeakyReLU before the last convolution (PyTorch's default, unlike the configured one in the levels)."""

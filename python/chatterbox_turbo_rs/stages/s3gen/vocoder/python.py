@@ -21,11 +21,9 @@ from torch.nn import functional as F
 from ....checkpoint.resources import Resources
 from ....errors import ArgumentError
 from ...shared import arrays, torch_network
-from . import FADE, LAST_SLOPE, RATE
+from . import FADE, KERNEL, LAST_SLOPE, RATE
 
 STAGE = "s3gen.vocoder"
-KERNEL = 7
-"""Taps of the first and the last convolution of the generator."""
 F0_KERNEL = 3
 F0_CONVOLUTIONS = 5
 

@@ -17,6 +17,7 @@ class Vocoder:
         from .... import _core
 
         core = _core.Vocoder(resources.core, resources.device, resources.precision)
+        self.fade: np.ndarray = core.fade
         self.f0: Callable[..., np.ndarray] = core.f0
         self.source: Callable[..., np.ndarray] = core.source
         self.samples_from_source: Callable[..., np.ndarray] = core.samples_from_source

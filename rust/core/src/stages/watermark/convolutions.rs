@@ -18,7 +18,7 @@ const TAPS: usize = 7;
 const INNER: usize = 5;
 /// Slope of LeakyReLU below zero (PyTorch's default).
 const SLOPE: f32 = 0.01;
-/// Frames of one matrix product: about 50 ms of work on a slow machine.
+/// Frames of one matrix product: about 50 ms of work on a slow machine. Never a single one: it would be added up in another order.
 const FRAMES: usize = 2048;
 
 /// Conv1(inputs → 256), five Conv7(256 → 256), Conv1(256 → outputs).
@@ -42,7 +42,8 @@ impl Stack {
     /// `[frames, inputs]` → `[frames, outputs]`; reports progress as stack number `part` of `parts`.
     pub(super) fn forward(&self, input: &Matrix, observer: &dyn Observer, (part, parts): (usize, usize)) -> Result<Matrix> {
         let frames = input.rows;
-        let blocks = frames.div_ceil(FRAMES);
+        let size = if frames % FRAMES == 1 { FRAMES - 1 } else { FRAMES };
+        let blocks = frames.div_ceil(size);
         let total = self.layers.len() * blocks;
         let mut x = input.data.clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -50,8 +51,8 @@ impl Stack {
             let pad = self.layers.get(i + 1).map_or(0, |next| next.taps / 2);
             let mut y = vec![0.0; (frames + 2 * pad) * layer.outputs];
             let rows = &mut y[pad * layer.outputs..(pad + frames) * layer.outputs];
-            for (block, out) in rows.chunks_mut(FRAMES * layer.outputs).enumerate() {
-                layer.apply(&x[block * FRAMES * layer.inputs..], out);
+            for (block, out) in rows.chunks_mut(size * layer.outputs).enumerate() {
+                layer.apply(&x[block * size * layer.inputs..], out);
                 if i + 1 < self.layers.len() {
                     out.iter_mut().filter(|v| **v < 0.0).for_each(|v| *v *= SLOPE);
                 }

@@ -1,6 +1,6 @@
 //! Perth's decoder: three stacks listen to the levels at three speeds and vote.
 //!
-//! Levels `[frames, 128]` and their mask → one number: near 1 where the mark is, near 0 where it is not. A stack's two
+//! Levels `[frames, 128]` and which frames are loud → one number: near 1 where the mark is, near 0 where it is not. A stack's two
 //! outputs, averaged over the masked frames, are its attention and its verdict; the verdicts are averaged with the softmax
 //! of the attentions. Source: resemble-perth 1.0.1, `perth_net_implicit/model/decoder.py`.
 
@@ -25,12 +25,13 @@ impl Decoder {
 
     /// The confidence, not limited to `[0, 1]`; `None` where a branch has no frame that is loud enough.
     pub(super) fn forward(&self, levels: &Levels, observer: &dyn Observer) -> Result<Option<f64>> {
+        let mask = levels.mask(None);
         let mut votes = Vec::with_capacity(self.branches.len());
         for (part, (stack, speed)) in self.branches.iter().enumerate() {
             let frames = (levels.band.rows as f64 * speed) as usize;
             let out = stack.forward(&stretch(&levels.band, frames), observer, (part, self.branches.len()))?; // [frames, 2]
             let (mut attention, mut verdict, mut count) = (0f64, 0f64, 0usize);
-            for t in (0..frames).filter(|t| levels.mask[nearest(*t, levels.mask.len(), frames)]) {
+            for t in (0..frames).filter(|t| mask[nearest(*t, mask.len(), frames)]) {
                 attention += f64::from(out.row(t)[0]);
                 verdict += f64::from(out.row(t)[1]);
                 count += 1;

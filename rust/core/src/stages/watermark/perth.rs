@@ -64,18 +64,35 @@ impl Watermarker {
     /// # Errors
     /// [`Error::Argument`] when `samples` is empty or holds NaN or infinity; whatever `observer` returns.
     pub fn embed(&self, samples: &[f32], observer: &dyn Observer) -> Result<Vec<f32>> {
-        check(samples)?;
-        let mut padded = samples.to_vec();
-        padded.resize(samples.len().next_multiple_of(BLOCK).max(SHORTEST), 0.0);
+        self.embed_beside(samples, None, observer)
+    }
+
+    /// The same for a part of a longer sound, whose loudest frame has the level `loudest` (see [`Self::levels`]).
+    ///
+    /// What is more than 5,330 samples from an end of the part, and the ends of the sound itself, is then what [`Self::embed`] makes of the whole
+    /// sound, to the bit, when the part starts at a multiple of 240 samples.
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub fn embed_beside(&self, samples: &[f32], loudest: Option<f64>, observer: &dyn Observer) -> Result<Vec<f32>> {
         observer.progress("watermark", 0, 1)?;
-        let inner = resample_soxr_hq(&padded, RATE, INNER_RATE)?;
+        let inner = inner(samples)?;
         let (levels, spectrum) = self.spectrogram.forward(&inner, true, observer)?;
         let change = self.encoder.forward(&levels.band, observer, (0, 1))?;
-        let marked = self.spectrogram.inverse(spectrum, &levels, &change)?;
+        let marked = self.spectrogram.inverse(spectrum, &levels.band, &levels.mask(loudest), &change)?;
         observer.progress("watermark", 1, 1)?; // the networks were what is counted
         let mut out = resample_soxr_hq(&marked, INNER_RATE, RATE)?;
         out.truncate(samples.len());
         Ok(out)
+    }
+
+    /// The level of every frame of `samples` `[n]` at 24 kHz: frame `t` is 2048 samples at 32 kHz around sample 240 `t`, its level the
+    /// sum over 1025 bins of 0 (-180 dB) to 1 (+15 dB).
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub fn levels(&self, samples: &[f32], observer: &dyn Observer) -> Result<Vec<f64>> {
+        Ok(self.spectrogram.forward(&inner(samples)?, false, observer)?.0.sums)
     }
 
     /// How surely `samples` `[n]` at `rate` Hz carry the mark, in `[0, 1]`: what upstream's `get_watermark` rounds.
@@ -98,6 +115,14 @@ impl Watermarker {
             None => Err(Error::Audio("watermark: expected sound to look for a mark in, got silence".into())),
         }
     }
+}
+
+/// `samples` as Perth is given them: in whole blocks, at 32 kHz.
+fn inner(samples: &[f32]) -> Result<Vec<f32>> {
+    check(samples)?;
+    let mut padded = samples.to_vec();
+    padded.resize(samples.len().next_multiple_of(BLOCK).max(SHORTEST), 0.0);
+    resample_soxr_hq(&padded, RATE, INNER_RATE)
 }
 
 fn check(samples: &[f32]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Perth's view of a clip: a 32 kHz spectrogram in normalised dB, and which of its frames are loud enough for a mark.
 //!
-//! Samples at 32 kHz → levels `[frames, 128]` (0 at -180 dB, 1 at +15 dB) and a mask `[frames]`; and back with changed
+//! Samples at 32 kHz → levels `[frames, 128]` (0 at -180 dB, 1 at +15 dB) and their sums `[frames]`; and back with changed
 //! levels. Source: resemble-perth 1.0.1, `perth_net_implicit/{audio_processor,utils,config}.py`, `model/__init__.py`.
 
 use crate::dsp::stft::{Complex, Spectrum, Stft, hann_f32, reflect_pad};
@@ -27,8 +27,16 @@ const REPORT: usize = 256;
 pub(super) struct Levels {
     /// `[frames, BAND]`.
     pub(super) band: Matrix,
-    /// `[frames]`: is the frame loud enough?
-    pub(super) mask: Vec<bool>,
+    /// Sum over all bins of a frame, `[frames]`.
+    pub(super) sums: Vec<f64>,
+}
+
+impl Levels {
+    /// `[frames]`: is the frame loud enough beside one whose levels sum to `loudest`, or beside the loudest of these?
+    pub(super) fn mask(&self, loudest: Option<f64>) -> Vec<bool> {
+        let threshold = QUIET * loudest.unwrap_or_else(|| self.sums.iter().copied().fold(0.0, f64::max));
+        self.sums.iter().map(|sum| *sum > threshold).collect()
+    }
 }
 
 /// The transform, built once.
@@ -66,20 +74,17 @@ impl Spectrogram {
             }
             Ok(())
         })?;
-        let threshold = QUIET * sums.iter().copied().fold(0.0, f64::max);
-        let mask = sums.into_iter().map(|sum| sum > threshold).collect();
-        Ok((Levels { band, mask }, Spectrum { frames: if keep { frames } else { 0 }, bins, values }))
+        Ok((Levels { band, sums }, Spectrum { frames: if keep { frames } else { 0 }, bins, values }))
     }
 
-    /// Samples `[(frames - 1) * 320]` of `spectrum` after `change` `[frames, BAND]` was added to the levels of the masked
-    /// frames; phases stay. Magnitudes below -180 dB become -180 dB, as they do upstream.
-    pub(super) fn inverse(&self, mut spectrum: Spectrum, levels: &Levels, change: &Matrix) -> Result<Vec<f32>> {
-        for t in 0..spectrum.frames {
-            let marked = levels.mask[t];
+    /// Samples `[(frames - 1) * 320]` of `spectrum` after `change` `[frames, BAND]` was added to the levels `band` of the frames of
+    /// `mask`; phases stay. Magnitudes below -180 dB become -180 dB, as they do upstream.
+    pub(super) fn inverse(&self, mut spectrum: Spectrum, band: &Matrix, mask: &[bool], change: &Matrix) -> Result<Vec<f32>> {
+        for (t, &marked) in mask.iter().enumerate() {
             for (f, c) in spectrum.frame_mut(t).iter_mut().enumerate() {
                 let old = f64::from(c.re).hypot(f64::from(c.im));
                 let new = if marked && f < BAND {
-                    magnitude(levels.band.data[t * BAND + f] + change.data[t * BAND + f])
+                    magnitude(band.data[t * BAND + f] + change.data[t * BAND + f])
                 } else if old < FLOOR {
                     FLOOR
                 } else {

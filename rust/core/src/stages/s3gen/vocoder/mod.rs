@@ -87,12 +87,14 @@ impl Vocoder {
         observer.progress(STAGE, 0, 1)?;
         let source = self.source(&f0, phases, noise)?;
         let mut samples = self.samples_from_source(mel, &source, observer)?;
-        samples[..FADE].fill(0.0);
-        for (i, sample) in samples[FADE..2 * FADE].iter_mut().enumerate() {
-            let angle = std::f64::consts::PI * (1.0 - i as f64 / (FADE - 1) as f64);
-            *sample *= ((angle.cos() + 1.0) / 2.0) as f32;
-        }
+        samples.iter_mut().zip(Self::fade()).for_each(|(sample, factor)| *sample *= factor);
         Ok(samples)
+    }
+
+    /// What the first samples are multiplied by: 480 zeros, then a half cosine over 480 samples.
+    pub fn fade() -> Vec<f32> {
+        let rise = (0..FADE).map(|i| std::f64::consts::PI * (1.0 - i as f64 / (FADE - 1) as f64));
+        std::iter::repeat_n(0.0, FADE).chain(rise.map(|angle| ((angle.cos() + 1.0) / 2.0) as f32)).collect()
     }
 
     /// Fundamental frequency of every frame of `mel` `[F, mels]`, Hz, `[F]`.

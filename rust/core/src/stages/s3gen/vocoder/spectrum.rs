@@ -99,11 +99,7 @@ impl Spectrum {
                     size.copy_from_slice(&frame[..half]);
                     angle.copy_from_slice(&frame[half..]);
                 }
-                if angles.iter().all(|v| v.abs() < LARGE) {
-                    sines(angles);
-                } else {
-                    angles.iter_mut().for_each(|v| *v = v.sin());
-                }
+                sines(angles);
                 turn(sizes, angles, limit);
                 let dealt = sizes.chunks_exact(half).zip(angles.chunks_exact(half));
                 for ((real, imaginary), frame) in dealt.zip(frames.chunks_exact_mut(2 * half)) {
@@ -151,9 +147,16 @@ dispatch!(
     }
 );
 
+/// `sin x` in place. A number's bits do not depend on the others.
+pub(super) fn sines(x: &mut [f32]) {
+    let large: Vec<(usize, f32)> = x.iter().copied().enumerate().filter(|(_, v)| v.is_nan() || v.abs() >= LARGE).collect();
+    small_sines(x);
+    large.into_iter().for_each(|(at, v)| x[at] = v.sin());
+}
+
 dispatch!(
-    /// `sin x` in place, for |x| below [`LARGE`].
-    pub(super) fn sines(x: &mut [f32]);
+    /// The same, for |x| below [`LARGE`].
+    fn small_sines(x: &mut [f32]);
     fma => {
         x.iter_mut().for_each(|v| *v = maths::sin(fma, *v));
     }
@@ -197,6 +200,19 @@ mod tests {
             let truth = [8.0, -4.0].get(k).copied().unwrap_or(0.0);
             assert!((v - truth).abs() < 1e-5, "{k}: {v}");
         }
+    }
+
+    #[test]
+    fn a_large_angle_changes_no_other() {
+        crate::kernels::level::testing::at_every_level(|| {
+            let mut alone: Vec<f32> = (0..37).map(|i| i as f32 * 0.37 - 6.0).collect();
+            let mut beside = alone.clone();
+            (beside[0], beside[20]) = (3e7, f32::NAN);
+            sines(&mut alone);
+            sines(&mut beside);
+            assert!(beside[0] == 3e7f32.sin() && beside[20].is_nan());
+            assert!((1..37).filter(|i| *i != 20).all(|i| alone[i].to_bits() == beside[i].to_bits()));
+        });
     }
 
     #[test]

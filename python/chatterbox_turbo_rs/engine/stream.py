@@ -1,0 +1,164 @@
+"""A text's sound in chunks, as it is made.
+
+T3 runs to the end of a segment, encoder and flow run once; from there on the sound comes in windows (``windows.py``), with the
+samples that ``Pipeline.generate`` gives. The work has a thread of its own and does not wait for whoever takes the chunks, until it is
+``AHEAD`` of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..constants import HOP, SAMPLE_RATE
+from ..options import AnyVoice, GenerationOptions, StreamOptions
+from ..plan import Plan
+from ..speech import Chunk, Fault, FinishReason
+from ..voice import Voice
+from . import draws, long_text, token_loop, warn
+from .hand_over import hand_over
+from .joins import Edges, silence
+from .observer import Callback, Onlooker
+from .pipeline import Pipeline, Run, Text
+from .segments import Segment
+from .speed import stretch
+from .voices import Voices
+from .windows import vocoder_windows, watermark_windows
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 60
+"""Seconds of sound that wait at most for somebody to take them; then the work does."""
+
+
+def stream(
+    pipeline: Pipeline,
+    voices: Voices,
+    text: str,
+    voice: AnyVoice,
+    plan: Plan,
+    options: GenerationOptions,
+    how: StreamOptions,
+    onlooker: Onlooker,
+) -> Generator[Chunk, None, None]:
+    """The chunks of ``text``. Nothing begins before the first is asked for; closing the generator stops the work."""
+
+    def work(give: Callable[[Chunk], None], check: Callable[[], None]) -> None:
+        with onlooker as call:
+
+            def watched(stage: str, done: int, total: int) -> None:
+                check()
+                if call is not None:
+                    call(stage, done, total)
+
+            opened = voices.open(voice, plan, options.loudness, watched)
+            logger.info("plan %s, seed %d", plan, options.seed)
+            for chunk in speak(pipeline, text, opened, plan, options, how, watched):
+                give(chunk)
+
+    def look(chunk: Chunk) -> None:
+        warn.of_cuts({"the speech": chunk}, options.max_tokens)
+
+    return hand_over(work, look, round(AHEAD / how.chunk))
+
+
+def speak(
+    pipeline: Pipeline, text: str, voice: Voice, plan: Plan, options: GenerationOptions, how: StreamOptions, callback: Callback
+) -> Iterator[Chunk]:
+    """The chunks of ``text``, segment by segment, in the thread of whoever asks for them."""
+    voice.check(pipeline.config, pipeline.fingerprint)
+    segments = long_text.plan_of(text, options.seed, options)
+    several = len(segments) > 1
+    start, cut, reason = 0, False, None
+    for segment in segments:
+        words: str = ""
+        parts: Iterable[np.ndarray] = ()
+        if segment.text or not several:
+            run = Run(pipeline, voice.plan(plan), callback)
+            spoken = attempt(pipeline, run, voice, segment, options, options.split.attempts if options.split and several else 0)
+            cut = cut or spoken.reason == "length"
+            words, parts = spoken.text.normalized, sound(pipeline, run, spoken, options)
+            reason = spoken.reason
+        ending = joined(parts, silence(segment.pause_after)) if several else counted(parts, spoken_length(spoken, options))
+        for samples, ends in pieces(ending, round(how.chunk * SAMPLE_RATE)):
+            final = ends and segment is segments[-1]
+            yield Chunk(samples, start, segment.index, words, final, ("length" if cut and final else reason) if ends else None)
+            start += len(samples)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A segment up to its mel, and what is wrong with it."""
+
+    text: Text
+    seed: int
+    reason: FinishReason
+    mel: np.ndarray
+    faults: tuple[Fault, ...]
+
+
+def attempt(pipeline: Pipeline, run: Run, voice: Voice, segment: Segment, options: GenerationOptions, more: int) -> Attempt:
+    """The first attempt at a segment without a fault, or else the best of them: the one that ``Pieces`` keeps."""
+    text, best = pipeline.prepare(run, segment.text, options), None
+    for k in range(more + 1):
+        seed = draws.derived(segment.seed, k, long_text.ATTEMPT)
+        raw = pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens)
+        reason = token_loop.finish_reason(raw, options.max_tokens)
+        mel = pipeline.mel(run, voice, token_loop.keep_speech(raw, pipeline.config["s3gen"]), seed)
+        made = Attempt(text, seed, reason, mel, pipeline.faults(text, raw, reason, mel))
+        if best is None or len(made.faults) < len(best.faults):
+            best = made
+        if not best.faults:
+            break
+    assert best is not None  # there is one attempt at least
+    return best
+
+
+def sound(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOptions) -> Iterator[np.ndarray]:
+    """Its samples in parts, made as they are asked for: together those of ``Pipeline.sound``. Another pace is one part."""
+    config, callback = pipeline.config["s3gen"]["vocoder"], run.callback
+    if options.speed != 1.0:
+        whole = stretch(pipeline.vocode(run, spoken.mel, spoken.seed), options.speed)
+        yield whole if options.watermark is None else run("watermark", whole)
+        return
+    excitation = pipeline.excitation(run, spoken.seed, len(spoken.mel))
+    parts = vocoder_windows(run.clocked("s3gen.vocoder"), spoken.mel, *excitation, config, callback)
+    if options.watermark is not None:
+        parts = watermark_windows(run.clocked("watermark"), parts, config["audio_limit"], callback)
+    yield from parts
+
+
+def spoken_length(spoken: Attempt, options: GenerationOptions) -> int:
+    """The samples that ``sound`` gives."""
+    return round(HOP * len(spoken.mel) / options.speed)
+
+
+Part = tuple[np.ndarray, bool]
+"""Samples, and whether a segment ends with them."""
+
+
+def counted(parts: Iterable[np.ndarray], length: int) -> Iterator[Part]:
+    """The parts of a segment of so many samples."""
+    done = 0
+    for part in parts:
+        done += len(part)
+        yield part, done == length
+
+
+def joined(parts: Iterable[np.ndarray], pause: np.ndarray) -> Iterator[Part]:
+    """A segment's parts with its edges cut and faded, and the pause behind it: what ``long_text.joined`` makes of the whole."""
+    edges = Edges()
+    for part in parts:
+        yield edges.feed(part), False
+    yield np.concatenate([edges.finish(), pause]), True
+
+
+def pieces(parts: Iterable[Part], longest: int) -> Iterator[Part]:
+    """``parts`` cut into equal pieces of at most ``longest`` samples, each an array of its own."""
+    for part, ends in parts:
+        count = -(-len(part) // longest)
+        for k, piece in enumerate(np.array_split(part, count) if count else ()):
+            yield piece.copy(), ends and k == count - 1
