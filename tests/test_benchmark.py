@@ -167,6 +167,20 @@ def test_texts_together_beside_one_alone(capsys):
     assert "\n3 texts together, end to end" in text and "\n  batch, added" in text
 
 
+def test_a_stream_beside_the_whole(capsys):
+    code, out, _ = bench(capsys, "--model", TOY, "--seconds", "1.5", "--threads", "2", "--repeat", "2", "--stream", "--json", "-")
+    assert code == 0
+    result = json.loads(out)
+    [run] = result["runs"]
+    stream, text = run["stream"], table(result)
+    for turn in range(3):
+        first, whole, once = (stream[name]["runs"][turn] for name in ("first", "end_to_end", "offline"))
+        assert 0 < first < whole and stream["waited"]["runs"][turn] >= 0
+        assert stream["ratio"]["runs"][turn] == pytest.approx(whole / once)
+    assert list(run["peak_bytes"])[-1] == "stream"
+    assert f"{stream['first']['median']:.3f}" in text and "\nstreamed, first sound" in text and "\n  stream, added" in text
+
+
 def test_json_on_standard_output_and_a_named_side(capsys):
     arguments = [
         "--model",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/chatterbox-turbo-rs/chatterbox-turbo-rs/blob/main/"
 CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 README = (ROOT / "README.md").read_text("utf-8")
+STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")
 LONG_TEXT = (ROOT / "docs" / "long-text.md").read_text("utf-8")
 DOCUMENTS = (
     "README.md",
@@ -64,6 +65,12 @@ def test_commands_run(folder, capsys):
     assert "real-time factor" in capsys.readouterr().out
     assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()
     assert (folder / "speech" / "002.wav").exists()
+
+
+def test_the_document_of_streaming_runs(capsys):
+    [code] = blocks("python", STREAMING)
+    exec(compile(code.replace("seed=7,", "seed=7, max_tokens=40,"), "streaming.md", "exec"), {})
+    assert re.fullmatch(r"\d\.\d\d s, (stop|length)\n", capsys.readouterr().out)
 
 
 def test_the_document_of_long_text_runs(folder, capsys):

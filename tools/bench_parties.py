@@ -62,7 +62,7 @@ class Ours:
         self.voice = self.tts.voice(CLIP)
 
     def speak(self, text: str, count: int, seed: int) -> int:
-        return len(self.tts.generate(text, voice=self.voice, seed=seed, max_tokens=count - 1).samples)
+        return len(self.tts.generate(text, voice=self.voice, seed=seed, max_tokens=count - 1, split="never").samples)
 
 
 def party(name: str, job: Job) -> Any:

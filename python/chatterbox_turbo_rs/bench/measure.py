@@ -92,7 +92,7 @@ class Stopwatch:
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Measures ``job``: model, revision, device, precision, backends (as for ``from_pretrained``), seconds, seed, repeat, clip (or None),
-    and batch: texts that are also spoken together when it is above 1.
+    batch: texts that are also spoken together when it is above 1, and stream: whether the text is also streamed.
 
     Gives ``{"stopped": tokens}`` alone when the model stopped before the length was reached.
     """
@@ -121,7 +121,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     seconds, stages = [], []
     for number in repeat:
         started = time.perf_counter()
-        speech = tts.generate(text, voice=voice, seed=job["seed"], max_tokens=count - 1)
+        speech = tts.generate(text, voice=voice, seed=job["seed"], max_tokens=count - 1, split="never")
         seconds.append(time.perf_counter() - started)
         found = len(speech.tokens) - SILENCE_TOKENS
         if found != count:
@@ -138,6 +138,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     if job.get("batch", 1) > 1:
         more["batch"] = _batches(tts, voice, text, count, job["seed"], job["batch"], repeat)
         memory["batch"] = peak_bytes()
+    if job.get("stream"):
+        more["stream"] = _streams(tts, voice, text, count, job["seed"], repeat)
+        memory["stream"] = peak_bytes()
     more |= _floor(tts, voice, speech.text, count, min(steps[1:]))
     return {
         "seconds": job["seconds"],
@@ -191,10 +194,10 @@ def _batches(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, seed: in
     seconds, stages, together, alone = [], [], [], []
     for _ in repeat:
         started = time.perf_counter()
-        one = tts.generate(text, voice=voice, seed=seed, max_tokens=count - 1)
+        one = tts.generate(text, voice=voice, seed=seed, max_tokens=count - 1, split="never")
         alone.append((time.perf_counter() - started) / one.seconds)
         started = time.perf_counter()
-        many: list[Any] = tts.generate_many([text] * size, voice, seed, batch=size, max_tokens=count - 1)
+        many: list[Any] = tts.generate_many([text] * size, voice, seed, batch=size, max_tokens=count - 1, split="never")
         seconds.append(time.perf_counter() - started)
         sound = sum(speech.seconds for speech in many)
         together.append(seconds[-1] / sound)
@@ -208,6 +211,30 @@ def _batches(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, seed: in
         "real_time_factor": summary(together),
         "one_by_one": summary(alone),
         "ratio": summary(ratios),
+    }
+
+
+def _streams(tts: ChatterboxTurbo, voice: Voice, text: str, count: int, seed: int, repeat: range) -> dict[str, Any]:
+    """The text streamed, in turn with ``generate``: seconds to the first chunk, those that a player that starts with it would have had to
+    wait for a later one, and the whole.
+    """
+    arguments: dict[str, Any] = {"voice": voice, "seed": seed, "max_tokens": count - 1, "split": "never"}
+    first, waited, whole, offline = [], [], [], []
+    for _ in repeat:
+        started = time.perf_counter()
+        tts.generate(text, **arguments)
+        offline.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        arrived = [(time.perf_counter() - started, chunk.start / chunk.sample_rate) for chunk in tts.stream(text, **arguments)]
+        whole.append(time.perf_counter() - started)
+        first.append(arrived[0][0])
+        waited.append(max(at - arrived[0][0] - position for at, position in arrived))
+    return {
+        "first": summary(first),
+        "waited": summary(waited),
+        "end_to_end": summary(whole),
+        "offline": summary(offline),
+        "ratio": summary([stream / once for stream, once in zip(whole, offline)]),
     }
 
 

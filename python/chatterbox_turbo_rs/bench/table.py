@@ -71,13 +71,22 @@ def _block(count: int, runs: Sequence[Mapping[str, Any]], mixed: bool) -> list[s
         lines.append(row("  reading alone, of their time", lambda run: one(run["t3_step_memory"]["share"], "8.2f")))
     if "batch" in runs[0]:
         lines += _together(runs, row, three)
+    if "stream" in runs[0]:
+        lines += _streamed(runs, row, three)
     last = list(runs[0]["peak_bytes"])[-1]
     lines.append(row("peak memory, MB", lambda run: one((p := run["peak_bytes"][last]) and p / 1e6, "8.0f")))
     lines.append(row("  before loading", lambda run: one((p := run["peak_bytes"]["start"]) and p / 1e6, "8.0f")))
     names = {"load": "loading", "voice": "voice", "first": "first utterance", "later": "later utterances"}
-    names |= {"batch": "batch"} if last == "batch" else {}
+    names |= {phase: phase for phase in ("batch", "stream") if phase in runs[0]["peak_bytes"]}
     lines += [row(f"  {name}, added", grown(phase)) for phase, name in names.items()]
     return [line.rstrip() for line in lines]
+
+
+def _streamed(runs: Sequence[Mapping[str, Any]], row: Callable[..., str], three: Callable[..., str]) -> list[str]:
+    """The rows of a stream."""
+    names = {"first": "streamed, first sound", "waited": "  a player waited", "end_to_end": "  end to end"}
+    names |= {"offline": "  generate, in turn", "ratio": "  streamed / generate"}
+    return [row(name, lambda run, key=key: three(run["stream"][key])) for key, name in names.items()]
 
 
 def _together(runs: Sequence[Mapping[str, Any]], row: Callable[..., str], three: Callable[..., str]) -> list[str]:

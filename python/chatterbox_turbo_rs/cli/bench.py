@@ -38,11 +38,14 @@ MOST_REPEATS = 1000
 @backends
 @click.option("--repeat", default="3", metavar="N", help="Runs after the first.")
 @click.option("--batch", default="1", metavar="N", help="Also speak N texts together, where it is above 1.")
+@click.option("--stream", is_flag=True, help="Also stream the text: when its sound begins, and whether a player would wait.")
 @precision
 @device
 @click.option("--clip", type=FILE, show_default="the packaged one", help="A reference clip of more than 5 s.")
 @report_file("json")
-def command(seconds: str, threads: str, repeat: str, batch: str, clip: Path | None, json_file: Path | None, **asked: Any) -> None:
+def command(
+    seconds: str, threads: str, repeat: str, batch: str, stream: bool, clip: Path | None, json_file: Path | None, **asked: Any
+) -> None:
     """Time every stage and the whole, in first and later runs, and measure memory."""
     from .. import _core
     from ..bench import measure
@@ -57,7 +60,7 @@ def command(seconds: str, threads: str, repeat: str, batch: str, clip: Path | No
         raise FileError(f"{clip}: no such file")
     chosen = devices.resolve(asked["device"], asked["precision"], registry.resolve(asked["backends"]))
     _, config = locate.locate(asked["model"], asked["revision"], progress=on_terminal())
-    job = {**asked, "device": chosen, "repeat": runs_after, "batch": rows, "clip": str(clip) if clip else None}
+    job = {**asked, "device": chosen, "repeat": runs_after, "batch": rows, "stream": stream, "clip": str(clip) if clip else None}
     runs = []
     for count in counts:
         for length in lengths:
