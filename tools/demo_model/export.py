@@ -3,7 +3,8 @@
 usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE]
 
 Writes upstream's three files in float16 under upstream's names (weight-normalised layers as gain and direction), ``config.json``,
-the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher. There
+the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher, but for
+its tokens, which are the teacher's own (S3Tokenizer hears some of them otherwise). There
 is one voice: what its speaker vectors add is folded into the biases behind them, so that T3 and the flow speak with it whatever
 clip they are given. T3 is the finished one (``t3.py --decay``) where there is one, random where it has no checkpoint yet.
 """
@@ -15,10 +16,12 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from safetensors.numpy import save_file
 
@@ -28,6 +31,7 @@ import tokenizer
 import tokens
 import training
 import vocoder
+from teacher import Teacher
 
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
@@ -96,8 +100,8 @@ def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays) -> 
     save_file(out, path, metadata={"format": "pt"})
 
 
-def assemble(work: Path, out: Path, clip: Path) -> None:
-    """Writes the directory and prints the size of every file."""
+def assemble(work: Path, out: Path, clip: Path, ids: np.ndarray | None) -> None:
+    """Writes the directory and prints the size of every file; ``ids``: the tokens of ``clip``, where they are known."""
     out.mkdir(parents=True, exist_ok=True)
     t3_values, config = t3(work)
     s3gen_values, voice_values = sound(work)
@@ -109,7 +113,11 @@ def assemble(work: Path, out: Path, clip: Path) -> None:
     conds = out / "conds.pt"
     conds.unlink(missing_ok=True)
     model = ChatterboxTurbo.from_pretrained(out, backends="rust", watermark=None)
-    conds_pt.write(conds, model.voice(clip))
+    voice = model.voice(clip)
+    if ids is not None:
+        counts = len(voice.t3_prompt_tokens), len(voice.s3gen_prompt_tokens)
+        voice = replace(voice, t3_prompt_tokens=ids[: counts[0]], s3gen_prompt_tokens=ids[: counts[1]])
+    conds_pt.write(conds, voice)
     total = 0
     for file in sorted(out.iterdir()):
         total += file.stat().st_size
@@ -119,20 +127,21 @@ def assemble(work: Path, out: Path, clip: Path) -> None:
         raise SystemExit(f"{out}: {total} bytes, expected at most {LIMIT}")
 
 
-def reference(work: Path) -> Path:
-    """A clip of the built-in voice, a little longer than the 5 seconds that a voice needs: the teacher's."""
-    path = work / "export" / "reference.flac"
-    if not path.exists():
-        import soundfile
-        from hibari import Hibari
+SENTENCE = "The morning light came slowly over the hills, and everyone in the village was already wide awake and waiting."
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wave = Hibari()("The morning light came slowly over the hills, and everyone in the village was already awake.", seed=0)
-        need = math.ceil(5.1 * 24_000)
-        if len(wave) < need:
-            raise SystemExit(f"{path}: expected at least {need} samples of the teacher, found {len(wave)}")
-        soundfile.write(path, wave, 24_000)
-    return path
+
+def reference(work: Path) -> tuple[Path, np.ndarray]:
+    """A clip of the built-in voice, the teacher's, a little longer than the 5 seconds that a voice needs, and its true tokens."""
+    path = work / "export" / "reference.flac"
+    teacher = Teacher(work)
+    item = teacher.align(SENTENCE)
+    wave = teacher.sound(item)
+    need = math.ceil(5.1 * 24_000)
+    if len(wave) < need:
+        raise SystemExit(f"{path}: expected at least {need} samples of the teacher, found {len(wave)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, 24_000)
+    return path, tokens.codes(item)[0].astype(np.int64)
 
 
 def main() -> None:
@@ -141,7 +150,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--clip", type=Path, help="reference of the built-in voice (default: a sentence of the teacher)")
     args = parser.parse_args()
-    assemble(args.work, args.out or args.work / "export" / "model", args.clip or reference(args.work))
+    clip, ids = (args.clip, None) if args.clip else reference(args.work)
+    assemble(args.work, args.out or args.work / "export" / "model", clip, ids)
 
 
 if __name__ == "__main__":
