@@ -19,8 +19,10 @@ import soundfile
 from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Voice
+from chatterbox_turbo_rs.checkpoint import config
+from chatterbox_turbo_rs.checkpoint.resources import Resources
 from chatterbox_turbo_rs.engine import conversion, draws, registry
-from chatterbox_turbo_rs.engine.pipeline import READ_BY_TEXT
+from chatterbox_turbo_rs.engine.pipeline import READ_BY_TEXT, Run
 from chatterbox_turbo_rs.errors import (
     ArgumentError,
     AudioError,
@@ -31,6 +33,7 @@ from chatterbox_turbo_rs.errors import (
     UnsupportedAudioError,
 )
 from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
+from chatterbox_turbo_rs.parity.recording import OF_A_SOURCE, Recorder
 from chatterbox_turbo_rs.parity.tolerances import judge, limits
 
 RATE, TOKEN, VOCODED = 16_000, 640, 960
@@ -101,6 +104,31 @@ def test_one_piece_is_what_upstream_computes(toy, voice):
     noise = draws.normals(9, draws.NOISE, 0, 480 * len(mel), 9)
     sound = stage("watermark")(stage("s3gen.vocoder")(mel, draws.phases(9, 9), noise))
     assert speech.samples.tobytes() == sound.tobytes() and len(sound) == VOCODED * 26
+
+
+@pytest.mark.parametrize("side", ["rust", "python"])
+@pytest.mark.parametrize("case", ["even", "odd"])
+def test_equals_the_official_conversion(tiny_checkpoint, goldens, data, side, case):
+    """``tools/goldens/conversion.py``: upstream's ``ChatterboxVC`` over the same S3Gen, with the draws of seed 77."""
+    if reason := registry.missing("s3gen.flow", side) or registry.missing("watermark", side):
+        pytest.skip(reason)
+    with np.load(goldens / "conversion.npz") as stored:
+        want = {name.partition(".")[2]: stored[name] for name in stored.files if name.startswith(f"{case}.")}
+    settings = config.read(tiny_checkpoint / "config.json")
+    recorder = Recorder(Resources(tiny_checkpoint, settings, precision="f32"), registry.resolve(side))
+    recorder.uses = OF_A_SOURCE
+    samples, rate = soundfile.read(data / "clips" / "short.flac", dtype="float32")
+    run = Run(recorder, recorder.plan, None)
+    source = conversion.load(run, (samples[30_000:54_000], rate))
+    speaker, prompt = np.zeros(settings["voice_encoder"]["embedding_size"], np.float32), np.zeros(0, np.int64)
+    voice = Voice(speaker, prompt, want["prompt_tokens"], want["prompt_mel"], want["xvector"])
+    speech = conversion.convert(run, source, voice, 77, watermark=True)
+    np.testing.assert_array_equal(speech.tokens, want["tokens"])
+    mel = compare(want["mel"], recorder.take.arrays["s3gen.flow/out.mel"])
+    assert not judge(mel, limits("s3gen.flow", "chained")), mel
+    sound = compare(*log_spectra(want["samples"], speech.samples))
+    assert not judge(sound, limits("end_to_end@spectrum", "chained")), sound
+    assert len(set(want["tokens"].tolist())) > 10 and np.abs(want["samples"][2_000:]).max() > 0.01, "a dead signal"
 
 
 def test_the_result_says_how_it_came_about(toy, voice):

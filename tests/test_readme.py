@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -18,6 +19,7 @@ CLIP = ROOT / "tests" / "data" / "clips" / "short.flac"
 README = (ROOT / "README.md").read_text("utf-8")
 STREAMING = (ROOT / "docs" / "streaming.md").read_text("utf-8")
 LONG_TEXT = (ROOT / "docs" / "long-text.md").read_text("utf-8")
+CONVERSION = (ROOT / "docs" / "conversion.md").read_text("utf-8")
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
@@ -30,9 +32,18 @@ def blocks(language: str, document: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
+def commands(document: str) -> list[list[str]]:
+    """Arguments of each command that a document shows."""
+    lines = [
+        line[2:] for block in blocks("console", document) for line in block.splitlines() if line.startswith("$ chatterbox-turbo")
+    ]
+    return [shlex.split(line)[1:] for line in lines]
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     (tmp_path / "reference.wav").symlink_to(CLIP)
+    (tmp_path / "somebody.wav").symlink_to(CLIP.with_name("stereo.flac"))
     (tmp_path / "lines.txt").write_text("Good morning.\nHow are you?\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -43,25 +54,29 @@ def test_python_runs(folder):
     found = blocks("python")
     assert len(found) >= 3
     for block in found:
-        code = block.replace('from_pretrained("turbo")', f"from_pretrained({TOY!r})").replace("seed=7)", "seed=7, max_tokens=40)")
+        code = block.replace('from_pretrained("turbo")', f"from_pretrained({TOY!r})").replace(
+            "voice=voice, seed=7)", "voice=voice, seed=7, max_tokens=40)"
+        )
         if registry.missing("t3.decoder", "python") or registry.missing("watermark", "python"):
             code = code.replace('"python,s3gen.vocoder=rust"', '"text=python,s3gen.vocoder=rust"')  # without PyTorch
         code = code.replace("seeds=7)", "seeds=7, max_tokens=40)")
         code = code.replace('"Hello.", backends', '"Hello.", max_tokens=40, backends')
         exec(compile(code, "README.md", "exec"), names)
     assert (folder / "hello.wav").stat().st_size > 10_000
+    assert (folder / "converted.wav").stat().st_size > 400_000
     assert (folder / "somebody.safetensors").exists()
     assert all((folder / f"line-{number}.wav").stat().st_size > 10_000 for number in range(3))
 
 
 def test_commands_run(folder, capsys):
-    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ chatterbox-turbo")]
-    assert len(lines) >= 2
-    for line in lines:
-        arguments = shlex.split(line)[1:]
+    found = commands(README)
+    assert len(found) >= 2 and "convert" in [arguments[0] for arguments in found]
+    for arguments in found:
+        if arguments[0] in ("say", "convert"):
+            arguments += ["--model", TOY]
         if arguments[0] == "say":
-            arguments += ["--model", TOY, "--max-tokens", "40"]
-        assert main(arguments) == 0, line
+            arguments += ["--max-tokens", "40"]
+        assert main(arguments) == 0, arguments
     assert "real-time factor" in capsys.readouterr().out
     assert (folder / "demo.wav").exists() and (folder / "hello.wav").exists()
     assert (folder / "speech" / "002.wav").exists()
@@ -81,6 +96,22 @@ def test_the_document_of_long_text_runs(folder, capsys):
     assert told == ["It was late. Nobody had come, and nobody would.", "Or so we thought.", "The next day it rained."]
     assert (folder / "long.srt").read_text().count(" --> ") == 3
     assert capsys.readouterr().out.startswith("0 0.8 It was late.")
+
+
+def test_the_document_of_conversion_runs(folder, capsys):
+    [code] = blocks("python", CONVERSION)
+    names: dict = {}
+    exec(compile(code.replace('from_pretrained("turbo"', f"from_pretrained({TOY!r}"), "conversion.md", "exec"), names)
+    assert abs(names["speech"].seconds - 9.5) <= 0.04 and (folder / "converted.wav").stat().st_size > 400_000
+    spoken = (folder / "converted.wav").read_bytes()
+    found = commands(CONVERSION)
+    assert len(found) == 2
+    for arguments in found:
+        assert main([*arguments, "--model", TOY]) == 0, arguments
+    assert (folder / "converted.wav").read_bytes() == spoken, "the command and the Python make the same sound"
+    printed = capsys.readouterr().out.splitlines()
+    done = json.loads(printed[-1])
+    assert done["output"] == "converted.flac" and done["seconds"] == names["speech"].seconds
 
 
 def test_targets_named_in_the_documents_exist():

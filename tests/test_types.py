@@ -62,6 +62,9 @@ def test_types_follow_the_arguments(tmp_path: Path) -> None:
         tts.generate_many(["a"], errors="ignore")
         tts.generate_many(["a"], temperature="hot")
         ChatterboxTurbo.from_pretrained(precision="f16")
+        reveal_type(tts.convert(b"RIFF", voice=Path("v.wav"), watermark=None))
+        tts.convert(3)
+        ChatterboxTurbo.from_pretrained(t3="no")
     """
     code, report = mypy(textwrap.dedent(program), tmp_path)
     revealed = re.findall(r'Revealed type is "(.*)"', report)
@@ -70,9 +73,10 @@ def test_types_follow_the_arguments(tmp_path: Path) -> None:
         "list[Speech | ChatterboxError]",
         "tuple[int, Speech]",
         "tuple[int, Speech | ChatterboxError]",
+        "Speech",
     ]
     wrong = sorted({int(line) for line in re.findall(r"program.py:(\d+): error", report)})
-    assert code == 1 and wrong == [13, 14, 15, 16, 17], report
+    assert code == 1 and wrong == [13, 14, 15, 16, 17, 19, 20], report
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -48,7 +48,8 @@ class Speech:
     """``samples`` float32 [n] at ``sample_rate`` Hz, and how they came about.
 
     ``seed`` and ``plan`` reproduce them; ``timings`` are seconds a stage (of ``generate_many``, see there); ``tokens`` int64 [N] are the speech tokens that
-    were vocoded (with the closing silence); ``text`` is the normalised text. ``finish_reason`` is ``"stop"`` where T3 ended
+    were vocoded (of a text with the closing silence); ``text`` is the normalised text, empty after a conversion. ``finish_reason``
+    is ``"stop"`` where T3 ended
     the speech itself, ``"length"`` where ``max_tokens`` cut it or a segment of it. ``segments`` are the pieces of a long text.
     """
 

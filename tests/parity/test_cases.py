@@ -24,7 +24,7 @@ def frames(path: Path) -> int:
 def test_the_two_cuts_have_an_even_and_an_odd_number_of_frames(tmp_path: Path) -> None:
     whole, odd = cases.quick(tmp_path).clips
     assert frames(whole.path) == 300 and frames(odd.path) == 299
-    assert whole.single_stage and odd.single_stage
+    assert whole.single_stage() and odd.single_stage(16_000)
     samples, rate = soundfile.read(odd.path, dtype="float32")
     assert np.array_equal(samples, soundfile.read(whole.path, dtype="float32")[0][: len(samples)]) and len(samples) > 5 * rate
 
@@ -51,6 +51,9 @@ def test_cases_cover_the_rules(kind: str, tmp_path: Path, data: Path) -> None:
     assert {text.clip for text in given.texts} == {clip.name for clip in given.clips}
     assert any(text.parameters.get("top_k") == 1 for text in given.texts)
     assert "" in given.sentences and len(given.sentences) >= 40
+    assert {case.clip for case in given.conversions} == {clip.name for clip in given.clips}
+    assert len({case.name for case in given.conversions} | set(names)) == len(given.conversions) + len(names)
+    assert len({case.seed for case in given.conversions}) == len(given.conversions)
     if kind == "thorough":
         assert max(len(text.text) for text in given.texts) > 5000 and max(text.max_tokens for text in given.texts) >= 200
 
@@ -63,9 +66,11 @@ def test_a_job_is_the_same_every_time(tmp_path: Path) -> None:
         directory.mkdir()
         official_party.write_job(directory, tmp_path, settings, given)
         found.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())})
-    assert found[0] == found[1] and len(found[0]) == 1 + len(given.texts)
+    assert found[0] == found[1] and len(found[0]) == 1 + len(given.texts) + len(given.conversions)
     job = json.loads((tmp_path / "a" / "job.json").read_text("utf-8"))
     assert [text["name"] for text in job["texts"]] == [text.name for text in given.texts]
+    assert [case["name"] for case in job["conversions"]] == ["odd as speech", "odd as odd"]
+    assert {case["source"] for case in job["conversions"]} == {str(tmp_path / "odd.wav")}
 
 
 def test_draws_are_those_of_the_pipeline() -> None:
@@ -74,3 +79,11 @@ def test_draws_are_those_of_the_pipeline() -> None:
     assert np.array_equal(arrays["uniforms"], draws.uniforms(9, draws.T3, 0, 6))
     assert np.array_equal(arrays["flow"][:7], draws.normals(9, draws.FLOW, 0, 7, 80))
     assert arrays["noise"].shape == (480 * 2 * 9, 9) and arrays["phases"][0] == 0.0
+
+
+def test_a_clip_that_conversion_would_cut_is_not_converted(tmp_path: Path) -> None:
+    """The official package cuts nothing."""
+    for name, seconds in (("whole", 20.0), ("cut", 20.05)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(8_000 * seconds)), 8_000)
+    given = cases.thorough([tmp_path / "whole.wav", tmp_path / "cut.wav"])
+    assert [case.name for case in given.conversions] == ["whole as cut"]

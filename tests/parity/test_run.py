@@ -67,6 +67,22 @@ def test_the_loop_stops_where_a_case_says(found: tuple[dict[str, Any], dict[str,
 
 
 @needs_torch
+def test_conversions_are_measured_like_texts(options: Options, found: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """From the source's file to the marked samples, isolated and chained; nothing of T3."""
+    assert [case.name for case in options.cases.conversions] == ["odd as speech", "odd as odd"]
+    sound = {"s3gen.encoder", "s3gen.flow", "s3gen.vocoder@f0", "s3gen.vocoder@spectrum"}
+    wanted = {"reference.load", "s3tokenizer.mel", "s3tokenizer.tokens"} | sound
+    more = {"isolated": {"watermark", "s3gen.vocoder@decoder"}, "chained": {"end_to_end@spectrum", "s3gen.flow@prompt_mel"}}
+    for case in options.cases.conversions:
+        for mode, own in more.items():
+            rows = [row for row in found[0]["rows"] if (row["case"], row["mode"]) == (case.name, mode)]
+            stages = {row["stage"] for row in rows}
+            assert wanted | own <= stages and not any(stage.startswith(("t3", "text")) for stage in stages)
+            lengths = {row["stage"]: row["figures"]["length"] for row in rows}
+            assert lengths["s3tokenizer.tokens"] == 150 and lengths["reference.load"] == 95_840
+
+
+@needs_torch
 def test_a_report_has_four_forms(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
     result, plots = found
     assert json.loads(to_json(result))["summary"]["failed"] == 0

@@ -1,4 +1,4 @@
-"""What the parties of a comparison are given: reference clips, texts with their parameters, and the draws of a seed.
+"""What the parties of a comparison are given: reference clips, texts with their parameters, conversions, and the draws of a seed.
 
 ``QUICK`` is for a minute on a small model, ``THOROUGH`` covers every rule of the reference at full size. All parties get the same
 draws (``draws.py``): the official package by injection, ours by the seed itself. ``Case.stop`` names the step at which the
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..audio.read import read
-from ..constants import HOP, SAMPLE_RATE
-from ..engine import draws
+from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
+from ..engine import conversion, draws
 from ..errors import AudioError
 from ..stages.t3.sampler import SamplerParameters
 
@@ -26,7 +26,11 @@ CLIP = Path(__file__).parent / "clip.flac"
 DEFAULTS = {"temperature": 0.8, "top_k": 1000, "top_p": 0.95, "repetition_penalty": 1.2}
 ALIKE = {"temperature": 1e6, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 """Parameters under which all 6563 tokens are equally likely."""
-SINGLE_STAGE_RATES = (8000, 12000, 16000, 24000, 36000, 48000)
+SINGLE_STAGE_RATES = {
+    SAMPLE_RATE: (8000, 12000, 16000, 24000, 36000, 48000),
+    ENCODER_RATE: (8000, 12000, 16000, 24000, 32000, 48000),
+}
+"""Rates that libsoxr turns into the rate of a voice's clip, or of a conversion's source, by a single filter."""
 LONG = "The quick brown fox, number seven, [sigh] jumps over the lazy dog while eleven zebras argue about jazz. " * 70
 
 
@@ -38,9 +42,23 @@ class Clip:
     path: Path
 
     @functools.cached_property
-    def single_stage(self) -> bool:
+    def rate(self) -> int:
+        """The file's sample rate in Hz."""
+        return self._length_and_rate[1]
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """Length of the sound."""
+        return self._length_and_rate[0] / self.rate
+
+    def single_stage(self, to: int = SAMPLE_RATE) -> bool:
         """Whether soxr filters this file's rate in a single stage, so that its filter has a closed form (spec 3.9)."""
-        return read(self.path)[1] in SINGLE_STAGE_RATES
+        return self.rate in SINGLE_STAGE_RATES[to]
+
+    @functools.cached_property
+    def _length_and_rate(self) -> tuple[int, int]:
+        samples, rate = read(self.path)
+        return len(samples), rate
 
 
 @dataclass(frozen=True)
@@ -59,12 +77,30 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """A clip of at most 20 s that is converted, and the clip that gives the voice."""
+
+    source: str
+    clip: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.source} as {self.clip}"
+
+
+@dataclass(frozen=True)
 class Cases:
-    """Clips, texts, and sentences that only the text stages see."""
+    """Clips, texts, sentences that only the text stages see, and conversions."""
 
     clips: Sequence[Clip]
     texts: Sequence[Text]
     sentences: Sequence[str]
+    conversions: Sequence[Conversion] = ()
+
+    def clip(self, name: str) -> Clip:
+        """The clip of that name."""
+        return next(clip for clip in self.clips if clip.name == name)
 
 
 def seed_that_stops(step: int) -> int:
@@ -138,9 +174,13 @@ _STOPS = (
 
 
 def quick(directory: Path, clip: Path | None = None) -> Cases:
-    """Two cuts of one clip (an even and an odd number of mel frames) and nine short texts; the cut is written to ``directory``."""
+    """Two cuts of one clip (an even and an odd number of mel frames), nine short texts, and a conversion into either cut's voice;
+    the cut is written to ``directory``.
+    """
     path = clip or CLIP
-    return Cases((Clip("speech", path), Clip("odd", _odd(path, directory))), (*_QUICK_TEXTS, *_STOPS), SENTENCES)
+    clips = (Clip("speech", path), Clip("odd", _odd(path, directory)))
+    conversions = (Conversion("odd", "speech", 17), Conversion("odd", "odd", 18))
+    return Cases(clips, (*_QUICK_TEXTS, *_STOPS), SENTENCES, conversions)
 
 
 def _odd(path: Path, directory: Path) -> Path:
@@ -159,7 +199,9 @@ def _odd(path: Path, directory: Path) -> Path:
 
 
 def thorough(clips: Sequence[Path]) -> Cases:
-    """Every clip whole, ten texts over them, among them over 1024 tokens and over eight seconds; for the full-size model."""
+    """Every clip whole, ten texts over them, among them over 1024 tokens and over eight seconds, and each clip of at most 20 s
+    converted into the voice of the one before; for the full-size model.
+    """
     named = [Clip(path.stem, path) for path in clips]
     a, b, c = (named[i % len(named)].name for i in range(3))
     texts = (
@@ -176,15 +218,21 @@ def thorough(clips: Sequence[Path]) -> Cases:
         Text("stops", _STOPS[0].text, a, 30, _STOPS[0].seed, ALIKE),
         Text("stop_first", _STOPS[1].text, b, 8, _STOPS[1].seed, ALIKE),
     )
-    return Cases(tuple(named), texts, SENTENCES)
+    whole = conversion.LONGEST * conversion.TOKEN / ENCODER_RATE
+    conversions = [Conversion(clip.name, named[i - 1].name, 17 + i) for i, clip in enumerate(named) if clip.seconds <= whole]
+    return Cases(tuple(named), texts, SENTENCES, conversions)
 
 
 def arrays(text: Text, prompt_tokens: int, mels: int, harmonics: int) -> dict[str, np.ndarray]:
     """The draws of a text's utterance, at least as many as it can need (``harmonics`` counts the fundamental)."""
-    tokens = text.max_tokens + 1 + 3
+    uniforms = draws.uniforms(text.seed, draws.T3, 0, text.max_tokens + 1)
+    return {"uniforms": uniforms, **of_sound(text.seed, prompt_tokens, text.max_tokens + 1 + 3, mels, harmonics)}
+
+
+def of_sound(seed: int, prompt_tokens: int, tokens: int, mels: int, harmonics: int) -> dict[str, np.ndarray]:
+    """The draws of S3Gen for at most so many ``tokens``."""
     return {
-        "uniforms": draws.uniforms(text.seed, draws.T3, 0, text.max_tokens + 1),
-        "flow": draws.normals(text.seed, draws.FLOW, 0, 2 * (prompt_tokens + tokens), mels),
-        "phases": draws.phases(text.seed, harmonics),
-        "noise": draws.normals(text.seed, draws.NOISE, 0, HOP * 2 * tokens, harmonics),
+        "flow": draws.normals(seed, draws.FLOW, 0, 2 * (prompt_tokens + tokens), mels),
+        "phases": draws.phases(seed, harmonics),
+        "noise": draws.normals(seed, draws.NOISE, 0, HOP * 2 * tokens, harmonics),
     }

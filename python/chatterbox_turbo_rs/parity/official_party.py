@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def find(python: str | Path | None) -> Path | None:
 def write_job(
     directory: Path, checkpoint: Path, config: Mapping[str, Any], cases: Cases, taps: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes the job and every text's draws; the same bytes every time."""
+    """Writes the job and the draws of every text and conversion; the same bytes every time."""
     harmonics = config["s3gen"]["vocoder"]["harmonics"] + 1
     texts = []
     for text in cases.texts:
@@ -59,11 +60,21 @@ def write_job(
             {"name": text.name, "text": text.text, "clip": text.clip, "draws": f"draws_{text.name}.safetensors"}
             | {"max_gen_len": text.max_tokens, **parameters}
         )
+    conversions = []
+    for number, case in enumerate(cases.conversions):
+        source = cases.clip(case.source)
+        arrays = given.of_sound(case.seed, PROMPT_TOKENS, math.ceil(25 * source.seconds) + 1, config["s3gen"]["mels"], harmonics)
+        save_file(arrays, directory / f"draws_conversion_{number}.safetensors")
+        conversions.append(
+            {"name": case.name, "source": str(source.path.resolve()), "clip": case.clip}
+            | {"draws": f"draws_conversion_{number}.safetensors"}
+        )
     job = {
         "checkpoint": str(checkpoint.resolve()),
         "output": "official",
         "clips": [{"name": clip.name, "path": str(clip.path.resolve())} for clip in cases.clips],
         "texts": texts,
+        "conversions": conversions,
         "sentences": list(cases.sentences),
         "files": [*config["files"].values(), *locate.TOKENIZER_FILES],
         "describe": True,
@@ -105,6 +116,7 @@ def read(job: Path) -> Recording:
 
     recording.clips = {clip["name"]: take("clip", clip["name"]) for clip in asked["clips"]}
     recording.texts = {text["name"]: take("text", text["name"]) for text in asked["texts"]}
+    recording.conversions = {case["name"]: take("conversion", case["name"]) for case in asked["conversions"]}
     ids = load_file(directory / "sentences.safetensors")
     for number, sentence in enumerate(asked["sentences"]):
         texts = report["texts"][f"sentence {number}"]["texts"]

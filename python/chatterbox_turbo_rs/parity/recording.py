@@ -2,7 +2,8 @@
 
 The pipeline is the product's own (``pipeline.py``), with stages that remember. Names and layouts are those that the official
 package's recording has (``official/recording.py``): ``<stage key>/<in or out>.<name>``, arrays time first. ``s3tokenizer.*``
-runs twice for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as ``s3tokenizer.mel@s3gen`` and ``@t3``.
+runs twice for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as ``s3tokenizer.mel@s3gen`` and ``@t3``; of a
+conversion's source it is ``@source``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint.resources import Resources
-from ..constants import HOP
-from ..engine import draws, registry, token_loop
+from ..constants import ENCODER_RATE, HOP
+from ..engine import conversion, draws, registry, token_loop
 from ..engine.devices import NETWORKS
 from ..engine.pipeline import Pipeline, Run
 from ..options import GenerationOptions
 from ..plan import Plan
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
-from .cases import Cases, Clip, Text
+from .cases import Cases, Clip, Conversion, Text
 
 # Stage -> names of its inputs and outputs that are kept.
 ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -47,11 +48,14 @@ ARRAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "watermark": (("samples",), ("samples",)),
 }
 TWICE = ("s3tokenizer.mel", "s3tokenizer.tokens")
+OF_A_CLIP: tuple[str, ...] = ("s3gen", "t3")
+OF_A_SOURCE: tuple[str, ...] = ("source",)
+"""What these are used for, in their order."""
 
 
 @dataclass
 class Take:
-    """Arrays, texts and seconds of one clip or one text."""
+    """Arrays, texts and seconds of one clip, text or conversion."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -63,12 +67,13 @@ class Take:
 
 @dataclass
 class Recording:
-    """What one party did: a ``Take`` for every clip, text and sentence, and the party's description of itself."""
+    """What one party did: a ``Take`` for every clip, text, sentence and conversion, and the party's description of itself."""
 
     party: str
     clips: dict[str, Take] = field(default_factory=dict)
     texts: dict[str, Take] = field(default_factory=dict)
     sentences: dict[str, Take] = field(default_factory=dict)
+    conversions: dict[str, Take] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hyperparameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     digests: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -83,6 +88,7 @@ class Recorder(Pipeline):
         super().__init__(resources)
         self.plan = plan
         self.take = Take()
+        self.uses = OF_A_CLIP
         self.load_result: np.ndarray | None = None
         """Samples that the chain goes on with instead of its own ``reference.load``'s."""
 
@@ -112,7 +118,7 @@ class Recorder(Pipeline):
         def call(*arguments: Any) -> Any:
             take, at = self.take, key
             if key in TWICE:
-                at = f"{key}@{'t3' if f'{key}@s3gen/out.{names_out[0]}' in take.arrays else 's3gen'}"
+                at = next(f"{key}@{use}" for use in self.uses if f"{key}@{use}/out.{names_out[0]}" not in take.arrays)
             started = time.perf_counter()
             result = stage(*arguments)
             take.add_time(at, time.perf_counter() - started)
@@ -185,6 +191,11 @@ def record(
         recorder.take = take = recording.texts[text.name] = Take()
         _text(recorder, text, voices[text.clip])
         take.seconds["total"] = sum(take.seconds.values())
+    for case in cases.conversions:
+        note(f"{name}: conversion {case.name}")
+        recorder.take = take = recording.conversions[case.name] = Take()
+        _conversion(recorder, case, cases.clip(case.source), voices[case.clip], start)
+        take.seconds["total"] = sum(take.seconds.values())
     for sentence in cases.sentences:
         recorder.take = recording.sentences[sentence] = Take()
         run = Run(recorder, recorder.plan, None)
@@ -194,8 +205,8 @@ def record(
 
 
 def _clip(recorder: Recorder, clip: Clip, start: Recording | None) -> Voice:
-    recorder.load_result = None
-    if start is not None and not clip.single_stage:
+    recorder.uses, recorder.load_result = OF_A_CLIP, None
+    if start is not None and not clip.single_stage():
         recorder.load_result = start.clips[clip.name].arrays["reference.load/out.samples"]
     voice = recorder.voice(str(clip.path), recorder.plan)
     recorder.take.arrays["voice/out.prompt_ids"] = np.array(voice.s3gen_prompt_tokens)
@@ -207,13 +218,29 @@ def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     with quiet():
         options = GenerationOptions(text.seed, max_tokens=text.max_tokens, **dataclasses.asdict(text.sampler()))
         speech = recorder.generate(text.text, voice, recorder.plan, options)
-    mel, vocoder = take.arrays["s3gen.vocoder/in.mel"], recorder.raw("s3gen.vocoder")
-    harmonics = recorder.config["s3gen"]["vocoder"]["harmonics"] + 1
-    f0 = vocoder.f0(mel)
-    noise = draws.normals(text.seed, draws.NOISE, 0, HOP * len(mel), harmonics)
-    take.arrays["s3gen.vocoder/out.f0"] = f0
-    take.arrays["s3gen.vocoder/out.source"] = vocoder.source(f0, draws.phases(text.seed, harmonics), noise)
+    _vocoder(recorder, text.seed)
     take.arrays["end_to_end/out.samples"] = speech.samples
+
+
+def _conversion(recorder: Recorder, case: Conversion, source: Clip, voice: Voice, start: Recording | None) -> None:
+    take = recorder.take
+    recorder.uses, recorder.load_result = OF_A_SOURCE, None
+    if start is not None and not source.single_stage(ENCODER_RATE):
+        recorder.load_result = start.conversions[case.name].arrays["reference.load/out.samples"]
+    run = Run(recorder, recorder.plan, None)
+    speech = conversion.convert(run, conversion.load(run, str(source.path)), voice, case.seed, watermark=True)
+    _vocoder(recorder, case.seed)
+    take.arrays["end_to_end/out.samples"] = speech.samples
+
+
+def _vocoder(recorder: Recorder, seed: int) -> None:
+    """Keeps the vocoder's f0 and excitation as well."""
+    arrays, vocoder = recorder.take.arrays, recorder.raw("s3gen.vocoder")
+    mel, harmonics = arrays["s3gen.vocoder/in.mel"], recorder.config["s3gen"]["vocoder"]["harmonics"] + 1
+    f0 = vocoder.f0(mel)
+    noise = draws.normals(seed, draws.NOISE, 0, HOP * len(mel), harmonics)
+    arrays["s3gen.vocoder/out.f0"] = f0
+    arrays["s3gen.vocoder/out.source"] = vocoder.source(f0, draws.phases(seed, harmonics), noise)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ class Parity:
             assert o.official_python is not None
             job = official_party.write_job(o.directory, o.checkpoint, o.config, o.cases, self.place)
             if not o.reuse or not (o.directory / "official" / "report.json").exists():
-                o.note("official: all clips and texts")
+                o.note("official: all clips, texts and conversions")
                 official_party.run(o.official_python, job)
             recording = official_party.read(job)
         else:
@@ -271,9 +271,9 @@ def _asked(stage: str, stages: tuple[str, ...]) -> bool:
 
 
 def times(recording: Recording) -> dict[str, float]:
-    """Seconds of every stage over all clips and texts."""
+    """Seconds of every stage over all clips, texts and conversions."""
     total: dict[str, float] = {}
-    for take in [*recording.clips.values(), *recording.texts.values()]:
+    for take in [*recording.clips.values(), *recording.texts.values(), *recording.conversions.values()]:
         for key, seconds in take.seconds.items():
             stage = key.partition("@")[0]
             if stage in registry.TABLE:

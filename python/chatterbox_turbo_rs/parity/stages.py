@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from ..constants import HOP
-from ..engine import draws, token_loop
-from .cases import Cases, Text
-from .recording import Recording, Take
+from ..constants import ENCODER_RATE, HOP, SAMPLE_RATE
+from ..engine import conversion, draws, token_loop
+from .cases import Cases, Clip, Text
+from .recording import OF_A_CLIP, Recording, Take
 from .rows import Row, fill
 
 Load = Callable[[str], Any]
 FADED = 960
 """Samples that the vocoder fades in."""
+SOURCE = (ENCODER_RATE, conversion.MIN_SECONDS)
+"""What ``reference.load`` makes of a conversion's source: its rate and least length."""
 HARMONICS = 9
 """Of the vocoder's source, the fundamental among them: the official package has no other number."""
 
-# Row, inputs and output in a clip's recording; "@t3" and "@s3gen" in the names of arrays tell the two uses apart.
+# Row, inputs and output in a clip's or a source's recording; "@t3", "@s3gen" and "@source" in the names of arrays tell the uses apart.
 CLIP_ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("reference.loudness", ("reference.loudness/in.samples",), "reference.loudness/out.samples"),
     ("reference.resample@w16", ("reference.resample/in.samples",), "reference.resample/out.w16"),
@@ -35,8 +37,10 @@ CLIP_ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("voice_encoder.embedding", ("voice_encoder.embedding/in.mel",), "voice_encoder.embedding/out.embedding"),
     ("s3tokenizer.mel", ("s3tokenizer.mel@s3gen/in.samples",), "s3tokenizer.mel@s3gen/out.mel"),
     ("s3tokenizer.mel", ("s3tokenizer.mel@t3/in.samples",), "s3tokenizer.mel@t3/out.mel"),
+    ("s3tokenizer.mel", ("s3tokenizer.mel@source/in.samples",), "s3tokenizer.mel@source/out.mel"),
     ("s3tokenizer.tokens", ("s3tokenizer.tokens@s3gen/in.mel",), "s3tokenizer.tokens@s3gen/out.ids"),
     ("s3tokenizer.tokens", ("s3tokenizer.tokens@t3/in.mel",), "s3tokenizer.tokens@t3/out.ids"),
+    ("s3tokenizer.tokens", ("s3tokenizer.tokens@source/in.mel",), "s3tokenizer.tokens@source/out.ids"),
     ("speaker_encoder.fbank", ("speaker_encoder.fbank/in.r16",), "speaker_encoder.fbank/out.fbank"),
     ("speaker_encoder.xvector", ("speaker_encoder.xvector/in.fbank",), "speaker_encoder.xvector/out.xvector"),
     ("s3gen.prompt_mel", ("s3gen.prompt_mel/in.samples",), "s3gen.prompt_mel/out.mel"),
@@ -108,14 +112,7 @@ class Comparison:
         """Every stage of the candidate on the reference's inputs."""
         for clip in self.cases.clips:
             take = self.reference.clips[clip.name]
-            variant = "" if clip.single_stage else "@multistage"
-            self.run(
-                f"reference.load{variant}",
-                clip.name,
-                take.arrays["reference.load/out.samples"],
-                lambda s: s(str(clip.path)),
-                take.seconds.get("reference.load"),
-            )
+            self._read(clip, clip.name, take)
             self._clip(clip.name, take)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the warning about a long text is the text stage's own test
@@ -123,6 +120,16 @@ class Comparison:
                 self._sentence(sentence, take)
             for text in self.cases.texts:
                 self._text(text, self.reference.texts[text.name])
+        for case in self.cases.conversions:
+            take = self.reference.conversions[case.name]
+            self._read(self.cases.clip(case.source), case.name, take, *SOURCE)
+            self._clip(case.name, take)
+            self._sound(case.name, case.seed, take)
+
+    def _read(self, clip: Clip, case: str, take: Take, *wanted: Any) -> None:
+        stage, _ = load_row(clip, *wanted)
+        expected, seconds = take.arrays["reference.load/out.samples"], take.seconds.get("reference.load")
+        self.run(stage, case, expected, lambda s: s(str(clip.path), *wanted), seconds)
 
     def _clip(self, name: str, take: Take) -> None:
         pair: list[np.ndarray] = []
@@ -130,8 +137,7 @@ class Comparison:
             if output not in take.arrays:
                 continue
             stage, _, part = row.partition("@")
-            use = output.partition("/")[0].partition("@")[2]
-            case = f"{name}, for {use}" if use else name
+            case = case_of(name, output)
             seconds = take.seconds.get(output.partition("/")[0])
 
             def call(found: Any) -> Any:
@@ -155,14 +161,18 @@ class Comparison:
         self.run("text.tokenize", case, ids, lambda s: s(normalized), take.seconds.get("text.tokenize"))
 
     def _text(self, text: Text, take: Take) -> None:
-        name, ref, seconds = text.name, take.arrays, take.seconds
+        name, ref = text.name, take.arrays
         self._sentence_of(text, take)
         self._t3(text, take)
         raw = ref["t3.sampler/out.tokens"]
         config = {"vocab": token_count(ref), "silence_token": int(ref["s3gen.encoder/in.ids"][-1])}
         kept = ref["s3gen.encoder/in.ids"][-len(token_loop.keep_speech(raw, config)) :]
         self.run("t3.decoder@filter", name, kept, lambda d: keep(d, raw, config), None)
+        self._sound(name, text.seed, take)
 
+    def _sound(self, name: str, seed: int, take: Take) -> None:
+        """From tokens to marked samples."""
+        ref, seconds = take.arrays, take.seconds
         self.run(
             "s3gen.encoder",
             name,
@@ -171,9 +181,9 @@ class Comparison:
             seconds.get("s3gen.encoder"),
         )
         flow = [ref[f"s3gen.flow/in.{i}"] for i in ("mu", "xvector", "prompt_mel")]
-        noise = draws.normals(text.seed, draws.FLOW, 0, len(flow[0]), flow[0].shape[1])
+        noise = draws.normals(seed, draws.FLOW, 0, len(flow[0]), flow[0].shape[1])
         self.run("s3gen.flow", name, ref["s3gen.flow/out.mel"], lambda s: s(*flow, noise), seconds.get("s3gen.flow"))
-        self._vocoder(text, take)
+        self._vocoder(name, seed, take)
         marked = ref["watermark/out.samples"]
         self.run("watermark", name, marked, lambda s: s(ref["watermark/in.samples"]), seconds.get("watermark"))
 
@@ -204,12 +214,12 @@ class Comparison:
 
         self.run("t3.sampler", text.name, drawn, sample, take.seconds.get("t3.sampler"))
 
-    def _vocoder(self, text: Text, take: Take) -> None:
+    def _vocoder(self, name: str, seed: int, take: Take) -> None:
         """f0, excitation and decoder with the reference's f0 and excitation: no rounding error adds up here. Then the whole."""
-        ref, name = take.arrays, text.name
+        ref = take.arrays
         mel, f0, source, samples = (ref[f"s3gen.vocoder/{n}"] for n in ("in.mel", "out.f0", "out.source", "out.samples"))
-        phases = draws.phases(text.seed, HARMONICS)
-        noise = draws.normals(text.seed, draws.NOISE, 0, HOP * len(mel), HARMONICS)
+        phases = draws.phases(seed, HARMONICS)
+        noise = draws.normals(seed, draws.NOISE, 0, HOP * len(mel), HARMONICS)
         self.run("s3gen.vocoder@f0", name, f0, lambda s: s.f0(mel), None)
         self.run("s3gen.vocoder@source", name, source, lambda s: s.source(f0, phases, noise), None)
         # The fade-in is part of the stage, but not of its decoder.
@@ -223,27 +233,7 @@ class Comparison:
         """The two recordings against each other."""
         for clip in self.cases.clips:
             a, b = self.reference.clips[clip.name], candidate.clips[clip.name]
-            variant = "" if clip.single_stage else "@multistage"
-            note = "" if clip.single_stage else "the chain starts from the reference's samples: soxr's multi-stage filter differs"
-            key = "reference.load/out.samples"
-            self.add(
-                "chained",
-                f"reference.load{variant}",
-                clip.name,
-                a.arrays[key],
-                b.arrays[key],
-                seconds=times(a, b, "reference.load"),
-            )
-            for row, _, output in CLIP_ROWS:
-                if output not in a.arrays or row.endswith("@float64"):
-                    continue
-                at = output.partition("/")[0]
-                use = at.partition("@")[2]
-                case = f"{clip.name}, for {use}" if use else clip.name
-                levels = a.arrays.get(output.replace("out.ids", "out.levels")) if output.endswith("out.ids") else None
-                options = {"seconds": times(a, b, at), "levels": levels, "note": note}
-                self.add("chained", row, case, a.arrays[output], b.arrays[output], **options)
-                note = ""
+            self._chained_clip(clip, clip.name, a, b)
             self.add("chained", "voice.prompt_ids", clip.name, a.arrays["voice/out.prompt_ids"], b.arrays["voice/out.prompt_ids"])
             frames = [
                 np.array([len(t.arrays["s3gen.prompt_mel/out.mel"]), len(t.arrays["voice/out.prompt_ids"])]) for t in (a, b)
@@ -251,22 +241,43 @@ class Comparison:
             self.add("chained", "voice.frames_and_ids", clip.name, *frames)
         for text in self.cases.texts:
             self._chained_text(text.name, self.reference.texts[text.name], candidate.texts[text.name])
+        for case in self.cases.conversions:
+            a, b = self.reference.conversions[case.name], candidate.conversions[case.name]
+            self._chained_clip(self.cases.clip(case.source), case.name, a, b, *SOURCE)
+            self._chained_sound(case.name, a, b)
+
+    def _chained_clip(self, clip: Clip, name: str, a: Take, b: Take, *wanted: Any) -> None:
+        stage, note = load_row(clip, *wanted)
+        key = "reference.load/out.samples"
+        self.add("chained", stage, name, a.arrays[key], b.arrays[key], seconds=times(a, b, "reference.load"))
+        for row, _, output in CLIP_ROWS:
+            if output not in a.arrays or row.endswith("@float64"):
+                continue
+            levels = a.arrays.get(output.replace("out.ids", "out.levels")) if output.endswith("out.ids") else None
+            options = {"seconds": times(a, b, output.partition("/")[0]), "levels": levels, "note": note}
+            self.add("chained", row, case_of(name, output), a.arrays[output], b.arrays[output], **options)
+            note = ""
 
     def _chained_text(self, name: str, a: Take, b: Take) -> None:
-        def add(stage: str, array: str, seconds: str | None = None) -> None:
-            self.add(
-                "chained", stage, name, a.arrays[array], b.arrays[array], seconds=times(a, b, seconds or stage.partition("@")[0])
-            )
-
         normal = "text.normalize/out"
         self.add("chained", "text.normalize", name, a.texts[normal], b.texts[normal], seconds=times(a, b, "text.normalize"))
-        add("text.tokenize", "text.tokenize/out.ids")
+        ids = "text.tokenize/out.ids"
+        self.add("chained", "text.tokenize", name, a.arrays[ids], b.arrays[ids], seconds=times(a, b, "text.tokenize"))
         loop = [sum(t.seconds.get(k, 0.0) for k in ("t3.decoder", "t3.sampler")) for t in (a, b)]
         tokens = "t3.sampler/out.tokens"
         self.add("chained", "t3.loop", name, a.arrays[tokens], b.arrays[tokens], seconds=(loop[0], loop[1]))
         if "t3.loop/out.in_core" in b.arrays:
             self.add("chained", "t3.loop@in_core", name, a.arrays[tokens], b.arrays["t3.loop/out.in_core"])
-        add("t3.decoder@filter", "s3gen.encoder/in.ids", "none")
+        ids = "s3gen.encoder/in.ids"
+        self.add("chained", "t3.decoder@filter", name, a.arrays[ids], b.arrays[ids])
+        self._chained_sound(name, a, b)
+
+    def _chained_sound(self, name: str, a: Take, b: Take) -> None:
+        def add(stage: str, array: str, seconds: str | None = None) -> None:
+            self.add(
+                "chained", stage, name, a.arrays[array], b.arrays[array], seconds=times(a, b, seconds or stage.partition("@")[0])
+            )
+
         add("s3gen.encoder", "s3gen.encoder/out.mu")
         for what in ("xvector", "prompt_mel"):
             add(f"s3gen.flow@{what}", f"s3gen.flow/in.{what}", "none")
@@ -280,6 +291,19 @@ class Comparison:
             *(t.arrays["end_to_end/out.samples"] for t in (a, b)),
             seconds=times(a, b, "total"),
         )
+
+
+def load_row(clip: Clip, to: int = SAMPLE_RATE, *_: Any) -> tuple[str, str]:
+    """The row of ``reference.load``, and what there is to say of the chain behind it."""
+    if clip.single_stage(to):
+        return "reference.load", ""
+    return "reference.load@multistage", "the chain starts from the reference's samples: soxr's multi-stage filter differs"
+
+
+def case_of(name: str, output: str) -> str:
+    """A clip or conversion, and where a stage has two uses for a clip, which it is."""
+    use = output.partition("/")[0].partition("@")[2]
+    return f"{name}, for {use}" if use in OF_A_CLIP else name
 
 
 def times(a: Take, b: Take, key: str) -> tuple[float | None, float | None]:

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chatterbox_turbo::stages::reference::load::load_path;
+use chatterbox_turbo::stages::reference::load::{Wanted, load_path};
 use chatterbox_turbo::synthesizer::{Options, SAMPLE_RATE, Synthesizer};
 use chatterbox_turbo::{Device, Precision, Silent, Voice};
 
@@ -38,7 +38,7 @@ fn main() -> Outcome<()> {
     let text = text.unwrap_or_else(|| "Hello there.".into());
     let synthesizer = Synthesizer::open(&model, &Device::Cpu, precision, perth.as_deref())?;
     let voice = match clip {
-        Some(clip) => synthesizer.voice(&load_path(&clip, &Silent)?, &Silent)?,
+        Some(clip) => synthesizer.voice(&load_path(&clip, Wanted::default(), &Silent)?, &Silent)?,
         None => Voice::from_conds(model.join("conds.pt"))?,
     };
     let samples = synthesizer.say(&text, &voice, &options, &Silent)?;

@@ -1,8 +1,9 @@
 """Records what goes in and out of every stage while the official pipeline runs, and how long each stage takes.
 
-``recording(tts, take, what)`` wraps the functions that ``ChatterboxTurboTTS`` calls itself; nothing is computed a second time and
-nothing is changed. Arrays are kept time first ([T, C]), under ``<stage key>/<in or out>.<name>``. ``s3tokenizer.*`` runs twice
-for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as ``s3tokenizer.mel@s3gen`` and ``@t3``.
+``recording(tts, take, what)`` wraps the functions that ``ChatterboxTurboTTS`` or ``ChatterboxVC`` calls itself; nothing is
+computed a second time and nothing is changed. Arrays are kept time first ([T, C]), under ``<stage key>/<in or out>.<name>``.
+``s3tokenizer.*`` runs twice for a clip: for S3Gen (from r16) and for T3 (from w16), told apart as ``s3tokenizer.mel@s3gen`` and
+``@t3``; of a conversion's source it is ``@source``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from chatterbox.models.voice_encoder import voice_encoder as voice_encoder_modul
 
 @dataclass
 class Take:
-    """Arrays, texts and seconds of one clip or one text."""
+    """Arrays, texts and seconds of one clip, text or conversion."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -53,7 +54,9 @@ After = Callable[[Any], None]
 
 @contextlib.contextmanager
 def recording(tts: Any, take: Take, what: str) -> Iterator[None]:
-    """Records what ``tts`` does inside the context into ``take``; ``what`` is ``"clip"`` (voice) or ``"text"`` (speech)."""
+    """Records what ``tts`` does inside the context into ``take``; ``what`` is ``"clip"`` (voice), ``"text"`` (speech), or
+    ``"conversion"``, whose ``tts`` is a ``ChatterboxVC``.
+    """
     with contextlib.ExitStack() as stack:
 
         def tap(
@@ -73,21 +76,26 @@ def recording(tts: Any, take: Take, what: str) -> Iterator[None]:
 
             stack.enter_context(mock.patch.object(owner, name, wrapped))
 
-        (_clip_taps if what == "clip" else _text_taps)(tts, take, tap)
+        {"clip": _clip_taps, "text": _text_taps, "conversion": _conversion_taps}[what](tts, take, tap)
         yield
     if take.logits:
         take.arrays["t3.decoder/out.logits"] = np.stack(take.logits)
         take.seconds["t3.sampler"] = take.seconds.pop("t3") - take.seconds["t3.decoder"]
 
 
-def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
-    s3gen = tts.s3gen
-    tokenizer = s3gen.tokenizer
+def _conversion_taps(vc: Any, take: Take, tap: Callable[..., None]) -> None:
+    tap(librosa, "load", "reference.load", lambda result: take.keep("reference.load/out.samples", result[0]))
+    _tokenizer_taps(vc, take, tap, "source")
+    _sound_taps(vc, take, tap)
+
+
+def _tokenizer_taps(tts: Any, take: Take, tap: Callable[..., None], *uses: str) -> None:
+    """S3Tokenizer's calls, which are for ``uses`` in that order."""
+    tokenizer = tts.s3gen.tokenizer
     calls = {"mel": 0, "tokens": 0}
 
     def whose(kind: str) -> str:
-        # embed_ref tokenizes for S3Gen before prepare_conditionals does for T3.
-        return f"s3tokenizer.{kind}@{'s3gen' if calls[kind] == 0 else 't3'}"
+        return f"s3tokenizer.{kind}@{uses[calls[kind]]}"
 
     def mel_in(audio: torch.Tensor, *_: Any, **__: Any) -> None:
         take.keep(f"{whose('mel')}/in.samples", audio)
@@ -103,6 +111,19 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         take.keep(f"{whose('tokens')}/out.ids", result[0])
         calls["tokens"] += 1
 
+    tap(tokenizer, "log_mel_spectrogram", lambda: whose("mel"), mel_out, mel_in)
+    tap(
+        tokenizer.quantizer._codebook.project_down,
+        "forward",
+        "s3tokenizer.levels",
+        # What is rounded to a digit of the token, [tokens, 8] (FSQCodebook.encode of s3tokenizer 0.3.0).
+        lambda h: take.keep(f"{whose('tokens')}/out.levels", h.float().tanh() * 0.9990000128746033),
+    )
+    tap(tokenizer, "quantize", lambda: whose("tokens"), tokens_out, tokens_in)
+
+
+def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
+    s3gen = tts.s3gen
     tap(librosa, "load", "reference.load", lambda result: take.keep("reference.load/out.samples", result[0]))
     tap(
         tts,
@@ -133,15 +154,7 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
         lambda result: take.keep("voice_encoder.embedding/out.embedding", result[0]),
         lambda mels, **_: take.keep("voice_encoder.embedding/in.mel", mels[0]),
     )
-    tap(tokenizer, "log_mel_spectrogram", lambda: whose("mel"), mel_out, mel_in)
-    tap(
-        tokenizer.quantizer._codebook.project_down,
-        "forward",
-        "s3tokenizer.levels",
-        # What is rounded to a digit of the token, [tokens, 8] (FSQCodebook.encode of s3tokenizer 0.3.0).
-        lambda h: take.keep(f"{whose('tokens')}/out.levels", h.float().tanh() * 0.9990000128746033),
-    )
-    tap(tokenizer, "quantize", lambda: whose("tokens"), tokens_out, tokens_in)
+    _tokenizer_taps(tts, take, tap, "s3gen", "t3")  # embed_ref tokenizes for S3Gen before prepare_conditionals does for T3
     tap(
         xvector_module,
         "extract_feature",
@@ -166,21 +179,10 @@ def _clip_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
 
 
 def _text_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
-    flow, vocoder = tts.s3gen.flow, tts.s3gen.mel2wav
-
     def t3_in(*, t3_cond: Any, text_tokens: torch.Tensor, **_: Any) -> None:
         take.keep("t3.decoder/in.speaker", t3_cond.speaker_emb)
         take.keep("t3.decoder/in.prompt", t3_cond.cond_prompt_speech_tokens)
         take.keep("t3.decoder/in.text", text_tokens)
-
-    def flow_in(*, token: torch.Tensor, prompt_token: torch.Tensor, prompt_feat: torch.Tensor, embedding: Any, **_: Any) -> None:
-        ids = torch.cat([torch.atleast_2d(prompt_token).long(), token.long()], dim=1)
-        take.keep("s3gen.encoder/in.ids", ids)
-        take.keep("s3gen.flow/in.prompt_mel", prompt_feat)
-        take.keep("s3gen.flow/in.xvector", embedding)
-
-    def vocoder_out(result: Any) -> None:
-        take.keep("s3gen.vocoder/out.source", result[1][:, 0])
 
     tap(
         tts_turbo,
@@ -193,6 +195,22 @@ def _text_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
     tap(tts.t3, "inference_turbo", "t3", lambda tokens: take.keep("t3.sampler/out.tokens", tokens), t3_in)
     tap(tts.t3.tfmr, "forward", "t3.decoder")
     tap(tts.t3.speech_head, "forward", "t3.decoder", lambda logits: take.logits.append(logits[0, -1].numpy().copy()))
+    _sound_taps(tts, take, tap)
+
+
+def _sound_taps(tts: Any, take: Take, tap: Callable[..., None]) -> None:
+    """S3Gen and the watermark, of a ``ChatterboxTurboTTS`` or a ``ChatterboxVC``."""
+    flow, vocoder = tts.s3gen.flow, tts.s3gen.mel2wav
+
+    def flow_in(*, token: torch.Tensor, prompt_token: torch.Tensor, prompt_feat: torch.Tensor, embedding: Any, **_: Any) -> None:
+        ids = torch.cat([torch.atleast_2d(prompt_token).long(), token.long()], dim=1)
+        take.keep("s3gen.encoder/in.ids", ids)
+        take.keep("s3gen.flow/in.prompt_mel", prompt_feat)
+        take.keep("s3gen.flow/in.xvector", embedding)
+
+    def vocoder_out(result: Any) -> None:
+        take.keep("s3gen.vocoder/out.source", result[1][:, 0])
+
     tap(flow, "inference", "s3gen", lambda result: take.keep("s3gen.flow/out.mel", result[0], transpose=True), flow_in)
     tap(flow.encoder, "forward", "s3gen.encoder")
     tap(flow.encoder_proj, "forward", "s3gen.encoder", lambda mu: take.keep("s3gen.encoder/out.mu", mu))

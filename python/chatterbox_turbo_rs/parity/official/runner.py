@@ -1,4 +1,4 @@
-"""Runs the official pipeline on given clips, texts and draws, and writes what every stage took and gave.
+"""Runs the official pipeline on given clips, texts, conversions and draws, and writes what every stage took and gave.
 
 usage: python -m official.runner JOB.json      (with ``parity/`` on the path)
 
@@ -8,13 +8,15 @@ The job (paths relative to it):
   clips       [{"name", "path"}]
   texts       [{"name", "text", "clip", "draws", "max_gen_len", "temperature", "top_k", "top_p", "repetition_penalty"}]; draws is a
               safetensors file: ``uniforms`` [steps] float64, ``flow`` [>= 2(K+N), 80], ``phases`` [9], ``noise`` [>= 480F, 9]
+  conversions [{"name", "source", "clip", "draws"}]: the sound file ``source`` in the voice of ``clip``, by ``ChatterboxVC`` over the
+              meanflow S3Gen; draws as above, without uniforms
   sentences   [text] that are only normalised and tokenised
   files       [name] of the checkpoint whose SHA-256 is reported
   describe    true: the loaded modules' hyper-parameters and digests of their tensors
   taps        {"stage", "clip" or "text"}: the stage's intermediates in that clip or text
 
-Written: ``clip_<name>.safetensors`` and ``text_<name>.safetensors`` (``<stage>/<in or out>.<what>``, time first),
-``sentences.safetensors``, ``taps.safetensors`` (``<number>/<name>``) and ``report.json``: texts, seconds per stage, package
+Written: ``clip_<name>.safetensors``, ``text_<name>.safetensors`` and ``conversion_<name>.safetensors``
+(``<stage>/<in or out>.<what>``, time first), ``sentences.safetensors``, ``taps.safetensors`` (``<number>/<name>``) and ``report.json``: texts, seconds per stage, package
 versions, peak memory, the description.
 """
 
@@ -34,6 +36,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from chatterbox import vc
 from safetensors.numpy import load_file, save_file
 
 from . import describe, float64, torch_taps
@@ -51,7 +54,7 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     official = load_official(base / job["checkpoint"])
-    report: dict[str, Any] = {"seconds_to_load": time.perf_counter() - start, "clips": {}, "texts": {}}
+    report: dict[str, Any] = {"seconds_to_load": time.perf_counter() - start, "clips": {}, "texts": {}, "conversions": {}}
     tts = official.tts
     voices: dict[str, Any] = {}
     taps: list[tuple[str, np.ndarray]] = []
@@ -90,6 +93,15 @@ def run(job: dict[str, Any], base: Path) -> dict[str, Any]:
         total = time.perf_counter() - start
         take.keep("end_to_end/out.samples", wav)
         report["texts"][text["name"]] = _write(output / f"text_{text['name']}.safetensors", take, total)
+    for case in job.get("conversions", ()):
+        take = Take()
+        converter = vc.ChatterboxVC(tts.s3gen, "cpu", ref_dict=voices[case["clip"]].gen)
+        start = time.perf_counter()
+        with injected(Draws(**load_file(base / case["draws"]))), recording(converter, take, "conversion"):
+            wav = converter.generate(str(base / case["source"]))
+        total = time.perf_counter() - start
+        take.keep("end_to_end/out.samples", wav)
+        report["conversions"][case["name"]] = _write(output / f"conversion_{case['name']}.safetensors", take, total)
     sentences = {}
     for number, sentence in enumerate(job.get("sentences", ())):
         normalized = official.text_normalize(sentence)
