@@ -119,8 +119,8 @@ def reference_load(
     source: _Path | bytes | _Floats,
     rate: int | None = None,
     *,
-    to: int = 24000,
-    longer_than: float = 5.0,
+    to: int = ...,
+    longer_than: float = ...,
     callback: _Callback = None,
 ) -> _Floats: ...
 def reference_load_decode(source: _Path | bytes, *, callback: _Callback = None) -> tuple[_Floats, int]: ...

@@ -122,10 +122,10 @@ pub fn segments(text: &str, seed: u64, split: &Split) -> Result<Vec<Segment>> {
                 last.pause_after = if paused && !spoken { last.pause_after + pause } else { pause };
             }
             paused = true;
-        } else if spoken || !paused {
-            if let Some(last) = found.last_mut() {
-                last.pause_after = 0.0;
-            }
+        } else if (spoken || !paused)
+            && let Some(last) = found.last_mut()
+        {
+            last.pause_after = 0.0;
         }
     }
     if found.iter().all(|segment| segment.text.is_empty()) {
@@ -162,6 +162,8 @@ fn pieces(paragraph: &[char], split: &Split, first: usize) -> Vec<Piece> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn told(text: &str) -> Vec<(String, f64, bool)> {
