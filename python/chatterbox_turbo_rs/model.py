@@ -22,7 +22,7 @@ from .engine import stream as streaming
 from .engine.batch import Batch, Taker
 from .engine.hand_over import asynchronous, hand_over
 from .engine.observer import Either, Onlooker
-from .engine.pipeline import Pipeline
+from .engine.pipeline import S3GEN_SECONDS, Pipeline
 from .engine.voices import Voices
 from .errors import ArgumentError, BatchError, ChatterboxError
 from .options import (
@@ -53,6 +53,7 @@ from .options import (
     seed_of,
     text_of,
     whole,
+    within,
 )
 from .plan import Plan, Spec
 from .progress import Event, Progress
@@ -189,6 +190,7 @@ class ChatterboxTurbo:
         self,
         source: Clip,
         *,
+        prompt_seconds: float = S3GEN_SECONDS,
         loudness: Loudness | None | EllipsisType = ...,
         backends: Spec = None,
         progress: Progress = None,
@@ -196,15 +198,17 @@ class ChatterboxTurbo:
     ) -> Voice:
         """Prepares a voice from a reference clip of more than 5 seconds.
 
-        ``source`` is a path, bytes, a binary file object or ``(array, rate)``. ``progress`` is True or a callable
+        ``source`` is a path, bytes, a binary file object or ``(array, rate)``. ``prompt_seconds`` (1 to 10, upstream's) is how much of
+        it S3Gen hears beside every text, in its mel and its tokens: less is faster and further from the speaker. ``progress`` is True or a callable
         ``(stage, done, total)`` that may return False to stop; ``cancel`` an event with ``is_set()``.
         Raises ``AudioError``, ``FileError``, ``CancelledError``.
         """
         loudness = self._loudness if loudness is ... else loudness
         one_of("loudness", loudness, LOUDNESS)
+        prompt_seconds = within("prompt_seconds", prompt_seconds, 1, S3GEN_SECONDS)
         plan = registry.resolve(backends, self._spec)
         with Onlooker(progress, cancel) as call:
-            return self._pipeline.voice(source, plan, loudness, call)
+            return self._pipeline.voice(source, plan, loudness, call).shortened(prompt_seconds)
 
     def generate(
         self,
@@ -279,12 +283,13 @@ class ChatterboxTurbo:
 
         ``latency="sentence"``: the chunks joined are the samples of ``generate`` with the same arguments, mark included (to the bit
         where vocoder and watermark are Rust's on the CPU, within 1e-6 elsewhere: ``docs/streaming.md``). The first one comes when T3
-        and the flow are through the text and the vocoder through half a second. ``chunk`` is the most seconds of one (0.02 to 10);
-        it changes no sample.
+        and the flow are through the text and the vocoder through half a second. ``latency="low"``: the first one comes when T3 has
+        drawn 13 tokens (half a second). Tokens are those of ``generate``, samples are not: S3Gen has heard less when it renders them.
 
-        The work runs in a thread of its own from the first ``next`` on (which ``progress`` is called in), up to a minute of sound
-        ahead of whoever takes the chunks, and ends when the generator is closed or dropped, or ``cancel`` is set. Any number of
-        streams may run at a time. Arguments are those of ``generate`` and are checked at once.
+        ``chunk`` is the most seconds of a chunk (0.02 to 10); it changes no sample. The work runs in a thread of its own from the first
+        ``next`` on (which ``progress`` is called in), up to a minute of sound ahead of whoever takes the chunks, and ends when the
+        generator is closed or dropped, or ``cancel`` is set. Any number of streams may run at a time. The other arguments are those of
+        ``generate``; all are checked at once.
 
         Raises what ``generate`` does: ``ArgumentError``, ``BackendError`` and ``WatermarkError`` at once, the others from ``next``.
         """

@@ -24,7 +24,7 @@ Precision = Literal["auto", "f32", "int8", "bf16", "int8+bf16"]
 Loudness = Literal["bs1770", "rms"]
 Watermark = Literal["perth"]
 OnError = Literal["raise", "return"]
-Latency = Literal["sentence"]
+Latency = Literal["sentence", "low"]
 AnyPath = Union[str, "os.PathLike[str]"]
 AnyVoice = Union[Voice, AnyPath, None]
 """A prepared voice, a voice file or a clip, None for the checkpoint's own."""
@@ -45,7 +45,7 @@ MOST_ROWS = 1024
 MOST_SEED = 2**64 - 1
 CHUNK = 0.5
 """Seconds of a chunk unless the caller says otherwise."""
-CHUNKS = (0.02, 10.0)
+CHUNKS = (0.02, 10)
 """The shortest and the longest that may be asked for."""
 
 
@@ -148,10 +148,7 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         one_of("latency", self.latency, LATENCY)
-        seconds = number("chunk", self.chunk)
-        if not CHUNKS[0] <= seconds <= CHUNKS[1]:
-            raise ArgumentError(f"chunk: expected {CHUNKS[0]} to {CHUNKS[1]} seconds, got {self.chunk!r}")
-        object.__setattr__(self, "chunk", seconds)
+        object.__setattr__(self, "chunk", within("chunk", self.chunk, *CHUNKS))
 
 
 def path_of(name: str, value: Any) -> str:
@@ -183,6 +180,14 @@ def number(name: str, value: Any) -> float:
         return float(value)
     except OverflowError:
         raise ArgumentError(f"{name}: expected a number, got one beyond every float") from None
+
+
+def within(name: str, value: Any, low: float, high: float) -> float:
+    """``value`` as float; raises ``ArgumentError`` unless it is a number of seconds from ``low`` to ``high``."""
+    seconds = number(name, value)
+    if not low <= seconds <= high:
+        raise ArgumentError(f"{name}: expected {low} to {high} seconds, got {value!r}")
+    return seconds
 
 
 def seed_of(value: Any) -> int:

@@ -104,7 +104,8 @@ async def asynchronous(results: Generator[T, None, None], stop: threading.Event)
             tell(ready.put_nowait, None)
             tell(over.set)
 
-    threading.Thread(target=run, name="chatterbox-turbo-rs").start()
+    waiter = threading.Thread(target=run, name="chatterbox-turbo-rs")
+    waiter.start()
     try:
         while (taken := await ready.get()) is not None:
             room.release()
@@ -119,6 +120,7 @@ async def asynchronous(results: Generator[T, None, None], stop: threading.Event)
                 await over.wait()
             except asyncio.CancelledError as error:
                 cancelled = error
+        waiter.join()  # it has nothing left to do
         outcome.clear()  # a traceback holds the frames of the work
         if cancelled is not None:
             raise cancelled

@@ -1,23 +1,23 @@
 """A text's sound in chunks, as it is made.
 
-T3 runs to the end of a segment, encoder and flow run once; from there on the sound comes in windows (``windows.py``), with the
-samples that ``Pipeline.generate`` gives. The work has a thread of its own and does not wait for whoever takes the chunks, until it is
-``AHEAD`` of them.
+With the latency ``"sentence"`` T3 runs to the end of a segment, encoder and flow run once; from there on the sound comes in windows
+(``windows.py``), with the samples that ``Pipeline.generate`` gives. ``"low"`` is in ``low_latency.py``. The work has a thread of its
+own and does not wait for whoever takes the chunks, until it is ``AHEAD`` of them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
 from ..constants import HOP, SAMPLE_RATE
 from ..options import AnyVoice, GenerationOptions, StreamOptions
 from ..plan import Plan
-from ..speech import Chunk
+from ..speech import Chunk, FinishReason
 from ..voice import Voice
-from . import token_loop, warn
+from . import low_latency, token_loop, warn
 from .hand_over import hand_over
 from .observer import Callback, Onlooker
 from .pipeline import Pipeline, Run
@@ -69,14 +69,23 @@ def speak(
     run = Run(pipeline, voice.plan(plan), callback)
     normalized = run("text.normalize", text)
     text_ids = run("text.tokenize", normalized)
+    spoken, start = segment if how.latency == "sentence" else low_latency.sound, 0
+    for part, reason in spoken(pipeline, run, voice, text_ids, options):
+        for samples, last in pieces(part, round(how.chunk * SAMPLE_RATE)):
+            final = last and reason is not None
+            yield Chunk(samples, start, 0, normalized, final, reason if final else None)
+            start += len(samples)
+
+
+def segment(
+    pipeline: Pipeline, run: Run, voice: Voice, text_ids: np.ndarray, options: GenerationOptions
+) -> Iterator[tuple[np.ndarray, FinishReason | None]]:
+    """Parts of the speech of ``text_ids``, and with the last one why T3 ended."""
     raw = pipeline.tokens(run, voice, text_ids, options.sampler, options.seed, options.max_tokens)
-    reason = token_loop.finish_reason(raw, options.max_tokens)
-    length, parts = sound(pipeline, run, voice, raw, options)
-    start = 0
-    for samples in pieces(parts, round(how.chunk * SAMPLE_RATE)):
-        final = start + len(samples) == length
-        yield Chunk(samples, start, 0, normalized, final, reason if final else None)
-        start += len(samples)
+    left, parts = sound(pipeline, run, voice, raw, options)
+    for part in parts:
+        left -= len(part)
+        yield part, None if left else token_loop.finish_reason(raw, options.max_tokens)
 
 
 def sound(
@@ -96,9 +105,8 @@ def sound(
     return HOP * len(mel), parts
 
 
-def pieces(parts: Iterable[np.ndarray], longest: int) -> Iterator[np.ndarray]:
-    """``parts`` cut into equal pieces of at most ``longest`` samples, each an array of its own."""
-    for part in parts:
-        count = -(-len(part) // longest)
-        for piece in np.array_split(part, count) if count else ():
-            yield piece.copy()
+def pieces(part: np.ndarray, longest: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """``part`` cut into equal pieces of at most ``longest`` samples, each an array of its own; and: is it the last?"""
+    count = -(-len(part) // longest)
+    for index, piece in enumerate(np.array_split(part, count) if count else ()):
+        yield piece.copy(), index == count - 1
