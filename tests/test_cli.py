@@ -69,6 +69,17 @@ def test_say_prints_a_table(command, tmp_path):
     assert rate == 24_000 and samples.any() and os.listdir(tmp_path) == ["speech.wav"]
 
 
+def test_a_voice_of_a_shorter_prompt(command, clip):
+    code, out, err = command("voice", "prepare", clip, "-o", "x.safetensors", "--prompt-seconds", "2", "--model", TOY)
+    assert code == 0 and out.startswith("x.safetensors: Voice(2.0 s prompt"), err
+    assert len(Voice.load("x.safetensors").s3gen_prompt_mel) == 100
+    refused(
+        command("voice", "prepare", clip, "-o", "y.safetensors", "--prompt-seconds", "0.5", "--model", TOY),
+        2,
+        "prompt_seconds: expected seconds from 1 to 10, got 0.5",
+    )
+
+
 def test_say_as_json(command, tmp_path, clip):
     arguments = ["say", "hello [laugh]", "--model", TOY, "-o", "x.flac", "--voice", clip, "--json", *SHORT]
     code, out, err = command(*arguments, "--backends", "rust,text=python", "--watermark", "none")

@@ -401,3 +401,26 @@ def test_a_prompt_without_end_is_refused(voice: Voice, model: Any) -> None:
     long = {"s3gen_prompt_tokens": np.zeros(100_000, np.int64), "s3gen_prompt_mel": np.zeros((200_000, 80), np.float32)}
     with pytest.raises(VoiceError, match="s3gen_prompt_tokens: expected at most 1000"):
         dataclasses.replace(voice, metadata={}, **long).check(*model)
+
+
+def test_a_shorter_prompt_is_the_beginning_of_the_whole_one(toy: ChatterboxTurbo, clip: Path) -> None:
+    whole = toy.voice(clip)
+    assert len(whole.s3gen_prompt_tokens) == 125 and len(whole.s3gen_prompt_mel) in (250, 251)
+    for seconds, tokens in ((1, 25), (2.5, 62), (3.01, 75), (5, 125), (10, 125)):
+        shorter = toy.voice(clip, prompt_seconds=seconds)
+        assert len(shorter.s3gen_prompt_tokens) == tokens
+        assert len(shorter.s3gen_prompt_mel) == (len(whole.s3gen_prompt_mel) if tokens == 125 else 2 * tokens)
+        assert (shorter.s3gen_prompt_tokens == whole.s3gen_prompt_tokens[:tokens]).all()
+        assert (shorter.s3gen_prompt_mel == whole.s3gen_prompt_mel[: len(shorter.s3gen_prompt_mel)]).all()
+        for name in ("speaker_embedding", "t3_prompt_tokens", "xvector"):
+            assert (getattr(shorter, name) == getattr(whole, name)).all()
+        assert shorter.metadata == whole.metadata
+    arguments: dict[str, Any] = {"seed": 1, "max_tokens": 20, "watermark": None}
+    spoken = [toy.generate("Hello.", voice=voice, **arguments) for voice in (whole, toy.voice(clip, prompt_seconds=2))]
+    assert (spoken[0].tokens == spoken[1].tokens).all() and not np.array_equal(spoken[0].samples, spoken[1].samples)
+
+
+@pytest.mark.parametrize("seconds", [0.9, 10.1, 0, -3, float("nan"), float("inf")])
+def test_a_prompt_out_of_range_is_refused(toy: ChatterboxTurbo, clip: Path, seconds: float) -> None:
+    with pytest.raises(ArgumentError, match=f"prompt_seconds: expected seconds from 1 to 10, got {seconds}"):
+        toy.voice(clip, prompt_seconds=seconds)

@@ -65,12 +65,12 @@ def test_spans_cover_every_frame_once() -> None:
         spans = list(windows.spans(frames))
         assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])] and spans[-1][1] == frames
         sizes = [end - start for start, end in spans]
-        assert sizes[0] < 2 * windows.FIRST and max(sizes) < 2 * windows.LARGEST
+        assert sizes[0] == (windows.FIRST if frames >= 3 * windows.FIRST else frames) and max(sizes) < 2 * windows.LARGEST
         assert all(b <= 4 * a and b >= windows.FIRST for a, b in zip(sizes, sizes[1:]))
     assert [end - start for start, end in windows.spans(2000)][:4] == [24, 48, 96, 192]
 
 
-@pytest.mark.parametrize("frames", [2, 5, 24, 47, 48, 73, 150, 333])
+@pytest.mark.parametrize("frames", [2, 5, 24, 71, 72, 73, 150, 333])
 def test_the_vocoder_in_windows_gives_the_samples_of_one_piece(vocoder: Vocoder, frames: int) -> None:
     arguments = given(frames)
     parts = list(windows.vocoder_windows(vocoder.stage, *arguments, vocoder.config))

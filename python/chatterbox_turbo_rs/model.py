@@ -22,7 +22,7 @@ from .engine import stream as streaming
 from .engine.batch import Batch, Taker
 from .engine.hand_over import asynchronous, hand_over
 from .engine.observer import Either, Onlooker
-from .engine.pipeline import Pipeline, Run
+from .engine.pipeline import S3GEN_SECONDS, Pipeline, Run
 from .engine.segments import Segment, segments
 from .engine.voices import Voices
 from .errors import ArgumentError, BatchError, ChatterboxError
@@ -50,6 +50,7 @@ from .options import (
     StreamOptions,
     TorchDevice,
     Watermark,
+    between,
     one_of,
     path_of,
     samples_of,
@@ -198,6 +199,7 @@ class ChatterboxTurbo:
         self,
         source: Clip,
         *,
+        prompt_seconds: float = S3GEN_SECONDS,
         loudness: Loudness | None | EllipsisType = ...,
         backends: Spec = None,
         progress: Progress = None,
@@ -205,15 +207,17 @@ class ChatterboxTurbo:
     ) -> Voice:
         """Prepares a voice from a reference clip of more than 5 seconds.
 
-        ``source`` is a path, bytes, a binary file object or ``(array, rate)``. ``progress`` is True or a callable
+        ``source`` is a path, bytes, a binary file object or ``(array, rate)``. ``prompt_seconds`` (1 to 10, upstream's) is how much of
+        it S3Gen hears beside every text, in its mel and its tokens: less is faster and further from the speaker. ``progress`` is True or a callable
         ``(stage, done, total)`` that may return False to stop; ``cancel`` an event with ``is_set()``.
         Raises ``AudioError``, ``FileError``, ``CancelledError``.
         """
         loudness = self._loudness if loudness is ... else loudness
         one_of("loudness", loudness, LOUDNESS)
+        prompt_seconds = between("prompt_seconds", prompt_seconds, 1, S3GEN_SECONDS, "seconds")
         plan = registry.resolve(backends, self._spec)
         with Onlooker(progress, cancel) as call:
-            return self._pipeline.voice(source, plan, loudness, call)
+            return self._pipeline.voice(source, plan, loudness, call).shortened(prompt_seconds)
 
     def generate(
         self,
@@ -304,17 +308,20 @@ class ChatterboxTurbo:
 
         ``latency="sentence"``: the chunks joined are the samples of ``generate`` with the same arguments, mark included (to the bit
         where vocoder and watermark are Rust's on the CPU, within 1e-6 elsewhere: ``docs/streaming.md``). The first one comes when T3
-        and the flow are through the text and the vocoder through half a second. ``chunk`` is the most seconds of one (0.02 to 10);
-        it changes no sample.
+        and the flow are through the text and the vocoder through half a second. ``latency="low"``: the first one comes when T3 has
+        drawn 13 tokens (half a second). Tokens are those of ``generate``, samples are not: S3Gen has heard less when it renders them.
 
-        The work runs in a thread of its own from the first ``next`` on (which ``progress`` is called in), up to a minute of sound
-        ahead of whoever takes the chunks, and ends when the generator is closed or dropped, or ``cancel`` is set. Any number of
-        streams may run at a time. Arguments are those of ``generate`` and are checked at once.
+        ``chunk`` is the most seconds of a chunk (0.02 to 10); it changes no sample. The work runs in a thread of its own from the first
+        ``next`` on (which ``progress`` is called in), up to a minute of sound ahead of whoever takes the chunks, and ends when the
+        generator is closed or dropped, or ``cancel`` is set. Any number of streams may run at a time. The other arguments are those of
+        ``generate``; all are checked at once.
 
         Raises what ``generate`` does: ``ArgumentError``, ``BackendError`` and ``WatermarkError`` at once, the others from ``next``.
         """
         sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
         how = StreamOptions(latency, chunk)
+        if latency == "low" and speed != 1.0:
+            raise ArgumentError(f"speed: expected 1 with latency='low', got {speed!r}")
         plan, options = self._checked(sampling, loudness, watermark, split, speed, pronounce, backends)
         return streaming.stream(
             self._pipeline, self._voices, text_of(text), voice, plan, options, how, Onlooker(progress, cancel)

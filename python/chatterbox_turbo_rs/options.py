@@ -27,7 +27,7 @@ Loudness = Literal["bs1770", "rms"]
 Watermark = Literal["perth"]
 OnError = Literal["raise", "return"]
 SplitWhen = Union[Literal["auto", "never"], "Split"]
-Latency = Literal["sentence"]
+Latency = Literal["sentence", "low"]
 AnyPath = Union[str, "os.PathLike[str]"]
 AnyVoice = Union[Voice, AnyPath, None]
 """A prepared voice, a voice file or a clip, None for the checkpoint's own."""
@@ -50,7 +50,7 @@ MOST_PAUSE = 60.0
 """Seconds of one pause."""
 CHUNK = 0.5
 """Seconds of a chunk unless the caller says otherwise."""
-CHUNKS = (0.02, 10.0)
+CHUNKS = (0.02, 10)
 """The shortest and the longest that may be asked for."""
 
 
@@ -197,10 +197,7 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         one_of("latency", self.latency, LATENCY)
-        seconds = number("chunk", self.chunk)
-        if not CHUNKS[0] <= seconds <= CHUNKS[1]:
-            raise ArgumentError(f"chunk: expected {CHUNKS[0]} to {CHUNKS[1]} seconds, got {self.chunk!r}")
-        object.__setattr__(self, "chunk", seconds)
+        object.__setattr__(self, "chunk", between("chunk", self.chunk, *CHUNKS, "seconds"))
 
 
 def path_of(name: str, value: Any) -> str:

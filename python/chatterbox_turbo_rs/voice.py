@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,15 @@ class Voice:
     def same_arrays(self, other: Voice) -> bool:
         """Does ``other`` hold the same numbers, whatever its metadata?"""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _TENSORS)
+
+    def shortened(self, seconds: float) -> Voice:
+        """This voice with at most so many seconds of S3Gen's prompt: tokens, and twice as many frames of mel. What T3 takes, and the
+        x-vector, stay. Less prompt is less work for encoder and flow, which see it beside every text."""
+        count = int(seconds * 25)
+        if len(self.s3gen_prompt_tokens) <= count:
+            return self
+        ids, mel = self.s3gen_prompt_tokens[:count], self.s3gen_prompt_mel[: 2 * count]
+        return replace(self, s3gen_prompt_tokens=ids, s3gen_prompt_mel=mel)
 
     def plan(self, wanted: Plan) -> Plan:
         """``wanted`` with the side that read this voice's clip, where ``auto`` could not choose it freely."""

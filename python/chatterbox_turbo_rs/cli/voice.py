@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..options import between
 from . import streams
 from .common import FILE, as_json, load, loudness, model_options, there, writable
 
@@ -28,15 +29,19 @@ def command() -> None:
 @command.command()
 @click.argument("clip", type=FILE)
 @output
+@click.option(
+    "--prompt-seconds", default=10.0, help="How much of the clip S3Gen hears beside every text, 1 to 10; less is faster."
+)
 @loudness
 @model_options
 @click.pass_obj
-def prepare(bar: streams.Line, clip: Path, output: Path, loudness: Loudness | None, **values: Any) -> None:
+def prepare(bar: streams.Line, clip: Path, output: Path, prompt_seconds: float, loudness: Loudness | None, **values: Any) -> None:
     """Make a voice file from CLIP, a recording of more than 5 s."""
     _named(output)
     there(clip)
     there(values["tokenizer"])
-    voice = load(values).voice(clip, loudness=loudness, progress=bar)
+    between("prompt_seconds", prompt_seconds, 1, 10, "seconds")  # before a model is loaded
+    voice = load(values).voice(clip, prompt_seconds=prompt_seconds, loudness=loudness, progress=bar)
     bar.close()
     _save(voice, output)
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -204,6 +205,26 @@ class Pipeline:
         """The vocoder: ``[F, 80]`` to 480 F samples."""
         return run("s3gen.vocoder", mel, *self.excitation(run, seed, len(mel)))
 
+    def steps(
+        self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
+    ) -> Iterator[int]:
+        """The raw tokens of the loop one by one, as they are drawn, the stop token included."""
+        decoder, sampler = (self.stage(key, run.plan[key]) for key in ("t3.decoder", "t3.sampler"))
+        if run.plan["t3.decoder"] == "rust":
+            session = decoder.start_from(decoder.prefix_of(voice), text_ids, max_tokens)
+        else:
+            session = decoder.start(voice.speaker_embedding, voice.t3_prompt_tokens, text_ids, max_tokens)
+
+        def uniform(step: int) -> float:
+            return float(draws.uniforms(seed, draws.T3, step, 1)[0])
+
+        drawn = token_loop.steps(decoder, session, sampler, parameters, uniform, max_tokens, run.callback)
+        started = time.perf_counter()
+        for token in drawn:
+            run.timings["t3"] = run.timings.get("t3", 0.0) + time.perf_counter() - started
+            yield token
+            started = time.perf_counter()
+
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int
     ) -> np.ndarray:
@@ -264,8 +285,9 @@ class Run:
         """The stage, for whoever calls parts of it; its time is kept all the same."""
         return Clocked(self.pipeline.stage(key, self.plan[key]), key, self.timings)
 
-    def normals(self, key: str, seed: int, stream: str, rows: int, cols: int) -> np.ndarray:
-        """The normals of a stream, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is their stage."""
+    def normals(self, key: str, seed: int, stream: str, rows: int, cols: int, first: int = 0) -> np.ndarray:
+        """The normals of a stream from row ``first`` on, drawn by the core: the same bits as ``draws.normals``, sooner. ``key`` is
+        their stage."""
         from .. import _core
 
         started = time.perf_counter()
@@ -274,7 +296,7 @@ class Run:
             if self.callback is not None:
                 self.callback(key, 0, 1)
             block = values[start : start + NORMALS]
-            block[:] = _core.draws_normals(seed, stream, start, len(block), cols)
+            block[:] = _core.draws_normals(seed, stream, first + start, len(block), cols)
         self.timings["draws"] = self.timings.get("draws", 0.0) + time.perf_counter() - started
         return values
 

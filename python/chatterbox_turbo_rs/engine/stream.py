@@ -1,15 +1,15 @@
 """A text's sound in chunks, as it is made.
 
-T3 runs to the end of a segment, encoder and flow run once; from there on the sound comes in windows (``windows.py``), with the
-samples that ``Pipeline.generate`` gives. The work has a thread of its own and does not wait for whoever takes the chunks, until it is
-``AHEAD`` of them.
+With the latency ``"sentence"`` T3 runs to the end of a segment, encoder and flow run once; from there on the sound comes in windows
+(``windows.py``), with the samples that ``Pipeline.generate`` gives. ``"low"`` is in ``low_latency.py``. The work has a thread of its
+own and does not wait for whoever takes the chunks, until it is ``AHEAD`` of them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,12 +18,11 @@ from ..options import AnyVoice, GenerationOptions, StreamOptions
 from ..plan import Plan
 from ..speech import Chunk, Fault, FinishReason
 from ..voice import Voice
-from . import draws, long_text, token_loop, warn
+from . import draws, long_text, low_latency, token_loop, warn
 from .hand_over import hand_over
 from .joins import Edges, silence
 from .observer import Callback, Onlooker
 from .pipeline import Pipeline, Run, Text
-from .segments import Segment
 from .speed import stretch
 from .voices import Voices
 from .windows import vocoder_windows, watermark_windows
@@ -72,49 +71,68 @@ def speak(
     voice.check(pipeline.config, pipeline.fingerprint)
     segments = long_text.plan_of(text, options.seed, options)
     several = len(segments) > 1
-    start, cut, reason = 0, False, None
+    start, cut = 0, False
     for segment in segments:
         words: str = ""
-        parts: Iterable[np.ndarray] = ()
+        parts: Iterator[Part] = iter([(np.zeros(0, np.float32), "stop")])
         if segment.text or not several:
-            run = Run(pipeline, voice.plan(plan), callback)
-            spoken = attempt(pipeline, run, voice, segment, options, options.split.attempts if options.split and several else 0)
-            cut = cut or spoken.reason == "length"
-            words, parts = spoken.text.normalized, sound(pipeline, run, spoken, options)
-            reason = spoken.reason
-        ending = joined(parts, silence(segment.pause_after)) if several else counted(parts, spoken_length(spoken, options))
-        for samples, ends in pieces(ending, round(how.chunk * SAMPLE_RATE)):
-            final = ends and segment is segments[-1]
-            yield Chunk(samples, start, segment.index, words, final, ("length" if cut and final else reason) if ends else None)
-            start += len(samples)
+            run, own = Run(pipeline, voice.plan(plan), callback), replace(options, seed=segment.seed)
+            read = pipeline.prepare(run, segment.text, options)
+            words, of = read.normalized, low_latency.sound if how.latency == "low" else once if not several else best
+            parts = of(pipeline, run, voice, read, own)
+        for part, reason in joined(parts, silence(segment.pause_after)) if several else parts:
+            cut = cut or reason == "length"
+            for samples, last in pieces(part, round(how.chunk * SAMPLE_RATE)):
+                ends = last and reason is not None
+                final = ends and segment is segments[-1]
+                yield Chunk(
+                    samples, start, segment.index, words, final, ("length" if cut and final else reason) if ends else None
+                )
+                start += len(samples)
+
+
+Part = tuple[np.ndarray, "FinishReason | None"]
+"""Samples, and with the last ones of a segment why T3 ended."""
+
+
+def once(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int = 0) -> Iterator[Part]:
+    """The parts of a segment that is spoken whole, up to ``more`` times again while something is wrong with it."""
+    spoken, done = attempt(pipeline, run, voice, text, options, more), 0
+    for part in sound(pipeline, run, spoken, options):
+        done += len(part)
+        yield part, spoken.reason if done == spoken_length(spoken, options) else None
+
+
+def best(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions) -> Iterator[Part]:
+    """``once`` for a segment among others."""
+    return once(pipeline, run, voice, text, options, options.split.attempts if options.split else 0)
 
 
 @dataclass(frozen=True)
 class Attempt:
     """A segment up to its mel, and what is wrong with it."""
 
-    text: Text
     seed: int
     reason: FinishReason
     mel: np.ndarray
     faults: tuple[Fault, ...]
 
 
-def attempt(pipeline: Pipeline, run: Run, voice: Voice, segment: Segment, options: GenerationOptions, more: int) -> Attempt:
+def attempt(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int) -> Attempt:
     """The first attempt at a segment without a fault, or else the best of them: the one that ``Pieces`` keeps."""
-    text, best = pipeline.prepare(run, segment.text, options), None
+    found: Attempt | None = None
     for k in range(more + 1):
-        seed = draws.derived(segment.seed, k, long_text.ATTEMPT)
+        seed = draws.derived(options.seed, k, long_text.ATTEMPT)
         raw = pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens)
         reason = token_loop.finish_reason(raw, options.max_tokens)
         mel = pipeline.mel(run, voice, token_loop.keep_speech(raw, pipeline.config["s3gen"]), seed)
-        made = Attempt(text, seed, reason, mel, pipeline.faults(text, raw, reason, mel))
-        if best is None or len(made.faults) < len(best.faults):
-            best = made
-        if not best.faults:
+        made = Attempt(seed, reason, mel, pipeline.faults(text, raw, reason, mel))
+        if found is None or len(made.faults) < len(found.faults):
+            found = made
+        if not found.faults:
             break
-    assert best is not None  # there is one attempt at least
-    return best
+    assert found is not None  # there is one attempt at least
+    return found
 
 
 def sound(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOptions) -> Iterator[np.ndarray]:
@@ -136,29 +154,17 @@ def spoken_length(spoken: Attempt, options: GenerationOptions) -> int:
     return round(HOP * len(spoken.mel) / options.speed)
 
 
-Part = tuple[np.ndarray, bool]
-"""Samples, and whether a segment ends with them."""
-
-
-def counted(parts: Iterable[np.ndarray], length: int) -> Iterator[Part]:
-    """The parts of a segment of so many samples."""
-    done = 0
-    for part in parts:
-        done += len(part)
-        yield part, done == length
-
-
-def joined(parts: Iterable[np.ndarray], pause: np.ndarray) -> Iterator[Part]:
+def joined(parts: Iterable[Part], pause: np.ndarray) -> Iterator[Part]:
     """A segment's parts with its edges cut and faded, and the pause behind it: what ``long_text.joined`` makes of the whole."""
-    edges = Edges()
-    for part in parts:
-        yield edges.feed(part), False
-    yield np.concatenate([edges.finish(), pause]), True
+    edges, reason = Edges(), None
+    for part, ended in parts:
+        reason = ended
+        yield edges.feed(part), None
+    yield np.concatenate([edges.finish(), pause]), reason
 
 
-def pieces(parts: Iterable[Part], longest: int) -> Iterator[Part]:
-    """``parts`` cut into equal pieces of at most ``longest`` samples, each an array of its own."""
-    for part, ends in parts:
-        count = -(-len(part) // longest)
-        for k, piece in enumerate(np.array_split(part, count) if count else ()):
-            yield piece.copy(), ends and k == count - 1
+def pieces(part: np.ndarray, longest: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """``part`` cut into equal pieces of at most ``longest`` samples, each an array of its own; and: is it the last?"""
+    count = -(-len(part) // longest)
+    for index, piece in enumerate(np.array_split(part, count) if count else ()):
+        yield piece.copy(), index == count - 1

@@ -8,13 +8,13 @@ resemble-ai/chatterbox at 5de7a54; ``stages/t3/generate.rs`` is the same loop in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..speech import FinishReason
-from ..stages.t3.decoder import Callback, Decoder
+from ..stages.t3.decoder import Callback, Decoder, Session
 from ..stages.t3.sampler import SamplerParameters
 
 SILENCE_TOKENS = 3  # copies of S3Gen's silence token that end every utterance
@@ -40,18 +40,32 @@ def generate(
     ``callback("t3", tokens so far, 1 + max_tokens)`` is called after every token; what it raises stops the loop.
     """
     session = decoder.start(speaker_embedding, prompt_tokens, text_ids, max_tokens)
+    tokens = list(steps(decoder, session, sampler, parameters, uniforms, max_tokens, callback))
+    if tokens and tokens[-1] == decoder.stop_token:
+        tokens.pop()
+    return np.array(tokens, np.int64)
+
+
+def steps(
+    decoder: Decoder,
+    session: Session,
+    sampler: Callable[..., int | None],
+    parameters: SamplerParameters,
+    uniforms: Callable[[int], float],
+    max_tokens: int,
+    callback: Callback | None = None,
+) -> Iterator[int]:
+    """The same tokens one by one, as they are drawn, and the stop token where one ended the loop."""
     tokens: list[int] = []
     logits, history = session.prefill(callback), [decoder.start_token]
     while (token := sampler(logits, np.array(history, np.int64), parameters, uniforms(len(tokens)))) is not None:
         tokens.append(token)
         if callback:
             callback("t3", len(tokens), 1 + max_tokens)
+        yield token
         if len(tokens) > max_tokens or (len(tokens) > 1 and token == decoder.stop_token):
             break
         logits, history = session.step(token), tokens
-    if tokens and tokens[-1] == decoder.stop_token:
-        tokens.pop()
-    return np.array(tokens, np.int64)
 
 
 def finish_reason(tokens: np.ndarray, max_tokens: int) -> FinishReason:

@@ -36,8 +36,9 @@ LARGEST = 200
 
 
 def spans(frames: int) -> Iterator[tuple[int, int]]:
-    """Start and end of every window; the last one takes what would leave less than a window of its size."""
-    start, size = 0, FIRST
+    """Start and end of every window; the last one takes what would leave less than a window of its size. A sound of less than three
+    first windows is one: the frames around them would be half as many again."""
+    start, size = 0, FIRST if frames >= 3 * FIRST else max(frames, 1)
     while start < frames:
         end = start + size if frames - start >= 2 * size else frames
         yield start, end
