@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains every network of the demo model one after the other and assembles it. What is done is kept: call it again to go on.
-# usage: DEMO_WORK=DIR tools/demo_model/train.sh      (T3_MINUTES, THREADS: time for T3, threads of a training)
+# usage: DEMO_WORK=DIR tools/demo_model/train.sh      (T3_MINUTES, T3_DECAY, THREADS: minutes for T3, those in which its rate falls, threads of a training)
 set -euo pipefail
 work=${DEMO_WORK:?usage: DEMO_WORK=DIR tools/demo_model/train.sh}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,4 +17,5 @@ step tokenizer.py --minutes 20 --threads "$threads"
 step speakers.py xvector --minutes 5 --threads "$threads"
 step speakers.py voice_encoder --minutes 5 --threads "$threads"
 step t3.py --minutes "${T3_MINUTES:-600}" --threads "$threads"
+step t3.py --decay "${T3_DECAY:-60}" --threads "$threads"
 step export.py

@@ -20,7 +20,7 @@ TEXT is what is spoken, - reads it from standard input.  [default: {TEXT}]""")  
 @click.argument("text", default=TEXT)
 @click.option("-o", "--output", type=FILE, default=Path("demo.wav"), help="The sound file, - for WAV on standard output.")
 @backends
-@speaking_options(seed=7, max_tokens=300)
+@speaking_options(seed=1, max_tokens=300)
 @click.pass_obj
 def command(bar: streams.Line, text: str, output: Path, backends: str | None, **values: Any) -> int:
     from ..model import ChatterboxTurbo
