@@ -352,6 +352,7 @@ def test_the_names_of_the_package():
     assert sorted(chatterbox_turbo_rs.__all__) == [
         "ChatterboxError",
         "ChatterboxTurbo",
+        "Chunk",
         "Plan",
         "Speech",
         "Voice",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -23,8 +26,8 @@ DOCUMENTS = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,36 @@ def test_python_runs(folder):
     assert (folder / "hello.wav").stat().st_size > 10_000
     assert (folder / "somebody.safetensors").exists()
     assert all((folder / f"line-{number}.wav").stat().st_size > 10_000 for number in range(3))
+
+
+def test_python_of_the_streaming_document_runs(folder, capsys):
+    names: dict = {}
+    for block in blocks("python", (ROOT / "docs" / "streaming.md").read_text("utf-8")):
+        code = block.replace('from_pretrained("turbo")', 'from_pretrained("demo")').replace("seed=7)", "seed=7, max_tokens=60)")
+        exec(compile(code, "streaming.md", "exec"), names)
+    length = int(capsys.readouterr().out)
+    expected = names["tts"].generate("Nobody else waits for this.", seed=7, max_tokens=60)
+    assert length == len(expected)
+    with wave.open(str(folder / "hello.wav")) as file:
+        assert file.getnframes() > 24_000 and file.getframerate() == 24_000
+
+
+def test_commands_of_the_streaming_document_run():
+    """As they stand, but for the model and the player behind the pipe."""
+    lines = [
+        line[2:]
+        for block in blocks("console", (ROOT / "docs" / "streaming.md").read_text("utf-8"))
+        for line in block.splitlines()
+    ]
+    assert len(lines) == 2
+    program = "import sys; from chatterbox_turbo_rs.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    for line in lines:
+        command, player = line.split(" | ")
+        assert player.startswith("aplay")
+        arguments = [*shlex.split(command)[1:], "--model", "demo", "--max-tokens", "40"]
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0 and len(done.stdout) > 20_000, done.stderr
+        assert done.stdout.startswith(b"RIFF") != ("pcm" in line)
 
 
 def test_commands_run(folder, capsys):
