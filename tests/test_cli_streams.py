@@ -196,6 +196,8 @@ def test_a_stream_into_a_file(tmp_path, ending):
 def test_streams_that_cannot_be_are_refused(arguments, message):
     done = process("say", "Hello.", "--model", TOY, *arguments)
     assert done.returncode == 2 and message in done.stderr and done.stdout == ""
+    done = process("say", "Hello.", "--model", "demo", "--latency", "low")
+    assert done.returncode == 2 and "--latency low: expected --stream with it" in done.stderr
     done = process("say", "--texts", "nowhere.txt", "--stream")
     assert done.returncode == 2 and "--stream: expected a text, got --texts" in done.stderr
 

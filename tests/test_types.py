@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import chatterbox_turbo_rs
-from chatterbox_turbo_rs import ChatterboxTurbo, Plan, Speech, Voice
+from chatterbox_turbo_rs import ChatterboxTurbo, Chunk, Plan, Speech, Voice
 from chatterbox_turbo_rs.options import GenerationOptions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +54,8 @@ def test_types_follow_the_arguments(tmp_path: Path) -> None:
         reveal_type(tts.generate_many(["a"], errors="return"))
         reveal_type(next(tts.iter_many(["a"], top_k=3)))
         reveal_type(next(tts.iter_many(["a"], errors="return", batch=3)))
+        reveal_type(next(tts.stream("a", latency="low", chunk=1)))
+        reveal_type(tts.astream("a", voice=Path("v.wav"), cancel=None))
         tts.detect_watermark([0.1, 0.2], 24_000)
         tts.voice(open("v.wav", "rb"))
         tts.voice(b"RIFF")
@@ -61,6 +63,7 @@ def test_types_follow_the_arguments(tmp_path: Path) -> None:
         tts.generate("Hi.", loudness="ebu")
         tts.generate_many(["a"], errors="ignore")
         tts.generate_many(["a"], temperature="hot")
+        tts.astream("a", latency="soon")
         ChatterboxTurbo.from_pretrained(precision="f16")
         reveal_type(tts.convert(b"RIFF", voice=Path("v.wav"), watermark=None))
         tts.convert(3)
@@ -73,17 +76,19 @@ def test_types_follow_the_arguments(tmp_path: Path) -> None:
         "list[Speech | ChatterboxError]",
         "tuple[int, Speech]",
         "tuple[int, Speech | ChatterboxError]",
+        "Chunk",
+        "typing.AsyncGenerator[Chunk, None]",
         "Speech",
     ]
     wrong = sorted({int(line) for line in re.findall(r"program.py:(\d+): error", report)})
-    assert code == 1 and wrong == [13, 14, 15, 16, 17, 19, 20], report
+    assert code == 1 and wrong == [15, 16, 17, 18, 19, 20, 22, 23], report
 
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("owner", [ChatterboxTurbo, Speech, Voice, Plan, GenerationOptions])
+@pytest.mark.parametrize("owner", [ChatterboxTurbo, Speech, Chunk, Voice, Plan, GenerationOptions])
 def test_no_public_signature_says_any(owner: type) -> None:
     """But for the model's configuration, a JSON document, in ``ChatterboxTurbo.config`` and ``Voice.check``."""
     loose = [f"{name}: {kind}" for name, kind in owner.__annotations__.items() if re.search(r"\bAny\b", kind)]

@@ -95,6 +95,8 @@ def command(
             if value:
                 raise ArgumentError(f"{name}: expected a text, got --texts")
         return say_texts.run(bar, texts, output, batch, values)
+    if latency != LATENCY[0] and not stream:
+        raise ArgumentError(f"--latency {latency}: expected --stream with it")
     remark = about_demo if values["model"] == "demo" else None
     output = output or Path(f"speech.{form or 'wav'}")
     if stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 import time
@@ -93,5 +94,8 @@ def _pipe(form: str) -> Iterator[Write]:
 @contextlib.contextmanager
 def _file(output: Path, form: str) -> Iterator[Write]:
     """Writes a file that is there, whole, when the last sample is."""
-    with whole_file(output) as temporary, open(temporary, "wb") as file, Encoder(file, SAMPLE_RATE, form) as encoder:
-        yield encoder.write
+    with whole_file(output) as temporary:
+        buffer = io.BytesIO()
+        with Encoder(buffer, SAMPLE_RATE, form) as encoder:
+            yield encoder.write
+        temporary.write_bytes(buffer.getvalue())
