@@ -122,6 +122,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
         "Vocoder.source": (vocoder.source, [np.abs(floats(20)) * 1000, phases, noise]),
         "Vocoder.samples_from_source": (vocoder.samples_from_source, [mel, floats(480 * 20)]),
         "Watermarker.embed": (watermarker.embed, [samples]),
+        "Watermarker.levels": (watermarker.levels, [samples]),
         "Watermarker.detect": (lambda x: watermarker.detect(x, 24_000), [samples]),
     }
 

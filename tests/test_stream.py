@@ -416,6 +416,8 @@ def test_an_event_loop_stops_the_work(toy: ChatterboxTurbo, how: str) -> None:
         await chunks.aclose()
 
     asyncio.run(work())
+    for thread in threads():  # where the loop was left, nobody waited for the end
+        thread.join(30)
     assert not threads()
     assert not any(done == total for stage, done, total in begun if stage == "s3gen.vocoder")
 
@@ -438,6 +440,8 @@ def test_an_asynchronous_stream_that_nobody_asks(toy: ChatterboxTurbo) -> None:
         await chunks.aclose()
 
     asyncio.run(work())
+    for thread in threads():  # where the loop was left, nobody waited for the end
+        thread.join(30)
     assert not threads()
 
 
