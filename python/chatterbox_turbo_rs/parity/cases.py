@@ -198,9 +198,10 @@ def _odd(path: Path, directory: Path) -> Path:
     return cut
 
 
-def thorough(clips: Sequence[Path]) -> Cases:
-    """Every clip whole, ten texts over them, among them over 1024 tokens and over eight seconds, and each clip of at most 20 s
-    converted into the voice of the one before; for the full-size model.
+def thorough(clips: Sequence[Path], convert: bool = False) -> Cases:
+    """Every clip whole, ten texts over them, among them over 1024 tokens and over eight seconds; for the full-size model.
+
+    ``convert``: also each clip of at most 20 s into the voice of the one before.
     """
     named = [Clip(path.stem, path) for path in clips]
     a, b, c = (named[i % len(named)].name for i in range(3))
@@ -220,7 +221,7 @@ def thorough(clips: Sequence[Path]) -> Cases:
     )
     whole = conversion.LONGEST * conversion.TOKEN / ENCODER_RATE
     conversions = [Conversion(clip.name, named[i - 1].name, 17 + i) for i, clip in enumerate(named) if clip.seconds <= whole]
-    return Cases(tuple(named), texts, SENTENCES, conversions)
+    return Cases(tuple(named), texts, SENTENCES, conversions if convert else ())
 
 
 def arrays(text: Text, prompt_tokens: int, mels: int, harmonics: int) -> dict[str, np.ndarray]:
