@@ -71,36 +71,49 @@ def speak(
     voice.check(pipeline.config, pipeline.fingerprint)
     segments = long_text.plan_of(text, options.seed, options)
     several = len(segments) > 1
-    start, cut = 0, False
+    chunks = Chunks(round(how.chunk * SAMPLE_RATE))
     for segment in segments:
         words: str = ""
-        parts: Iterator[Part] = iter([(np.zeros(0, np.float32), "stop")])
+        parts: Iterator[Part] = silent()
         if segment.text or not several:
             run, own = Run(pipeline, voice.plan(plan), callback), replace(options, seed=segment.seed)
             read = pipeline.prepare(run, segment.text, options)
             words, of = read.normalized, low_latency.sound if how.latency == "low" else once if not several else best
             parts = of(pipeline, run, voice, read, own)
         for part, reason in joined(parts, silence(segment.pause_after)) if several else parts:
-            cut = cut or reason == "length"
-            for samples, last in pieces(part, round(how.chunk * SAMPLE_RATE)):
-                ends = last and reason is not None
-                final = ends and segment is segments[-1]
-                yield Chunk(
-                    samples, start, segment.index, words, final, ("length" if cut and final else reason) if ends else None
-                )
-                start += len(samples)
+            yield from chunks.of(part, reason, segment.index, words, segment is segments[-1])
+
+
+class Chunks:
+    """Numbers the samples of a text's segments and cuts them into chunks of at most ``longest``."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest, self._cut = longest, False
+        self.length = 0
+        """Samples so far."""
+
+    def of(self, part: np.ndarray, reason: FinishReason | None, segment: int, words: str, final: bool) -> Iterator[Chunk]:
+        """The chunks of a part of ``segment``, in which ``words`` are spoken; with the last part its ``reason``. ``final``: no segment follows."""
+        self._cut = self._cut or reason == "length"
+        for samples, last in pieces(part, self._longest):
+            ends = last and reason is not None
+            told = ("length" if self._cut and final else reason) if ends else None
+            yield Chunk(samples, self.length, segment, words, ends and final, told)
+            self.length += len(samples)
 
 
 Part = tuple[np.ndarray, "FinishReason | None"]
 """Samples, and with the last ones of a segment why T3 ended."""
 
 
+def silent() -> Iterator[Part]:
+    """The parts of a segment that is a pause alone."""
+    yield np.zeros(0, np.float32), "stop"
+
+
 def once(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int = 0) -> Iterator[Part]:
     """The parts of a segment that is spoken whole, up to ``more`` times again while something is wrong with it."""
-    spoken, done = attempt(pipeline, run, voice, text, options, more), 0
-    for part in sound(pipeline, run, spoken, options):
-        done += len(part)
-        yield part, spoken.reason if done == spoken_length(spoken, options) else None
+    yield from parts_of(pipeline, run, attempt(pipeline, run, voice, text, options, more), options)
 
 
 def best(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions) -> Iterator[Part]:
@@ -110,29 +123,47 @@ def best(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: Genera
 
 @dataclass(frozen=True)
 class Attempt:
-    """A segment up to its mel, and what is wrong with it."""
+    """A segment up to its mel, and what is wrong with it; ``tokens`` are T3's, ``number`` counts from 1."""
 
     seed: int
     reason: FinishReason
     mel: np.ndarray
     faults: tuple[Fault, ...]
+    tokens: int = 0
+    number: int = 1
 
 
 def attempt(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int) -> Attempt:
-    """The first attempt at a segment without a fault, or else the best of them: the one that ``Pieces`` keeps."""
+    """What ``attempts`` returns, with T3's tokens made as it asks for them."""
+    made = attempts(pipeline, run, voice, text, options, more)
+    seed = next(made)
+    while True:
+        try:
+            seed = made.send(pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens))
+        except StopIteration as done:
+            return done.value
+
+
+def attempts(
+    pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int
+) -> Generator[int, np.ndarray, Attempt]:
+    """Yields the seed of an attempt and is sent T3's tokens of it, until one is without a fault or ``more`` were made after the first.
+
+    Returns the best of them: the one that ``Pieces`` keeps.
+    """
     found: Attempt | None = None
     for k in range(more + 1):
         seed = draws.derived(options.seed, k, long_text.ATTEMPT)
-        raw = pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens)
+        raw = yield seed
         reason = token_loop.finish_reason(raw, options.max_tokens)
         mel = pipeline.mel(run, voice, token_loop.keep_speech(raw, pipeline.config["s3gen"]), seed)
-        made = Attempt(seed, reason, mel, pipeline.faults(text, raw, reason, mel))
+        made = Attempt(seed, reason, mel, pipeline.faults(text, raw, reason, mel), len(raw), k + 1)
         if found is None or len(made.faults) < len(found.faults):
             found = made
         if not found.faults:
             break
     assert found is not None  # there is one attempt at least
-    return found
+    return replace(found, number=k + 1)
 
 
 def sound(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOptions) -> Iterator[np.ndarray]:
@@ -147,6 +178,14 @@ def sound(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOpti
     if options.watermark is not None:
         parts = watermark_windows(run.clocked("watermark"), parts, config["audio_limit"], callback)
     yield from parts
+
+
+def parts_of(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOptions) -> Iterator[Part]:
+    """``sound``, with the last part why T3 ended."""
+    done = 0
+    for part in sound(pipeline, run, spoken, options):
+        done += len(part)
+        yield part, spoken.reason if done == spoken_length(spoken, options) else None
 
 
 def spoken_length(spoken: Attempt, options: GenerationOptions) -> int:
