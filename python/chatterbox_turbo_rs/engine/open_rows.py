@@ -50,18 +50,16 @@ class Rows:
         """Begins an utterance: with its prefill, where rows step together. What is wrong with it, ``run`` tells."""
         plan = utterance.run.plan
         decoder = self.pipeline.stage("t3.decoder", plan["t3.decoder"])
-        if not plan["t3.decoder"] == plan["t3.sampler"] == "rust" or not hasattr(decoder, "open_batch"):
+        if not plan["t3.decoder"] == plan["t3.sampler"] == "rust":
             self._alone[key] = utterance
             return
         self._batch = self._batch or decoder.open_batch()
         self._together[key] = utterance
-        options, voice = utterance.options, utterance.voice
-        begun = time.perf_counter()
+        options, begun = utterance.options, time.perf_counter()
         try:
-            request = decoder.request(
-                decoder.prefix_of(voice), utterance.text.ids, utterance.seed, options.sampler, options.max_tokens
-            )
-            over = self._batch.admit(key, request, utterance.run.callback)
+            prefix = decoder.prefix_of(utterance.voice)
+            request = {"prefix": prefix, "text_ids": utterance.text.ids, "seed": utterance.seed, "max_tokens": options.max_tokens}
+            over = self._batch.admit(key, request | options.sampler.for_core(), utterance.run.callback)
         except ChatterboxError as error:
             over = [(key, error, 0.0)]
         utterance.run.timings["t3"] = utterance.run.timings.get("t3", 0.0) + time.perf_counter() - begun
@@ -91,7 +89,7 @@ class Rows:
         """Frees the row of an utterance that nobody wants any more."""
         self._alone.pop(key, None)
         if self._together.pop(key, None) is not None and self._batch is not None:
-            self._batch.drop(key)
+            self._batch.leave(key)
         self._over = [(other, outcome) for other, outcome in self._over if other != key]
 
     def interrupt(self) -> None:
