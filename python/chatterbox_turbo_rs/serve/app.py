@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from . import openapi, speech, status, voices
+from . import conversions, openapi, speech, status, voices
 from .guard import Guard, not_found
 from .metrics import Metrics
 from .settings import Settings
@@ -56,6 +56,7 @@ def create_app(tts: ChatterboxTurbo, settings: Settings | None = None) -> Starle
         Route("/v1/models/{name:path}", status.model),
         Route("/v1/audio/models", status.models),
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
+        Route("/v1/audio/conversions", conversions.conversion, methods=["POST"]),
         Route("/v1/audio/voices", voices.listed, methods=["GET"]),
         Route("/v1/audio/voices", voices.uploaded, methods=["POST"]),
         Route("/v1/audio/voices/{name}", voices.removed, methods=["DELETE"]),
@@ -71,4 +72,5 @@ def create_app(tts: ChatterboxTurbo, settings: Settings | None = None) -> Starle
     app: Starlette
     middleware.append(Middleware(Guard, state=lambda: app.state.serve))
     app = Starlette(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers={HTTPException: not_found})
+    app.router.redirect_slashes = False
     return app

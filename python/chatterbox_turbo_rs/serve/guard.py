@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Callable
@@ -27,7 +29,11 @@ FORMS = ("/v1/audio/voices", "/v1/audio/conversions")
 FORM = 64_000
 """Bytes of a form beside its file."""
 DRAINED = 256_000_000
-"""Bytes of a body that is too large which are read all the same, so that its sender comes to read the answer."""
+"""Bytes of a body which are read though it is refused, so that its sender comes to read the answer;"""
+DRAINING = 10.0
+"""seconds that this may take."""
+
+_CLOSE = {"Connection": "close"}
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +56,7 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        body = _Body(receive, self._limit(state, path))
+        body = _Body(receive, self._limit(state, path), state.settings.patience)
         try:
             self._check(state, scope, Headers(scope=scope))
             body.check(Headers(scope=scope))
@@ -61,8 +67,9 @@ class Guard:
             error = self._told(raised)
             if status:
                 raise
-            if error.status == 413 and Headers(scope=scope).get("expect", "").lower() != "100-continue":
-                await body.drain()
+            if Headers(scope=scope).get("expect", "").lower() != "100-continue":
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(body.drain(), DRAINING)
             if error.status == 429:
                 state.metrics.refused.inc()
             await error.response()(scope, receive, counted)
@@ -99,10 +106,11 @@ class Guard:
 
 
 class _Body:
-    """``receive`` that raises ``ApiError`` where a body is longer than ``most`` bytes."""
+    """``receive`` that raises ``ApiError`` where a body is longer than ``most`` bytes, or does not go on for ``patience`` seconds."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._length, self._more = receive, most, 0, True
+    def __init__(self, receive: Receive, most: int, patience: float) -> None:
+        self._receive, self._most, self._patience = receive, most, patience
+        self._length, self._more = 0, True
 
     def check(self, headers: Headers) -> None:
         """Refuses what says that it is too long."""
@@ -111,7 +119,14 @@ class _Body:
             raise self._too_long()
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        if not self._more:  # what comes now is that the client has gone
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._patience)
+        except asyncio.TimeoutError:
+            raise ApiError(
+                408, f"body: expected more of it within {self._patience:g} s", code="timeout", headers=_CLOSE
+            ) from None
         if message["type"] == "http.request":
             self._length += len(message.get("body", b""))
             self._more = message.get("more_body", False)
@@ -129,7 +144,7 @@ class _Body:
             self._more = message.get("more_body", False)
 
     def _too_long(self) -> ApiError:
-        return ApiError(413, f"body: expected at most {self._most} bytes", code="body_too_large", headers={"Connection": "close"})
+        return ApiError(413, f"body: expected at most {self._most} bytes", code="body_too_large", headers=_CLOSE)
 
 
 def _name(host: str) -> str:

@@ -23,6 +23,7 @@ from . import errors, fields
 from .errors import ApiError
 from .state import State, state_of
 from .store import BUILT_IN
+from .uploads import gone
 
 IGNORED = 8
 """Names of fields that the header tells at most."""
@@ -72,7 +73,7 @@ class SpokenResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         speaking = asyncio.ensure_future(self._speak(scope, receive, send))
-        watching = asyncio.ensure_future(_gone(receive))
+        watching = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({speaking, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not speaking.done():
@@ -170,9 +171,3 @@ class ClientGone(Exception):
 
 def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

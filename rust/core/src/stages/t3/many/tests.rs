@@ -138,6 +138,29 @@ fn the_next_text_takes_the_place_of_a_finished_one_at_once() {
 }
 
 #[test]
+fn a_request_joins_between_two_steps_and_leaves() {
+    let decoder = Scripts::new();
+    let mut batch = Batch::default();
+    let admit = |batch: &mut Batch<Scripts>, index, tokens: &[i64]| {
+        batch.admit(&decoder, index, request(tokens, 50), &Silent).unwrap().map(|done| (done.index, done.tokens.unwrap()))
+    };
+    assert!(batch.is_empty() && batch.step(&decoder).unwrap().is_empty());
+    assert_eq!(admit(&mut batch, 7, &[10, 11, 12, 13, STOP]), None);
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    assert_eq!(admit(&mut batch, 9, &[20, 21, 22, STOP]), None);
+    assert_eq!(admit(&mut batch, 8, &[NOTHING]), Some((8, vec![])));
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    assert_eq!((batch.len(), batch.sampled()), (2, 5));
+    assert!(batch.leave(9) && !batch.leave(9));
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    let done = batch.step(&decoder).unwrap();
+    assert_eq!(done.into_iter().map(|done| (done.index, done.tokens.unwrap())).collect::<Vec<_>>(), [(7, vec![10, 11, 12, 13])]);
+    assert!(batch.is_empty());
+    drop(batch);
+    assert_eq!(decoder.steps.into_inner().unwrap(), [vec![10], vec![10, 20], vec![10], vec![10]]);
+}
+
+#[test]
 fn an_error_is_that_of_its_request_alone() {
     let mut requests = scripts();
     requests.insert(1, request(&[60, 61, NAN], 50));
