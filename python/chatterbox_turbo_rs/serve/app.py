@@ -57,8 +57,7 @@ def create_app(tts: ChatterboxTurbo, settings: Settings | None = None) -> Starle
         Route("/v1/audio/models", status.models),
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/conversions", conversions.conversion, methods=["POST"]),
-        Route("/v1/audio/voices", voices.listed, methods=["GET"]),
-        Route("/v1/audio/voices", voices.uploaded, methods=["POST"]),
+        Route("/v1/audio/voices", voices.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/{name}", voices.removed, methods=["DELETE"]),
     ]
     middleware = []

@@ -58,7 +58,11 @@ _FAILURES = {
 
 def document(model: str, key: bool) -> dict[str, Any]:
     """The OpenAPI description of a server of ``model``; ``key``: does it ask for one?"""
-    speech = {"type": "object", "required": ["input"], "properties": FIELDS}
+    speech = {
+        "type": "object",
+        "required": ["input"],
+        "properties": {name: _optional(name, field) for name, field in FIELDS.items()},
+    }
     form = {
         "type": "object",
         "required": ["name", "consent", "audio_sample"],
@@ -81,7 +85,7 @@ def document(model: str, key: bool) -> dict[str, Any]:
     }
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     listed = {"type": "object", "required": ["object", "data", "voices"]}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events: dict[str, Any] = {"text/event-stream": {}}
     voices = {
         "get": _does("The voices", 200, _json(listed)),
         "post": _does("A clip becomes a voice", 201, _json(_VOICE), _form(form), (400, 403, 409, 413, 415, 429)),
@@ -116,6 +120,16 @@ async def described(request: Request) -> JSONResponse:
     """The endpoint."""
     settings = state_of(request).settings
     return JSONResponse(document(settings.model, settings.api_key is not None))
+
+
+def _optional(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A field as it is described: null is as good as nothing, but for the text."""
+    if name == "input" or "null" in field.get("type", ()):
+        return field
+    if "anyOf" in field:
+        return {**field, "anyOf": [*field["anyOf"], {"type": "null"}]}
+    more = {"enum": [*field["enum"], None]} if "enum" in field else {}
+    return {**field, "type": [field["type"], "null"], **more}
 
 
 def _does(

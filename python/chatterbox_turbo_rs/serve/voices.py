@@ -22,6 +22,11 @@ NO = ("", "0", "false", "no", "none", "null", "off")
 LONGEST_CONSENT = 2_000
 
 
+async def voices(request: Request) -> JSONResponse:
+    """The endpoint of the list."""
+    return await (uploaded(request) if request.method == "POST" else listed(request))
+
+
 async def listed(request: Request) -> JSONResponse:
     """``GET``: as OpenAI lists things, and as Open WebUI and others read voices."""
     found = await run_in_threadpool(state_of(request).voices.list)
