@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::stages::t3::generate::{generate, run};
-use crate::{Checkpoint, Config, Device, Precision, Silent};
+use crate::{Checkpoint, Config, Device, Precision, Silent, draws};
 
 /// In a script: a row of −∞, a row with NaN.
 const NOTHING: i64 = -1;
