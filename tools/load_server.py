@@ -2,7 +2,7 @@
 
 usage: load_server.py [--clients 200] [--requests 2000] [--gone 0.2] [--slow 0.05] [--plot memory.png] [--json report.json] [-- SERVE OPTIONS]
 
-Starts ``chatterbox-turbo serve`` of the embedded model with the options behind ``--``. Every client asks for one sentence after the other and
+Starts ``chatterbox-turbo serve`` of the embedded model with the options behind ``--`` (``--plot`` needs matplotlib; memory is read as Linux tells it). Every client asks for one sentence after the other and
 comes again after ``Retry-After`` where the queue is full. Every answer that was read to its end is compared with the first one of the same
 sentence and seed: other bytes, a missing end, or another status than 200 and 429 is a loss, and the exit code 1.
 """

@@ -67,7 +67,7 @@ class OpenBatch:
         self._jobs: list[Job] = []  # the one that had the last turn is the last
         self._segments: dict[int, tuple[Job, Speaking]] = {}  # in T3, by key
         self._leaving: list[int] = []  # keys whose rows are wanted back
-        self._admissions = self._count = self._ended = self.news = 0
+        self._admissions = self._count = self._ended = self._refused = self.news = 0
         self._fresh = False
         self._closed: BaseException | None = None
         self._mean = 1.0  # seconds between two requests that are finished, while there is work
@@ -88,6 +88,7 @@ class OpenBatch:
             if self._closed is not None:
                 raise CancelledError("the batch is closed")
             if self._count >= self.rows + self.waiting:
+                self._refused += 1
                 raise BusyError(f"{self._count} requests are being spoken or wait, and no more may")
             job = Job(self, order, give)
             if not self._count:
@@ -120,8 +121,8 @@ class OpenBatch:
 
     @property
     def retry_after(self) -> int:
-        """Seconds, 1 to 120, after which one of the requests that are here is probably over."""
-        return min(max(math.ceil(self._mean), 1), 120)
+        """Seconds, 1 to 120, after which a place is probably free, if those that were refused before take theirs first."""
+        return min(max(math.ceil(self._mean * self._refused), 1), 120)
 
     def stuck(self) -> float:
         """For how many seconds there was work and nothing of it was done; infinite when a thread has ended."""
@@ -226,6 +227,7 @@ class OpenBatch:
         try:
             self._t3.admit(one.key, one.utterance())
         except Exception as error:
+            self._t3.leave(one.key)
             self._spoken(one.key, _own(error))
         return True
 
@@ -285,7 +287,7 @@ class OpenBatch:
                     jobs.remove(job)
                     now = time.monotonic()
                     self._mean, self._last = 0.8 * self._mean + 0.2 * (now - self._last), now
-                    self._count -= 1
+                    self._count, self._refused = self._count - 1, max(self._refused - 1, 0)
         if keys:
             self.look()
 
