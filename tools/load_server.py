@@ -55,9 +55,10 @@ class Load:
         """One after the other, until there are no more."""
         while self.left > 0:
             self.left -= 1
+            begun = self.options.requests - self.left
+            if begun % 200 == 0:
+                print(f"{begun} requests begun, {self.counts}", file=sys.stderr, flush=True)
             await self.ask(session)
-            if (self.options.requests - self.left) % 200 == 0:
-                print(f"{self.options.requests - self.left} requests, {self.counts}", file=sys.stderr, flush=True)
 
     async def ask(self, session: httpx.AsyncClient) -> None:
         text, seed = self.pick.choice(SENTENCES), self.pick.randrange(SEEDS)
