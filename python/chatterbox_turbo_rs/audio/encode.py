@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ArgumentError, FileError
+from . import ogg
 
 _BLOCK = 1 << 16
 """Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
@@ -63,6 +64,7 @@ class Encoder:
             raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
         kind, subtype = known
         self._name, self._file, self._sound = str(name), file, None
+        self._ogg = kind == "OGG"
         self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
         if kind != "RAW":
             with _libsndfile(self._name) as soundfile:
@@ -85,6 +87,8 @@ class Encoder:
         if self._sound is not None:
             with _libsndfile(self._name):
                 self._sound.close()
+            if self._ogg and error[0] is None and self._file.readable():
+                ogg.renumber(self._file)
 
 
 @contextlib.contextmanager

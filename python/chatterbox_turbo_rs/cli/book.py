@@ -1,0 +1,172 @@
+"""``chatterbox-turbo book``: a text, a Markdown file or an EPUB into one sound file, by parts that survive whatever happens."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..errors import ArgumentError, TruncatedSpeechWarning, VoiceError
+from ..options import ROWS, GenerationOptions, between, split_of, whole
+from . import streams
+from .common import FILE, load, model_options, speaking, speaking_options, there, writable
+
+if TYPE_CHECKING:
+    from ..jobs.make import Made
+    from ..jobs.read.document import Book
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="OUT",
+    show_default="IN.flac",
+    help="The sound file; its name says the format, such as .flac, .opus or .m4b.",
+)
+@click.option("--subtitles", type=FILE, metavar="FILE", help="Write the segments' times, as .srt or .vtt.")
+@click.option(
+    "--parts",
+    "folder",
+    type=FILE,
+    metavar="DIR",
+    show_default="OUT.parts",
+    help="Where parts are kept until the book is whole, and after.",
+)
+@click.option("--discard", is_flag=True, help="Remove the parts when the book is whole.")
+@click.option("--chapter-pause", default=2.0, metavar="S", help="Silence between chapters.")
+@click.option("--batch", default=ROWS, metavar="N", help="So many segments are decoded together.")
+@click.option("--dry-run", is_flag=True, help="Print the chapters, and speak nothing.")
+@model_options
+@speaking_options(seed=0)
+@click.pass_obj
+def command(
+    bar: streams.Line,
+    source: Path,
+    output: Path | None,
+    subtitles: Path | None,
+    folder: Path | None,
+    discard: bool,
+    chapter_pause: float,
+    batch: int,
+    dry_run: bool,
+    **values: Any,
+) -> int:
+    """Speak a book: a .txt, .md or .epub file into one sound file, with chapters in .m4b.
+
+    It may be stopped and killed at any time: started again, it goes on where it was, and the file is the same to the bit.
+    """
+    from ..jobs import assemble, local, make, parts, plan
+    from ..jobs.job import Job
+    from ..jobs.read import read
+
+    output = output or source.with_name(f"{source.stem}.flac")
+    folder = folder or output.with_name(f"{output.name}.parts")
+    assemble.output_format(output)
+    between("--chapter-pause", chapter_pause, 0.0, 600.0, "seconds")
+    whole("--batch", batch, 1, 1024)
+    if values["split"] == "never":
+        raise ArgumentError("--split: expected auto (a book is spoken in segments), got never")
+    if subtitles is not None and subtitles.suffix.lower() not in (".srt", ".vtt"):
+        raise ArgumentError(f"--subtitles: expected a file that ends in .srt or .vtt, got {subtitles}")
+    arguments = speaking(values)
+    options = GenerationOptions(
+        **{key: value for key, value in arguments.items() if key not in ("voice", "split")}, split=split_of(arguments["split"])
+    )
+    there(source)
+    book = read(source)
+    asked = click.get_current_context().get_parameter_source("language")
+    if asked is ParameterSource.DEFAULT and re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", book.language):
+        options = replace(options, split=replace(split_of(arguments["split"]), language=book.language))
+    if dry_run:
+        return _contents(book, options, values["as_json"])
+    for path in filter(None, (output, subtitles)):
+        writable(path)
+    warnings.simplefilter("ignore", TruncatedSpeechWarning)  # the manifest says which
+    store = parts.Store(folder)
+    started = time.perf_counter()
+    with store.alone():
+        tts = load(values)
+        voice = local.voice_of(tts, arguments["voice"], options.loudness)
+        if voice is None:
+            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); name one with --voice")
+        speaker = local.Local(tts, voice, local.arguments_of(options), batch)
+        planned = plan.Plan(book, options, tts.fingerprint, voice.fingerprint)
+        job = Job(planned, store)
+        about = {
+            "book": book.title or source.stem,
+            "model": tts.fingerprint,
+            "voice": voice.fingerprint,
+            "seed": options.seed,
+            "precision": tts.precision,
+        }
+        made = make.make(job, book, output, speaker, pause=chapter_pause, subtitles=subtitles, report=bar, about=about)
+    bar.close()
+    if discard:
+        store.remove()
+    _report(output, folder, made, job.faulty().keys(), time.perf_counter() - started, options.seed, values["as_json"])
+    return 0
+
+
+def _contents(book: Book, options: GenerationOptions, as_json: bool) -> int:
+    """Prints the chapters; 0."""
+    from ..jobs.plan import segmented
+
+    chapters = [
+        {"title": chapter.title, "segments": sum(1 for segment in segments if segment.text), "characters": len(chapter.text)}
+        for chapter, segments in segmented(book, options)
+    ]
+    if as_json:
+        streams.out(json.dumps({"title": book.title, "author": book.author, "language": book.language, "chapters": chapters}))
+        return 0
+    for number, told in enumerate(chapters, 1):
+        streams.out(f"{number:4} {told['title'] or '-'}  [{told['segments']} segments, {told['characters']} characters]")
+    return 0
+
+
+def _report(output: Path, folder: Path, made: Made, faulty: Any, taken: float, seed: int, as_json: bool) -> None:
+    from ..constants import SAMPLE_RATE
+
+    seconds = made.times.samples / SAMPLE_RATE
+    facts = {
+        "output": str(output),
+        "seconds": seconds,
+        "seed": seed,
+        "chapters": [
+            {"title": mark.title, "start": mark.start / SAMPLE_RATE, "end": mark.end / SAMPLE_RATE}
+            for mark in made.times.chapters
+        ],
+        "segments": len(made.times.segments),
+        "spoken": made.spoken,
+        "found": made.found,
+        "damaged": made.damaged,
+        "faulty": len(faulty),
+        "taken_seconds": taken,
+    }
+    if as_json:
+        streams.out(json.dumps(facts))
+        return
+    found = f", {made.found} of them found" if made.found else ""
+    counts = (
+        f"{len(made.times.chapters)} chapters, {len(made.times.segments)} segments, {made.spoken + made.found} attempts{found}"
+    )
+    streams.out(f"{output}: {counts}, {_length(seconds)} of sound in {_length(taken)}")
+    if made.damaged:
+        streams.remark(f"{folder}: {made.damaged} damaged parts were spoken again")
+    if faulty:
+        streams.remark(f"{folder / 'manifest.jsonl'}: {len(faulty)} segments kept a fault after all attempts")
+
+
+def _length(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
