@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import ArgumentError, TruncatedSpeechWarning, VoiceError
-from ..options import ROWS, GenerationOptions, between, split_of, whole
+from ..options import ROWS, GenerationOptions, Split, between, split_of, whole
 from . import streams
 from .common import FILE, load, model_options, speaking, speaking_options, there, writable
 
@@ -79,14 +79,9 @@ def command(
     if subtitles is not None and subtitles.suffix.lower() not in (".srt", ".vtt"):
         raise ArgumentError(f"--subtitles: expected a file that ends in .srt or .vtt, got {subtitles}")
     arguments = speaking(values)
-    options = GenerationOptions(
-        **{key: value for key, value in arguments.items() if key not in ("voice", "split")}, split=split_of(arguments["split"])
-    )
     there(source)
     book = read(source)
-    asked = click.get_current_context().get_parameter_source("language")
-    if asked is ParameterSource.DEFAULT and re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", book.language):
-        options = replace(options, split=replace(split_of(arguments["split"]), language=book.language))
+    options = _options(arguments, book)
     if dry_run:
         return _contents(book, options, values["as_json"])
     for path in filter(None, (output, subtitles)):
@@ -115,6 +110,15 @@ def command(
         store.remove()
     _report(output, folder, made, job.faulty().keys(), time.perf_counter() - started, options.seed, values["as_json"])
     return 0
+
+
+def _options(arguments: dict[str, Any], book: Book) -> GenerationOptions:
+    """How it is spoken; sentences end by the rules of the book's own language unless --language is named."""
+    split = split_of(arguments["split"]) or Split()
+    asked = click.get_current_context().get_parameter_source("language")
+    if asked is ParameterSource.DEFAULT and re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", book.language):
+        split = replace(split, language=book.language)
+    return GenerationOptions(**{key: value for key, value in arguments.items() if key not in ("voice", "split")}, split=split)
 
 
 def _contents(book: Book, options: GenerationOptions, as_json: bool) -> int:
