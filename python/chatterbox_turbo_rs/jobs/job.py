@@ -38,22 +38,26 @@ class Job:
     def look(self, report: Report) -> None:
         """Finds the parts that are there, reads all of each, and takes damaged ones away."""
         self.found = 0
-        for number, piece in enumerate(self.plan.pieces):
-            tried = self.tried[number] = []
-            while (attempt := self.missing(number)) is not None:
-                address = self.plan.item(piece, attempt).address
-                try:
-                    verdict = self.store.verdict(address)
-                except DamagedPart as error:
-                    logger.warning("%s; it is spoken again", error)
-                    self.store.drop(address)
-                    self.damaged += 1
-                    break
-                if verdict is None:
-                    break
-                tried.append(verdict)
-                self.found += 1
+        for number in range(len(self.plan.pieces)):
+            self.tried[number] = []
+            self._find(number)
             report("look", number + 1, len(self.plan.pieces))
+
+    def _find(self, number: int) -> None:
+        """Takes in the attempts at a piece that are there, up to the first that is not."""
+        while (attempt := self.missing(number)) is not None:
+            address = self.plan.item(self.plan.pieces[number], attempt).address
+            try:
+                verdict = self.store.verdict(address)
+            except DamagedPart as error:
+                logger.warning("%s; it is spoken again", error)
+                self.store.drop(address)
+                self.damaged += 1
+                return
+            if verdict is None:
+                return
+            self.tried[number].append(verdict)
+            self.found += 1
 
     def missing(self, number: int) -> int | None:
         """The next attempt that piece ``number`` needs; None when it is done with, well or not."""
@@ -86,6 +90,7 @@ class Job:
                 else:
                     self.tried[number].append(self.store.write(item.address, result))
                     self.spoken += 1
+                    self._find(number)  # the next attempt is there where this one was damaged
                 del result  # the next one is made while this one would wait
                 again = self.missing(number) is not None
                 fresh -= length if first else 0
