@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Split
 from chatterbox_turbo_rs.jobs.job import Job, Report
-from chatterbox_turbo_rs.jobs.local import Local, arguments_of
+from chatterbox_turbo_rs.jobs.local import How, Local, arguments_of
 from chatterbox_turbo_rs.jobs.make import Made, make
 from chatterbox_turbo_rs.jobs.parts import Store
 from chatterbox_turbo_rs.jobs.plan import Plan
@@ -56,7 +56,7 @@ def spoken(
     """Speaks a text into ``output``, with the parts beside it."""
     book = of_bytes("book", text.encode(), "text")
     job = job_of(tts, output.with_name(f"{output.name}.parts"), text, options)
-    speaker = Local(tts, tts.builtin_voice, arguments_of(options), batch)
+    speaker = Local(tts, How({}, None, None, arguments_of(options), batch))
     with job.store.alone():
         return make(job, book, output, speaker, pause=PAUSE, subtitles=subtitles, report=report, about={"book": "a"})
 

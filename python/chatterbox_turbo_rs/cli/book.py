@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..errors import ArgumentError, TruncatedSpeechWarning, VoiceError
+from ..errors import ArgumentError, TruncatedSpeechWarning
 from ..options import ROWS, GenerationOptions, Split, between, split_of, whole
+from ..progress import on_terminal
 from . import streams
-from .common import FILE, load, model_options, speaking, speaking_options, there, writable
+from .common import FILE, MODEL, model_options, some, speaking, speaking_options, there, writable
 
 if TYPE_CHECKING:
+    from ..jobs.local import How, Local
     from ..jobs.make import Made
+    from ..jobs.ray import Cluster
     from ..jobs.read.document import Book
 
 
@@ -45,6 +50,12 @@ if TYPE_CHECKING:
 @click.option("--discard", is_flag=True, help="Remove the parts when the book is whole.")
 @click.option("--chapter-pause", default=2.0, metavar="S", help="Silence between chapters.")
 @click.option("--batch", default=ROWS, metavar="N", help="So many segments are decoded together.")
+@click.option(
+    "--ray", metavar="ADDRESS", help="Speak on a Ray cluster: auto (the one that runs here, else one for the time) or HOST:PORT."
+)
+@click.option(
+    "--workers", type=int, metavar="N", show_default="one a machine", help="With --ray: so many models share the cluster's CPUs."
+)
 @click.option("--dry-run", is_flag=True, help="Print the chapters, and speak nothing.")
 @model_options
 @speaking_options(seed=0)
@@ -58,6 +69,8 @@ def command(
     discard: bool,
     chapter_pause: float,
     batch: int,
+    ray: str | None,
+    workers: int | None,
     dry_run: bool,
     **values: Any,
 ) -> int:
@@ -74,6 +87,10 @@ def command(
     assemble.output_format(output)
     between("--chapter-pause", chapter_pause, 0.0, 600.0, "seconds")
     whole("--batch", batch, 1, 1024)
+    if workers is not None:
+        whole("--workers", workers, 1, 10_000)
+        if ray is None:
+            raise ArgumentError("--workers: expected --ray with it")
     if values["split"] == "never":
         raise ArgumentError("--split: expected auto (a book is spoken in segments), got never")
     if subtitles is not None and subtitles.suffix.lower() not in (".srt", ".vtt"):
@@ -88,28 +105,44 @@ def command(
         writable(path)
     warnings.simplefilter("ignore", TruncatedSpeechWarning)  # the manifest says which
     store = parts.Store(folder)
+    how = local.How(
+        some(MODEL, values) | {"progress": on_terminal()},
+        arguments["voice"],
+        options.loudness,
+        local.arguments_of(options),
+        batch,
+    )
     started = time.perf_counter()
-    with store.alone():
-        tts = load(values)
-        voice = local.voice_of(tts, arguments["voice"], options.loudness)
-        if voice is None:
-            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); name one with --voice")
-        speaker = local.Local(tts, voice, local.arguments_of(options), batch)
-        planned = plan.Plan(book, options, tts.fingerprint, voice.fingerprint)
+    with store.alone(), _speaker(ray, workers, how) as speaker:
+        planned = plan.Plan(book, options, speaker.model, speaker.voice.fingerprint)
         job = Job(planned, store)
-        about = {
-            "book": book.title or source.stem,
-            "model": tts.fingerprint,
-            "voice": voice.fingerprint,
-            "seed": options.seed,
-            "precision": tts.precision,
-        }
+        about = {"book": book.title or source.stem, "seed": options.seed, "precision": speaker.precision}
+        about |= {"model": speaker.model, "voice": speaker.voice.fingerprint}
         made = make.make(job, book, output, speaker, pause=chapter_pause, subtitles=subtitles, report=bar, about=about)
+        levels = sorted(getattr(speaker, "levels", ()))
     bar.close()
     if discard:
         store.remove()
+    if len(levels) > 1:
+        streams.remark(
+            f"the workers' CPUs are of different levels ({', '.join(levels)}): spoken again, some samples would differ in their last bits"
+        )
     _report(output, folder, made, job.faulty().keys(), time.perf_counter() - started, options.seed, values["as_json"])
     return 0
+
+
+@contextlib.contextmanager
+def _speaker(ray: str | None, workers: int | None, how: How) -> Iterator[Local | Cluster]:
+    """Who speaks: this process, or a cluster."""
+    if ray is None:
+        from ..jobs.local import Local
+
+        yield Local.load(how)
+    else:
+        from ..jobs.ray import Cluster
+
+        with Cluster(ray, how, workers) as cluster:
+            yield cluster
 
 
 def _options(arguments: dict[str, Any], book: Book) -> GenerationOptions:

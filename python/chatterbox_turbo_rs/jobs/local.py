@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import VoiceError
 from ..model import ChatterboxTurbo
 from ..options import GenerationOptions, Loudness, Result
 from ..voice import Voice, is_voice_file
 from .plan import Item
+
+
+@dataclass(frozen=True)
+class How:
+    """All that a speaker needs: what ``from_pretrained`` takes, the voice (a prepared one, a voice file, a clip or its bytes, None for
+    the checkpoint's own), how a clip is brought to its level, what ``iter_many`` takes, and how many rows are decoded together.
+    """
+
+    loading: Mapping[str, Any]
+    voice: Voice | Path | bytes | None
+    loudness: Loudness | None
+    arguments: Mapping[str, Any]
+    batch: int
 
 
 def arguments_of(options: GenerationOptions) -> dict[str, Any]:
@@ -28,28 +43,37 @@ def arguments_of(options: GenerationOptions) -> dict[str, Any]:
     }
 
 
-def voice_of(tts: ChatterboxTurbo, source: Path | bytes | None, loudness: Loudness | None) -> Voice | None:
-    """The voice that speaks: a voice file's, a clip's (or its bytes'), the checkpoint's own for None.
-
-    Raises what ``Voice.load`` and ``ChatterboxTurbo.voice`` do; None where the checkpoint has none.
-    """
-    if source is None:
-        return tts.builtin_voice
-    if isinstance(source, Path) and is_voice_file(source):
-        return Voice.load(source)
-    return tts.voice(source, loudness=loudness)
-
-
 class Local:
-    """A ``Speaker`` over a loaded model."""
+    """A ``Speaker`` over a model. ``model`` is the fingerprint, ``precision`` what the model computes in, ``voice`` who speaks."""
 
-    def __init__(self, tts: ChatterboxTurbo, voice: Voice | None, arguments: Mapping[str, Any], batch: int) -> None:
-        self._tts, self._voice, self._arguments, self._batch = tts, voice, arguments, batch
+    def __init__(self, tts: ChatterboxTurbo, how: How) -> None:
+        """Raises what ``Voice.load`` and ``ChatterboxTurbo.voice`` do."""
+        self._tts, self._how = tts, how
+        self.voice, self.model, self.precision = _voice(tts, how), tts.fingerprint, tts.precision
+
+    @classmethod
+    def load(cls, how: How) -> Local:
+        """Loads the model first; raises what ``from_pretrained`` does."""
+        return cls(ChatterboxTurbo.from_pretrained(**how.loading), how)
 
     def speak(self, items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         texts, seeds = [item.text for item in items], [item.seed for item in items]
-        spoken = self._tts.iter_many(texts, self._voice, seeds, batch=self._batch, errors="return", **self._arguments)
+        how = self._how
+        spoken = self._tts.iter_many(texts, self.voice, seeds, batch=how.batch, errors="return", **how.arguments)
         with contextlib.closing(spoken):
             for index, result in spoken:
                 yield items[index], result
                 del result
+
+
+def _voice(tts: ChatterboxTurbo, how: How) -> Voice:
+    source = how.voice
+    if source is None:
+        if tts.builtin_voice is None:
+            raise VoiceError("voice: this checkpoint has no built-in voice (conds.pt); name a clip or a voice file")
+        return tts.builtin_voice
+    if isinstance(source, Voice):
+        return source
+    if isinstance(source, Path) and is_voice_file(source):
+        return Voice.load(source)
+    return tts.voice(source, loudness=how.loudness)
