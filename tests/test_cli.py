@@ -286,6 +286,12 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
     error = result.stderr.splitlines(keepends=True)[-1]  # after the warning of speech that was cut
     refused((result.returncode, result.stdout, error), 1, "x.wav: cannot be written: File too large")
     assert old.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.wav"]
+    for form in ("wav", "flac", "mp3", "pcm"):  # written while it is made
+        result = process(*SAY, "--stream", "--format", form, "-o", old, *SHORT, prepare=limit)
+        error = result.stderr.splitlines(keepends=True)[-1]
+        refused((result.returncode, result.stdout, error), 1, "x.wav: cannot be written: File too large")
+        assert "Traceback" not in result.stderr and "cffi" not in result.stderr
+        assert old.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.wav"]
     result = process("voice", "convert", ROOT / "tests/goldens/conds_fresh.pt", "-o", tmp_path / "v.safetensors", prepare=limit)
     refused((result.returncode, result.stdout, result.stderr), 1, "v.safetensors: cannot be written: File too large")
     assert os.listdir(tmp_path) == ["x.wav"]

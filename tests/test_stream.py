@@ -121,7 +121,9 @@ def test_nothing_is_lost_of_very_few_tokens(toy: ChatterboxTurbo, count: int) ->
     mel = pipeline.mel(run, voice, token_loop.keep_speech(raw, pipeline.config["s3gen"]), 1)
     spoken = stream.Attempt(1, "stop", mel, ())
     found = np.concatenate(list(stream.sound(pipeline, run, spoken, options)))
-    assert stream.spoken_length(spoken, options) == len(found) == len(speech) == 960 * (count + 3)
+    assert len(found) == len(speech) == 960 * (count + 3)
+    reasons = [reason for _, reason in stream.parts_of(pipeline, run, spoken, options)]
+    assert reasons == [None] * (len(reasons) - 1) + ["stop"]
     assert found.tobytes() == speech.samples.tobytes()
 
 
@@ -155,6 +157,43 @@ def test_the_first_segment_is_heard_before_the_others_are_begun(toy: ChatterboxT
     next(chunks)
     assert heard.count("text.tokenize") < 2 * 7, "all segments were begun"
     chunks.close()
+
+
+def test_the_next_segment_is_read_while_one_sounds(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T3 of the second segment takes steps while the sound of the first waits in the middle."""
+    read, expected = threading.Event(), toy.generate(LONG, seed=9, max_tokens=60).samples
+    prepared: list[str] = []
+    sound = stream.sound
+
+    def slow(*arguments: Any) -> Iterator[np.ndarray]:
+        parts = sound(*arguments)
+        yield next(parts)
+        assert read.wait(60), "nobody reads the next segment meanwhile"
+        yield from parts
+
+    def watch(stage: str, done: int, total: int) -> None:
+        prepared.append(stage) if stage == "text.tokenize" and done else None
+        if stage == "t3" and len(prepared) > 1:
+            read.set()
+
+    monkeypatch.setattr(stream, "sound", slow)
+    assert joined(list(toy.stream(LONG, seed=9, max_tokens=60, progress=watch))).tobytes() == expected.tobytes()
+    assert len(prepared) == len([segment for segment in toy.segments(LONG) if segment.text])
+
+
+@pytest.mark.parametrize("where", ["t3", "s3gen.vocoder"])
+def test_what_a_callback_raises_ends_both_segments_at_work(toy: ChatterboxTurbo, where: str) -> None:
+    prepared: list[str] = []
+    raised = ZeroDivisionError()
+
+    def fail(stage: str, done: int, total: int) -> None:
+        prepared.append(stage) if stage == "text.tokenize" and done else None
+        if stage == where and len(prepared) > 1:
+            raise raised
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(toy.stream(LONG, seed=9, max_tokens=60, progress=fail))
+    assert caught.value is raised and len(prepared) < 4 and not threads()
 
 
 def test_the_last_40_ms_are_speech_as_the_others(toy: ChatterboxTurbo) -> None:
@@ -228,6 +267,11 @@ def test_streams_at_a_time_do_not_disturb_each_other(toy: ChatterboxTurbo) -> No
 
 @pytest.mark.parametrize("how", ["close", "drop", "break"])
 def test_closing_stops_the_work(toy: ChatterboxTurbo, how: str) -> None:
+    """Of one segment, and of two at a time."""
+    chunks = toy.stream(LONG, seed=9, max_tokens=900)
+    next(chunks)
+    chunks.close()
+    assert not threads()
     begun: list[Any] = []
     chunks = toy.stream("Hello.", seed=3, max_tokens=900, progress=lambda *report: begun.append(report))
     next(chunks)

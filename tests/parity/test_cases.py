@@ -45,7 +45,7 @@ def test_the_stop_token_is_drawn_where_a_case_says() -> None:
 @pytest.mark.parametrize("kind", ["quick", "thorough"])
 def test_cases_cover_the_rules(kind: str, tmp_path: Path, data: Path) -> None:
     clips = [data / "clips" / f"{name}.flac" for name in ("short", "stereo", "long")]
-    given = cases.quick(tmp_path) if kind == "quick" else cases.thorough(clips, convert=True)
+    given = cases.quick(tmp_path) if kind == "quick" else cases.thorough(clips)
     names = [text.name for text in given.texts]
     assert len(set(names)) == len(names) and {"empty", "greedy", "narrow", "unfiltered", "stops", "stop_first"} <= set(names)
     assert {text.clip for text in given.texts} == {clip.name for clip in given.clips}
@@ -85,5 +85,5 @@ def test_a_clip_that_conversion_would_cut_is_not_converted(tmp_path: Path) -> No
     """The official package cuts nothing."""
     for name, seconds in (("whole", 20.0), ("cut", 20.05)):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(8_000 * seconds)), 8_000)
-    given = cases.thorough([tmp_path / "whole.wav", tmp_path / "cut.wav"], convert=True)
+    given = cases.thorough([tmp_path / "whole.wav", tmp_path / "cut.wav"])
     assert [case.name for case in given.conversions] == ["whole as cut"]

@@ -1,6 +1,6 @@
 """How well a demo model speaks: sentences that no training saw, with default arguments, heard by the listener.
 
-usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--json FILE] [--sounds DIR]
+usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--json FILE] [--sounds DIR]
 
 The table has word error (Whisper tiny.en), DNSMOS, how many sentences stopped by themselves, length against the teacher's, median
 of the fundamental frequency, and the real-time factor. Exit code 1 where the model's share of wrong words is above
@@ -114,6 +114,15 @@ class Judge:
 
         return speak
 
+    def streamed(self, seed: int) -> Speak:
+        """As ``speech``, with what a stream of low latency makes of it."""
+
+        def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
+            chunks = list(self.model.stream(text, seed=seed + i, max_tokens=MAX_TOKENS, latency="low"))
+            return np.concatenate([chunk.samples for chunk in chunks]), chunks[-1].finish_reason == "stop"
+
+        return speak
+
     def resynthesis(self) -> Speak:
         """The teacher's sound through the tokenizer, S3Gen and the vocoder, with the built-in voice."""
 
@@ -131,6 +140,8 @@ def rows(judge: Judge, args: argparse.Namespace) -> Iterator[Row]:
     if not args.no_speech:
         for seed in range(args.seeds):
             yield judge.row(MODEL if args.seeds == 1 else f"{MODEL}, seed {seed}", judge.speech(1000 * seed))
+            if args.low:
+                yield judge.row(f"low latency, seed {seed}", judge.streamed(1000 * seed))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most-errors", type=float, metavar="SHARE", help="fail where more of the model's words are wrong")
     parser.add_argument("--teacher", action="store_true", help="listen to the teacher, and compare lengths with it")
     parser.add_argument("--resynthesis", action="store_true", help="listen to the teacher's speech through tokens and back")
+    parser.add_argument("--low", action="store_true", help="listen to streams of low latency as well")
     parser.add_argument("--no-speech", action="store_true", help="leave the model's own speech out")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sounds", type=Path, help="folder for what was spoken")

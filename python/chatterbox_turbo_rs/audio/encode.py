@@ -55,7 +55,7 @@ def wav_header(rate: int) -> bytes:
 class Encoder:
     """A sound file that grows: ``with Encoder(file, rate, name) as encoder: encoder.write(samples)``, samples as of ``encode``.
 
-    ``file`` is a binary file object that seeks. Raises what ``encode`` does.
+    ``file`` is a binary file object that seeks, and reads too for Ogg. Raises what ``encode`` does, and the ``OSError`` of a file that takes no more.
     """
 
     def __init__(self, file: IO[bytes], rate: int, name: str | None) -> None:
@@ -63,43 +63,73 @@ class Encoder:
         if known is None:
             raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
         kind, subtype = known
-        self._name, self._file, self._sound = str(name), file, None
+        self._name, self._file, self._sound = str(name), _Guarded(file), None
         self._ogg = kind == "OGG"
         self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
         if kind != "RAW":
-            with _libsndfile(self._name) as soundfile:
-                self._sound = soundfile.SoundFile(file, "w", rate, 1, subtype, format=kind)
+            with self._libsndfile() as soundfile:
+                self._sound = soundfile.SoundFile(self._file, "w", rate, 1, subtype, format=kind)
 
     def write(self, samples: np.ndarray) -> None:
         """The next samples."""
-        if self._sound is None:
-            self._file.write(pcm(samples))
-            return
-        samples = _rounded(samples) if self._whole else np.clip(samples, -1.0, 1.0)
-        with _libsndfile(self._name):
+        with self._libsndfile():
+            if self._sound is None:
+                self._file.write(pcm(samples))
+                return
+            samples = _rounded(samples) if self._whole else np.clip(samples, -1.0, 1.0)
             for start in range(0, len(samples), _BLOCK):
                 self._sound.write(samples[start : start + _BLOCK])
 
     def __enter__(self) -> Encoder:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if self._sound is not None:
-            with _libsndfile(self._name):
+            with contextlib.nullcontext() if kind else self._libsndfile():
                 self._sound.close()
-            if self._ogg and error[0] is None and self._file.readable():
-                ogg.renumber(self._file)
+                if self._ogg and not kind:
+                    ogg.renumber(self._file)
+
+    @contextlib.contextmanager
+    def _libsndfile(self) -> Iterator[Any]:
+        """The module ``soundfile``; what it refuses is an ``ArgumentError``, what the file refuses the file's own error."""
+        import soundfile
+
+        try:
+            yield soundfile
+        except (soundfile.LibsndfileError, ValueError, AssertionError) as error:  # it asserts that all was written
+            if self._file.error is None:
+                version = soundfile.__libsndfile_version__
+                raise ArgumentError(f"libsndfile {version} cannot write {self._name}: {error}") from None
+        if self._file.error is not None:
+            raise self._file.error
 
 
-@contextlib.contextmanager
-def _libsndfile(name: str) -> Iterator[Any]:
-    """The module ``soundfile``; what it refuses is an ``ArgumentError``."""
-    import soundfile
+class _Guarded:
+    """A file whose ``OSError`` is kept: libsndfile calls it from C, where an exception would be printed and lost."""
 
-    try:
-        yield soundfile
-    except (soundfile.LibsndfileError, ValueError) as error:
-        raise ArgumentError(f"libsndfile {soundfile.__libsndfile_version__} cannot write {name}: {error}") from None
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        return self._kept(self._file.write, bytes(data))
+
+    def read(self, count: int) -> bytes:
+        return self._kept(self._file.read, count) or b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._kept(self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._kept(self._file.tell)
+
+    def _kept(self, call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
 
 
 def encode(samples: np.ndarray, rate: int, name: str | None) -> bytes:

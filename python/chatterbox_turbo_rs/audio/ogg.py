@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import IO
+from typing import Any, Protocol
 
 SERIAL = 1
 """What streams get: one alone in its file may have any number."""
@@ -11,7 +11,13 @@ _HEADER = 27
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def renumber(file: IO[bytes], serial: int = SERIAL) -> None:
+class File(Protocol):
+    def read(self, count: int) -> bytes: ...
+    def write(self, data: Any) -> int: ...
+    def seek(self, offset: int, whence: int = 0) -> int: ...
+
+
+def renumber(file: File, serial: int = SERIAL) -> None:
     """Gives all pages of a file, which reads, writes and seeks, this serial number and the checksums that follow from it."""
     at = 0
     while True:

@@ -7,7 +7,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,16 @@ def command(
 
     It may be stopped and killed at any time: started again, it goes on where it was, and the file is the same to the bit.
     """
-    from ..jobs import assemble, local, make, parts, plan
+    from ..jobs.assemble import output_format
     from ..jobs.job import Job
+    from ..jobs.local import How, arguments_of
+    from ..jobs.make import make
+    from ..jobs.parts import Store
+    from ..jobs.plan import Plan
     from ..jobs.read import read
 
     output = output or source.with_name(f"{source.stem}.flac")
-    folder = folder or output.with_name(f"{output.name}.parts")
-    assemble.output_format(output)
+    output_format(output)
     between("--chapter-pause", chapter_pause, 0.0, 600.0, "seconds")
     whole("--batch", batch, 1, 1024)
     if workers is not None:
@@ -104,35 +107,31 @@ def command(
     for path in filter(None, (output, subtitles)):
         writable(path)
     warnings.simplefilter("ignore", TruncatedSpeechWarning)  # the manifest says which
-    store = parts.Store(folder)
-    how = local.How(
-        some(MODEL, values) | {"progress": on_terminal()},
-        arguments["voice"],
-        options.loudness,
-        local.arguments_of(options),
-        batch,
-    )
+    loading = some(MODEL, values) | {"progress": on_terminal()}
+    how = How(loading, arguments["voice"], options.loudness, arguments_of(options), batch)
+
+    def remark(message: str) -> None:
+        with bar.aside():
+            streams.remark(message)
+
     started = time.perf_counter()
-    with store.alone(), _speaker(ray, workers, how) as speaker:
-        planned = plan.Plan(book, options, speaker.model, speaker.voice.fingerprint)
+    folder = folder or output.with_name(f"{output.name}.parts")
+    store = Store(folder)
+    with store.alone(), _speaker(ray, workers, how, remark) as speaker:
+        planned = Plan(book, options, speaker.model, speaker.voice.fingerprint)
         job = Job(planned, store)
         about = {"book": book.title or source.stem, "seed": options.seed, "precision": speaker.precision}
         about |= {"model": speaker.model, "voice": speaker.voice.fingerprint}
-        made = make.make(job, book, output, speaker, pause=chapter_pause, subtitles=subtitles, report=bar, about=about)
-        levels = sorted(getattr(speaker, "levels", ()))
+        made = make(job, book, output, speaker, pause=chapter_pause, subtitles=subtitles, report=bar, about=about)
+        if discard:
+            store.remove()
     bar.close()
-    if discard:
-        store.remove()
-    if len(levels) > 1:
-        streams.remark(
-            f"the workers' CPUs are of different levels ({', '.join(levels)}): spoken again, some samples would differ in their last bits"
-        )
     _report(output, folder, made, job.faulty().keys(), time.perf_counter() - started, options.seed, values["as_json"])
     return 0
 
 
 @contextlib.contextmanager
-def _speaker(ray: str | None, workers: int | None, how: How) -> Iterator[Local | Cluster]:
+def _speaker(ray: str | None, workers: int | None, how: How, remark: Callable[[str], None]) -> Iterator[Local | Cluster]:
     """Who speaks: this process, or a cluster."""
     if ray is None:
         from ..jobs.local import Local
@@ -141,8 +140,13 @@ def _speaker(ray: str | None, workers: int | None, how: How) -> Iterator[Local |
     else:
         from ..jobs.ray import Cluster
 
-        with Cluster(ray, how, workers) as cluster:
+        with Cluster(ray, how, workers, remark) as cluster:
             yield cluster
+        if len(cluster.levels) > 1:
+            levels = ", ".join(sorted(cluster.levels))
+            remark(
+                f"the workers' CPUs are of several levels ({levels}): spoken again, some samples may differ in their last bits"
+            )
 
 
 def _options(arguments: dict[str, Any], book: Book) -> GenerationOptions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 import time
@@ -94,8 +93,6 @@ def _pipe(form: str) -> Iterator[Write]:
 @contextlib.contextmanager
 def _file(output: Path, form: str) -> Iterator[Write]:
     """Writes a file that is there, whole, when the last sample is."""
-    with whole_file(output) as temporary:
-        buffer = io.BytesIO()
-        with Encoder(buffer, SAMPLE_RATE, form) as encoder:
+    with whole_file(output) as temporary, open(temporary, "w+b") as file:
+        with Encoder(file, SAMPLE_RATE, form) as encoder:
             yield encoder.write
-        temporary.write_bytes(buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from ..errors import ArgumentError, CancelledError
@@ -54,15 +55,21 @@ class Either:
 
 
 class Watch:
-    """A callback that remembers what it raised, so that it is not taken for the error of a text."""
+    """A callback that remembers what it raised, so that it is not taken for the error of a text, and raises that again: it ends all
+    threads of a call. They call it one at a time.
+    """
 
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
         self.raised: BaseException | None = None
+        self._one = threading.RLock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        try:
-            self.callback(stage, done, total)
-        except BaseException as error:
-            self.raised = error
-            raise
+        with self._one:
+            if self.raised is not None:
+                raise self.raised
+            try:
+                self.callback(stage, done, total)
+            except BaseException as error:
+                self.raised = error
+                raise

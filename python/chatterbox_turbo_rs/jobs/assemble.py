@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -68,14 +68,13 @@ def assemble(job: Job, book: Book, output: Path, pause: float, report: Report) -
     """
     kind, times = output_format(output), Times()
     with whole_file(output, f"{output.name[:100]}.{name_of(job.store.folder)}") as temporary:
-        with _sink(temporary, kind, book, times) as (sink, check):
+        with _sink(temporary, kind, book, times) as sink:
             for samples in sound(job, times, pause, report):
                 if 2 * times.samples + 4096 > _LARGEST.get(kind, 2**62):
                     raise FileError(
                         f"{output}: longer than {kind.upper()} holds ({times.samples / 3600 / SAMPLE_RATE:.1f} h); .flac has no such limit"
                     )
                 sink.write(samples)
-                check()
     return times
 
 
@@ -126,60 +125,12 @@ def _silent(seconds: float, times: Times) -> Iterator[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _sink(path: Path, kind: str, book: Book, times: Times) -> Iterator[tuple[Sink, Callable[[], None]]]:
-    """What takes the sound, and a function that raises ``OSError`` when the file does not."""
+def _sink(path: Path, kind: str, book: Book, times: Times) -> Iterator[Sink]:
+    """What takes the sound; it raises ``OSError`` when the file does not take it."""
     if kind == m4b.NAME:
         with m4b.Writer(path, SAMPLE_RATE, book.title, book.author) as writer:
-            yield writer, lambda: None
+            yield writer
             writer.chapters([(mark.title, mark.start, mark.end) for mark in times.chapters])
         return
-    with open(path, "rb+") as raw:
-        file = _Watched(raw)
-        with Encoder(file, SAMPLE_RATE, kind) as encoder:  # type: ignore[arg-type]
-            yield encoder, file.check
-        file.check()  # what closing the encoder wrote
-
-
-class _Watched:
-    """A file for libsndfile, which calls it from C: what is raised there would be lost, so it waits for ``check``."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            if self._error is None:
-                self._file.write(data)
-        except OSError as error:
-            self._error = error
-        return len(data)
-
-    def check(self) -> None:
-        """Raises what a write raised."""
-        if self._error is None:
-            try:
-                self._file.flush()
-            except OSError as error:
-                self._error = error
-        if self._error is not None:
-            raise self._error
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except OSError as error:  # it writes what is buffered
-            self._error = self._error or error
-            return 0
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
-    def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
-
-    def readable(self) -> bool:
-        return True
+    with open(path, "w+b") as file, Encoder(file, SAMPLE_RATE, kind) as encoder:
+        yield encoder

@@ -63,7 +63,7 @@ class Store:
     def alone(self) -> Iterator[None]:
         """One process at a time: the folder is this one's until the ``with`` ends, or the process does. Raises ``FileError``.
 
-        What a process that was killed left half-written is taken away.
+        What a process that was killed left half-written is taken away, and in the end a folder without parts.
         """
         from filelock import FileLock, Timeout
 
@@ -73,7 +73,11 @@ class Store:
             with lock:
                 for left in [*self._parts.glob(".*.part"), *self.folder.glob(".*.part")]:
                     left.unlink(missing_ok=True)
-                yield
+                try:
+                    yield
+                finally:
+                    if self.count() == 0:
+                        self.remove()
         except Timeout:
             raise FileError(f"{self.folder}: another process is at work on this job") from None
         except FileError:

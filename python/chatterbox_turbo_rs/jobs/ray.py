@@ -11,12 +11,10 @@ import functools
 import logging
 import math
 import os
-import queue
 import re
 import socket
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from .. import _core
 from ..errors import ArgumentError, BackendError, ChatterboxError, FileError
 from ..options import Result
 from ..voice import Voice, is_voice_file
+from .handout import Handout
 from .local import How, Local
 from .plan import Item
 
@@ -34,7 +33,8 @@ OBJECT_STORE = 256 << 20
 """Bytes for parts on their way, in a cluster that is started here."""
 MOST_DEATHS = 3
 """Workers in one place that may die one after the other without having spoken anything."""
-TICK = 0.2
+PATIENCE = 60
+"""Seconds after which it is said that the first worker is waited for."""
 REACHED = 20
 """Seconds within which a cluster's machine has to answer."""
 
@@ -81,14 +81,18 @@ class Cluster:
 
     ``address`` is ``"auto"`` (a cluster that runs here or that RAY_ADDRESS names, else one that is started for the time) or
     ``"HOST:PORT"``. ``workers`` is how many models there are, one a machine for None; they share each machine's CPUs.
+    ``remark`` is told in a line what holds the work up.
     Raises ``ClusterError``, ``BackendError`` without Ray, and what loading the model and preparing the voice raise.
     """
 
-    def __init__(self, address: str, how: How, workers: int | None = None) -> None:
+    def __init__(
+        self, address: str, how: How, workers: int | None = None, remark: Callable[[str], object] = logger.warning
+    ) -> None:
         if address != "auto" and not re.fullmatch(r"[^:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address):
             raise ArgumentError(f"--ray: expected auto, or HOST:PORT of a cluster that this machine is part of, got {address!r}")
         self._ray = module()
         self._address, self._how, self._asked = address, portable(how), workers
+        self._remark = remark
         self._own = not self._ray.is_initialized()
         self._actors: list[Any] = []
         self._stop = threading.Event()
@@ -140,7 +144,10 @@ class Cluster:
         count = self._asked or len(nodes)
         self.cpus = max(1, math.floor(min(nodes) / math.ceil(count / len(nodes))))
         first = self._start()
-        about = self._get(first.about.remote())
+        asked = first.about.remote()
+        if not self._ray.wait([asked], timeout=PATIENCE)[0]:
+            self._remark(f"--ray: no worker yet; it needs {self.cpus} CPUs, which the cluster may be using for other work")
+        about = self._get(asked)
         self.model, self.precision, self.voice = about["model"], about["precision"], about["voice"]
         self.levels.add(about["cpu_level"])
         self._how = replace(self._how, voice=self.voice, loading={**self._how.loading, "precision": self.precision})
@@ -166,7 +173,7 @@ class Cluster:
 
     def speak(self, items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """Each item with its result, by whichever worker."""
-        work = _Work(items, len(self._actors), self._how.batch)
+        work = Handout(items, len(self._actors), self._how.batch)
         threads = [threading.Thread(target=self._serve, args=(place, work), daemon=True) for place in range(len(self._actors))]
         for thread in threads:
             thread.start()
@@ -180,7 +187,7 @@ class Cluster:
         finally:
             work.close()
 
-    def _serve(self, place: int, work: _Work) -> None:
+    def _serve(self, place: int, work: Handout) -> None:
         """Has one worker speak until there is nothing left; a thread of its own."""
         deaths, checked = 0, False
         try:
@@ -205,7 +212,7 @@ class Cluster:
                     deaths, checked = deaths + 1, False
                     if deaths > MOST_DEATHS:
                         raise ClusterError(f"--ray: {deaths} workers in a row did not live: {_line(error)}") from None
-                    logger.warning("a worker is gone; its %d parts go to the others", len(left))
+                    self._remark(f"--ray: a worker is gone; its {len(left)} segments go to the others")
                     self._actors[place] = self._start()
                 finally:
                     work.back(left.values())
@@ -221,62 +228,6 @@ class Cluster:
 
 class _Different(ChatterboxError):
     """A worker that does not fit; not a ``ClusterError``, since another one in its place would not either."""
-
-
-class _Work:
-    """What is to be done, by whoever asks; and what is done. Parts of a worker that died come back to it."""
-
-    def __init__(self, items: Sequence[Item], workers: int, batch: int) -> None:
-        self._left, self._out = deque(items), 0
-        self._workers, self._batch = workers, batch
-        self._change = threading.Condition()
-        self.done: queue.Queue[tuple[Item, Result] | BaseException] = queue.Queue(2 * workers)
-        self.closed = False
-
-    def take(self) -> list[Item]:
-        """Enough for a worker to decode its rows together for a while, less towards the end; waits for what may come back. Empty: all is done."""
-        with self._change:
-            while not self._left and self._out and not self.closed:
-                self._change.wait(TICK)
-            if self.closed:
-                return []
-            share = math.ceil(len(self._left) / self._workers)
-            count = min(share, max(self._batch, min(share // 2, 4 * self._batch)))
-            taken = [self._left.popleft() for _ in range(count)]
-            self._out += len(taken)
-            return taken
-
-    def give(self, item: Item, result: Result) -> None:
-        """One is done; waits while nobody takes the results."""
-        while not self.closed:
-            try:
-                self.done.put((item, result), timeout=TICK)
-                break
-            except queue.Full:
-                continue
-        with self._change:
-            self._out -= 1
-            self._change.notify_all()
-
-    def back(self, items: Sequence[Item] | Any) -> None:
-        """These were taken and are not done."""
-        with self._change:
-            self._left.extend(items)
-            self._out -= len(items)
-            self._change.notify_all()
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the work with an error."""
-        while not self.closed:
-            try:
-                return self.done.put(error, timeout=TICK)
-            except queue.Full:
-                continue
-
-    def close(self) -> None:
-        with self._change:
-            self.closed = True
-            self._change.notify_all()
 
 
 def portable(how: How) -> How:

@@ -71,6 +71,8 @@ class Text:
     max_tokens: int = 30
     seed: int = 7
     parameters: dict[str, Any] = field(default_factory=dict)
+    streamed: bool = False
+    """Whether our parties also stream it, which has to give the samples of ``generate``."""
 
     def sampler(self) -> SamplerParameters:
         return SamplerParameters(**{**DEFAULTS, **self.parameters})
@@ -154,7 +156,7 @@ SENTENCES = (
 )
 
 _QUICK_TEXTS = (
-    Text("plain", "Hello there.", "speech"),
+    Text("plain", "Hello there.", "speech", streamed=True),
     Text("tags", "oh [laugh] that is[clear throat]really [sigh] something [Laugh]", "odd"),
     Text("unicode", "ßtart… “naïve” café — at 5:30, 😀 ’tis ǆ", "speech", max_tokens=20),
     Text("empty", "", "odd", max_tokens=10),
@@ -198,10 +200,9 @@ def _odd(path: Path, directory: Path) -> Path:
     return cut
 
 
-def thorough(clips: Sequence[Path], convert: bool = False) -> Cases:
-    """Every clip whole, ten texts over them, among them over 1024 tokens and over eight seconds; for the full-size model.
-
-    ``convert``: also each clip of at most 20 s into the voice of the one before.
+def thorough(clips: Sequence[Path]) -> Cases:
+    """Every clip whole, twelve texts over them, among them over 1024 tokens and over eight seconds, and each clip of at most 20 s
+    into the voice of the one before; for the full-size model.
     """
     named = [Clip(path.stem, path) for path in clips]
     a, b, c = (named[i % len(named)].name for i in range(3))
@@ -214,14 +215,14 @@ def thorough(clips: Sequence[Path], convert: bool = False) -> Cases:
         Text("greedy", _QUICK_TEXTS[4].text, c, 220, 12, {"top_k": 1}),
         Text("narrow", _QUICK_TEXTS[5].text, a, 40, 13, _QUICK_TEXTS[5].parameters),
         Text("unfiltered", _QUICK_TEXTS[6].text, b, 30, 14, _QUICK_TEXTS[6].parameters),
-        Text("long_speech", "This one speaks for more than eight seconds.", a, 220, 15),
+        Text("long_speech", "This one speaks for more than eight seconds.", a, 220, 15, streamed=True),
         Text("spaces", "  leading spaces\tand\nnew lines ; Dr. No paid $5.20 (not 1,000)", c, 25, 16),
-        Text("stops", _STOPS[0].text, a, 30, _STOPS[0].seed, ALIKE),
+        Text("stops", _STOPS[0].text, a, 30, _STOPS[0].seed, ALIKE, streamed=True),
         Text("stop_first", _STOPS[1].text, b, 8, _STOPS[1].seed, ALIKE),
     )
     whole = conversion.LONGEST * conversion.TOKEN / ENCODER_RATE
     conversions = [Conversion(clip.name, named[i - 1].name, 17 + i) for i, clip in enumerate(named) if clip.seconds <= whole]
-    return Cases(tuple(named), texts, SENTENCES, conversions if convert else ())
+    return Cases(tuple(named), texts, SENTENCES, conversions)
 
 
 def arrays(text: Text, prompt_tokens: int, mels: int, harmonics: int) -> dict[str, np.ndarray]:

@@ -20,10 +20,10 @@ import numpy as np
 
 from ..checkpoint.resources import Resources
 from ..constants import ENCODER_RATE, HOP
-from ..engine import conversion, draws, registry, token_loop
+from ..engine import conversion, draws, registry, stream, token_loop
 from ..engine.devices import NETWORKS
 from ..engine.pipeline import Pipeline, Run
-from ..options import GenerationOptions
+from ..options import GenerationOptions, StreamOptions
 from ..plan import Plan
 from ..stages.t3.sampler import SamplerParameters
 from ..voice import Voice
@@ -95,6 +95,12 @@ class Recorder(Pipeline):
     def raw(self, key: str) -> Any:
         """The stage itself; nothing is kept."""
         return super().stage(key, self.plan[key])
+
+    def unwatched(self) -> Pipeline:
+        """A pipeline of the same stages that keeps nothing."""
+        pipeline = Pipeline(self.resources)
+        pipeline._once, pipeline._stages = self._once, self._stages
+        return pipeline
 
     def stage(self, key: str, implementation: str) -> Any:
         stage = super().stage(key, implementation)
@@ -218,6 +224,11 @@ def _text(recorder: Recorder, text: Text, voice: Voice) -> None:
     with quiet():
         options = GenerationOptions(text.seed, max_tokens=text.max_tokens, **dataclasses.asdict(text.sampler()))
         speech = recorder.generate(text.text, voice, recorder.plan, options)
+        if text.streamed:
+            chunks = stream.speak(
+                recorder.unwatched(), text.text, voice, recorder.plan, options, StreamOptions(), lambda *_: None
+            )
+            take.arrays["stream/out.samples"] = np.concatenate([chunk.samples for chunk in chunks])
     _vocoder(recorder, text.seed)
     take.arrays["end_to_end/out.samples"] = speech.samples
 

@@ -271,6 +271,9 @@ class Comparison:
         ids = "s3gen.encoder/in.ids"
         self.add("chained", "t3.decoder@filter", name, a.arrays[ids], b.arrays[ids])
         self._chained_sound(name, a, b)
+        if "stream/out.samples" in b.arrays:
+            own = [b.arrays[f"{way}/out.samples"] for way in ("end_to_end", "stream")]
+            self.add("chained", "stream", name, *own, note=f"{self.pair[1]}: streamed beside generate")
 
     def _chained_sound(self, name: str, a: Take, b: Take) -> None:
         def add(stage: str, array: str, seconds: str | None = None) -> None:

@@ -162,7 +162,9 @@ pub(super) fn write(file: File, key: &str, arrays: &[(String, Array)]) -> io::Re
     let mut out =
         Summed { file: io::BufWriter::with_capacity(PIECE, file), hasher: crc32fast::Hasher::new(), filled: 0, sums: vec![] };
     out.write_all(&((padded - 8) as u64).to_le_bytes())?;
-    out.write_all(format!("{:width$}", text(sums)?, width = padded - 8).as_bytes())?;
+    let mut text = text(sums)?;
+    text.extend(std::iter::repeat_n(' ', padded - 8 - text.len())); // not `{:width$}`, which ends at 65,535
+    out.write_all(text.as_bytes())?;
     arrays.iter().try_for_each(|(_, array)| out.write_all(array.bytes()))?;
     out.finish()
 }
@@ -247,6 +249,18 @@ mod tests {
                 (_, found) => return Err(format!("{found:?}").into()),
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_header_may_be_longer_than_65535_bytes() -> Outcome {
+        let path = directory("long_header")?.join("file");
+        let bytes: Stored<u8> = vec![5; 64].into();
+        let arrays: Vec<(String, Array)> = (0..2000).map(|i| (format!("layer.{i}.weight:split"), (&bytes).into())).collect();
+        write(File::create(&path)?, "key", &arrays)?;
+        let file = PackedFile::open(&path, "key", Stay::Memory)?;
+        assert!(arrays.iter().all(|(name, _)| file.get::<u8>(name, 64).is_some_and(|found| found[..] == [5; 64])));
+        assert!(std::fs::metadata(&path)?.len() > 65_535 + 2000 * 64);
         Ok(())
     }
 
