@@ -306,6 +306,13 @@ def test_without_the_extra_the_way_to_it_is_named(book, tmp_path, monkeypatch):
     assert book("book.txt", "-o", "a.mp3", *QUICK)[0] == 0
 
 
+def test_a_pyav_that_is_too_old_is_refused_before_any_work(book, tmp_path, monkeypatch):
+    monkeypatch.setattr(av, "__version__", "16.0.1")
+    code, out, err = book("book.txt", "-o", "a.m4b", *QUICK)
+    assert (code, out) == (1, "") and "PyAV: expected version 16.1 or newer, found 16.0.1" in err
+    assert os.listdir(tmp_path) == ["book.txt"]
+
+
 def test_a_segment_that_cannot_be_spoken_is_named_and_stops_no_other(book, tmp_path, monkeypatch):
     usual = ChatterboxTurbo.iter_many
 

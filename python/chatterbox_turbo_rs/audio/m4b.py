@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ import numpy as np
 from ..errors import BackendError
 
 NAME = "m4b"
+OLDEST = (16, 1)
+"""PyAV's version: older ones have no chapters, or crash where these are set behind the sound."""
 BIT_RATE = 64_000
 """Bits a second; of mono speech at 24 kHz little is lost."""
 _BLOCK = 1 << 16
 
 
 def check() -> Any:
-    """PyAV's module. Raises ``BackendError`` where it is not installed."""
+    """PyAV's module. Raises ``BackendError`` where it is not installed, or too old."""
     try:
         import av
     except ImportError as error:
         raise BackendError(f"PyAV, which writes M4B, is missing ({error}); pip install 'chatterbox-turbo-rs[book]'") from None
+    if tuple(int(number) for number in re.findall(r"\d+", av.__version__)[:2]) < OLDEST:
+        raise BackendError(f"PyAV: expected version {OLDEST[0]}.{OLDEST[1]} or newer, found {av.__version__}; pip install -U av")
     return av
 
 
