@@ -9,7 +9,8 @@ BUILD ?= build
 BIN := $(VENV)/bin
 TEXT ?= Hello there. I am a small model inside this program, and I need no network.
 CLIPS := short stereo long
-TORCH_TESTS ?= tests
+# What PyTorch changes: every other test file would only be run a second time.
+TORCH_TESTS ?= tests/stages tests/parity $(shell grep -lE '\<torch\>|registry.missing' tests/test_*.py)
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
 PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
