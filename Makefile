@@ -102,10 +102,10 @@ $(REFERENCE)/bin/python:
 $(FULL)/config.json: | setup
 	$(BIN)/python tools/make_checkpoint.py --size full --seed 1234 $(FULL)
 
-# Not the collection without POSIX modules, what needs the packages of extras, nor the installed distribution's version: make test has them, and here nothing is installed.
+# Not the collection without POSIX modules, nor the installed distribution's version: make test has them, and here nothing is installed.
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
-	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2"
-	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --ignore tests/test_collection.py --ignore tests/jobs --ignore tests/serve --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
+	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2" "av>=16.1" "lxml>=5" "markdown-it-py>=3"
+	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --ignore tests/test_collection.py --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
 	mkdir -p $(BUILD)/bench
