@@ -104,7 +104,7 @@ $(FULL)/config.json: | setup
 
 # Not the collection without POSIX modules, nor the installed distribution's version: make test has them, and here nothing is installed.
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
-	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2"
+	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2" "av>=16.1" "lxml>=5" "markdown-it-py>=3"
 	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --ignore tests/test_collection.py --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
