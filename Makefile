@@ -1,7 +1,7 @@
 # Every target sets up what it needs: `make say` and `make test` work from a fresh clone with Python and a Rust toolchain.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build say demo-model demo-quality demo-teacher test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal clean
+.PHONY: help setup build say demo-model demo-quality demo-teacher test test-rust test-python test-levels test-torch parity-table parity parity-official parity-turbo bench bench-kernels profile lint wheel check-wheel check-wheel-pythons check-wheel-lowest sdist check-sdist wheel-cuda check-wheel-cuda check-cuda check-metal check-wyoming clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -163,6 +163,10 @@ check-wheel-cuda: wheel-cuda ## what that wheel needs, and what it does where no
 
 check-cuda: wheel-cuda $(REFERENCE)/bin/python $(FULL)/config.json ## where a GPU is: the tests, the parity and the times that wait for one
 	tools/cuda/check_device.sh dist-cuda $(REFERENCE)/bin/python $(FULL) $(BUILD)/cuda-check
+
+check-wyoming: build ## speak as Home Assistant does: through wyoming-openai, where there is a Python 3.12 or newer
+	mkdir -p $(BUILD)
+	UV=$(BIN)/uv tools/check_wyoming.sh $(BIN)/chatterbox-turbo $(BUILD)
 
 check-metal: setup ## on macOS: build with Metal and run the tests that wait for it
 	VIRTUAL_ENV=$(abspath $(VENV)) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --features pyo3/extension-module,metal,accelerate

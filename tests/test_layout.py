@@ -22,7 +22,7 @@ CORE = ROOT / "rust" / "core" / "src" / "stages"
 BINDING = ROOT / "rust" / "binding" / "src" / "stages"
 GROUPS = {key.partition(".")[0] for key in TABLE}
 # Public modules of the core that are parts of a stage, and bindings of what is no stage.
-CORE_PARTS = {"t3.generate", "t3.many", "watermark.perth", "watermark.polyphase"}
+CORE_PARTS = {"t3.batch", "t3.generate", "t3.many", "watermark.perth", "watermark.polyphase"}
 OTHER_BINDINGS = {"draws", "mod", "text_segments"}
 
 

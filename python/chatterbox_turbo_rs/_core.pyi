@@ -209,7 +209,28 @@ class T3Decoder:
         ``callback`` is called with ``("t3", tokens so far, limits of all together)``, a finished request counting as its limit.
         """
 
+    def open_batch(self) -> T3Batch: ...
     def keep_speech(self, tokens: _Ids) -> _Ids: ...
+
+_Outcomes = list[tuple[int, _Ids | ChatterboxError, float]]
+
+@final
+class T3Batch:
+    """Token loops that step together, of requests that join and leave: the tokens of ``generate``. For one thread, but for ``interrupt``.
+
+    What came of a request is (key, tokens or error, seconds), as ``generate_many`` hands it over.
+    """
+
+    def __len__(self) -> int: ...
+    def admit(self, key: int, request: _Request, callback: _Callback = None) -> _Outcomes:
+        """Begins a request; what came of it where it is over at once. What ``callback`` raises is raised here."""
+
+    def run(self, seconds: float) -> _Outcomes:
+        """Steps until a request is over, ``seconds`` are over or ``interrupt`` was called."""
+
+    def interrupt(self) -> None: ...
+    def leave(self, key: int) -> bool:
+        """Takes a request away; False where it is not there."""
 
 @final
 class T3Prefix:

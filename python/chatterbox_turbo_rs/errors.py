@@ -62,6 +62,10 @@ class CancelledError(ChatterboxError):
     """The caller stopped the work."""
 
 
+class BusyError(ChatterboxError):
+    """As many requests wait as may wait: this one is to come again later."""
+
+
 class BatchError(ChatterboxError):
     """Some texts of a batch failed. ``results`` has the speech of the others, and the errors in the places of these."""
 

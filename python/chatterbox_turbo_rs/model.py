@@ -24,6 +24,8 @@ from .engine import stream as streaming
 from .engine.batch import Batch, Taker
 from .engine.hand_over import asynchronous, hand_over
 from .engine.observer import Either, Onlooker
+from .engine.open_batch import OpenBatch
+from .engine.open_job import Order
 from .engine.pipeline import S3GEN_SECONDS, Pipeline, Run
 from .engine.segments import Segment, segments
 from .engine.voices import Voices
@@ -348,6 +350,46 @@ class ChatterboxTurbo:
         stop = threading.Event()
         arguments["cancel"] = Either(stop, arguments.get("cancel"))
         return asynchronous(self.stream(text, **arguments), stop)
+
+    def open_batch(self, rows: int = 8, *, waiting: int = 100, ahead: float = 10.0) -> OpenBatch:
+        """One engine for many callers at a time: ``with tts.open_batch() as batch: for chunk in batch.stream(text, seed=7): …``.
+
+        Texts join while others are spoken; ``rows`` segments of them (1 to 1024) are decoded together, and S3Gen's work goes round.
+        Chunks are those of ``stream`` with the same arguments, to the bit, whatever else is spoken. ``waiting`` requests may wait for a
+        row; one more is a ``BusyError``. No more than ``ahead`` seconds of a text are made before they are taken.
+        It has a thread of its own until it is closed.
+        """
+        return OpenBatch(self._pipeline, self._voices, self._order, rows, waiting, ahead)
+
+    def _order(
+        self,
+        text: str,
+        *,
+        latency: Latency = "sentence",
+        chunk: float = CHUNK,
+        voice: AnyVoice = None,
+        seed: int | None = None,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
+        split: SplitWhen = "auto",
+        pronounce: Mapping[str, str] | None = None,
+        backends: Spec = None,
+        **sampling: Any,
+    ) -> Order:
+        """The arguments of ``stream``, checked."""
+        how = StreamOptions(latency, chunk)
+        loudness = self._loudness if loudness is ... else loudness
+        watermark = self._watermark if watermark is ... else watermark
+        more: dict[str, Any] = {
+            "loudness": loudness,
+            "watermark": watermark,
+            "split": split_of(split),
+            "pronounce": pronounce or {},
+        }
+        options = GenerationOptions(seed_of(seed), **more, **sampling)
+        if latency == "low" and options.speed != 1.0:
+            raise ArgumentError(f"speed: expected 1 with latency='low', got {options.speed!r}")
+        return Order(text_of(text), voice, self._planned(options, backends), options, how)
 
     @staticmethod
     def segments(text: str, *, seed: int = 0, split: Split | None = None) -> list[Segment]:

@@ -18,6 +18,10 @@ from . import ogg
 _BLOCK = 1 << 16
 """Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
 _LOSSLESS = ("WAV", "FLAC", "AIFF")
+_PAGE_LATENCY = 0x1302
+"""libsndfile's SFC_SET_OGG_PAGE_LATENCY_MS."""
+_CONSTANT: dict[str, Any] = {"bitrate_mode": "CONSTANT", "compression_level": 0.4}
+"""An MP3 of 96,000 bits a second."""
 FORMATS: dict[str, tuple[str, str | None]] = {
     "wav": ("WAV", None),
     "flac": ("FLAC", None),
@@ -55,10 +59,11 @@ def wav_header(rate: int) -> bytes:
 class Encoder:
     """A sound file that grows: ``with Encoder(file, rate, name) as encoder: encoder.write(samples)``, samples as of ``encode``.
 
-    ``file`` is a binary file object that seeks, and reads too for Ogg. Raises what ``encode`` does, and the ``OSError`` of a file that takes no more.
+    ``file`` is a binary file object that seeks, and reads too for Ogg; ``growing``: what was written is read before the end (see
+    ``growing.py``). Raises what ``encode`` does, and the ``OSError`` of a file that takes no more.
     """
 
-    def __init__(self, file: IO[bytes], rate: int, name: str | None) -> None:
+    def __init__(self, file: IO[bytes], rate: int, name: str | None, growing: bool = False) -> None:
         known = FORMATS.get(name.lower()) if isinstance(name, str) else None
         if known is None:
             raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
@@ -68,7 +73,10 @@ class Encoder:
         self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
         if kind != "RAW":
             with self._libsndfile() as soundfile:
-                self._sound = soundfile.SoundFile(self._file, "w", rate, 1, subtype, format=kind)
+                more = _CONSTANT if growing and kind == "MP3" else {}
+                self._sound = soundfile.SoundFile(self._file, "w", rate, 1, subtype, format=kind, **more)
+                if growing and kind == "OGG":
+                    _short_pages(soundfile, self._sound)
 
     def write(self, samples: np.ndarray) -> None:
         """The next samples."""
@@ -79,6 +87,12 @@ class Encoder:
             samples = _rounded(samples) if self._whole else np.clip(samples, -1.0, 1.0)
             for start in range(0, len(samples), _BLOCK):
                 self._sound.write(samples[start : start + _BLOCK])
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._sound is not None:
+            with self._libsndfile():
+                self._sound.close()
 
     def __enter__(self) -> Encoder:
         return self
@@ -103,6 +117,13 @@ class Encoder:
                 raise ArgumentError(f"libsndfile {version} cannot write {self._name}: {error}") from None
         if self._file.error is not None:
             raise self._file.error
+
+
+def _short_pages(soundfile: Any, sound: Any) -> None:
+    """Has Ogg pages written every 0.1 s instead of every second. soundfile has no name of its own for it; without it, pages come later."""
+    with contextlib.suppress(AttributeError):
+        latency = soundfile._ffi.new("double *", 100.0)
+        soundfile._snd.sf_command(sound._file, _PAGE_LATENCY, latency, 8)
 
 
 class _Guarded:

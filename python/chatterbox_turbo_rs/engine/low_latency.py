@@ -76,7 +76,8 @@ def sound(
             mark = next(marks)
     stopped = last == pipeline.config["t3"]["stop_token"]
     tokens += [config["silence_token"]] * token_loop.SILENCE_TOKENS
-    yield renderer.render(tokens, None), "length" if raw - stopped > options.max_tokens else "stop"
+    run.drawn = raw - stopped
+    yield renderer.render(tokens, None), "length" if run.drawn > options.max_tokens else "stop"
 
 
 @dataclass

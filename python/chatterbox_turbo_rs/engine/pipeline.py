@@ -266,6 +266,8 @@ class Run:
         self.plan = plan
         self.callback = callback
         self.timings: dict[str, float] = {}
+        self.drawn = 0
+        """T3's tokens, where they were drawn one by one: set when the last one is there."""
 
     def __call__(self, key: str, *arguments: Any) -> Any:
         stage = self.pipeline.stage(key, self.plan[key])

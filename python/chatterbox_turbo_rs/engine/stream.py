@@ -86,24 +86,41 @@ def speak(
         spoken = attempt(pipeline, run, voice, read, own, more)
         return Made(read.normalized, parts_of(pipeline, run, spoken, own))
 
-    start, cut = 0, False
+    chunks = Chunks(round(how.chunk * SAMPLE_RATE))
     with Beside(make, [segment for segment in segments if segment.text or not several], callback) as beside:
         for segment in segments:
-            made = beside.take() if segment.text or not several else Made("", iter([(np.zeros(0, np.float32), "stop")]))
+            made = beside.take() if segment.text or not several else Made("", silent())
             for part, reason in joined(made.parts, silence(segment.pause_after)) if several else made.parts:
-                cut = cut or reason == "length"
-                for samples, last in pieces(part, round(how.chunk * SAMPLE_RATE)):
-                    ends = last and reason is not None
-                    final = ends and segment is segments[-1]
-                    why: FinishReason | None = ("length" if cut and final else reason) if ends else None
-                    yield Chunk(samples, start, segment.index, made.text, final, why)
-                    start += len(samples)
-                if start and how.latency == "sentence":  # the first sound waits for nothing else
+                yield from chunks.of(part, reason, segment.index, made.text, segment is segments[-1])
+                if chunks.length and how.latency == "sentence":  # the first sound waits for nothing else
                     beside.begin()
+
+
+class Chunks:
+    """Numbers the samples of a text's segments and cuts them into chunks of at most ``longest``."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest, self._cut = longest, False
+        self.length = 0
+        """Samples so far."""
+
+    def of(self, part: np.ndarray, reason: FinishReason | None, segment: int, words: str, final: bool) -> Iterator[Chunk]:
+        """The chunks of a part of ``segment``, in which ``words`` are spoken; with the last part its ``reason``. ``final``: no segment follows."""
+        self._cut = self._cut or reason == "length"
+        for samples, last in pieces(part, self._longest):
+            ends = last and reason is not None
+            told = ("length" if self._cut and final else reason) if ends else None
+            yield Chunk(samples, self.length, segment, words, ends and final, told)
+            self.length += len(samples)
 
 
 Part = tuple[np.ndarray, "FinishReason | None"]
 """Samples, and with the last ones of a segment why T3 ended."""
+
+
+def silent() -> Iterator[Part]:
+    """The parts of a segment that is a pause alone."""
+    yield np.zeros(0, np.float32), "stop"
 
 
 @dataclass(frozen=True)
@@ -158,29 +175,47 @@ def parts_of(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationO
 
 @dataclass(frozen=True)
 class Attempt:
-    """A segment up to its mel, and what is wrong with it."""
+    """A segment up to its mel, and what is wrong with it; ``tokens`` are T3's, ``number`` counts from 1."""
 
     seed: int
     reason: FinishReason
     mel: np.ndarray
     faults: tuple[Fault, ...]
+    tokens: int = 0
+    number: int = 1
 
 
 def attempt(pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int) -> Attempt:
-    """The first attempt at a segment without a fault, or else the best of them: the one that ``Pieces`` keeps."""
+    """What ``attempts`` returns, with T3's tokens made as it asks for them."""
+    made = attempts(pipeline, run, voice, text, options, more)
+    seed = next(made)
+    while True:
+        try:
+            seed = made.send(pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens))
+        except StopIteration as done:
+            return done.value
+
+
+def attempts(
+    pipeline: Pipeline, run: Run, voice: Voice, text: Text, options: GenerationOptions, more: int
+) -> Generator[int, np.ndarray, Attempt]:
+    """Yields the seed of an attempt and is sent T3's tokens of it, until one is without a fault or ``more`` were made after the first.
+
+    Returns the best of them: the one that ``Pieces`` keeps.
+    """
     found: Attempt | None = None
     for k in range(more + 1):
         seed = draws.derived(options.seed, k, long_text.ATTEMPT)
-        raw = pipeline.tokens(run, voice, text.ids, options.sampler, seed, options.max_tokens)
+        raw = yield seed
         reason = token_loop.finish_reason(raw, options.max_tokens)
         mel = pipeline.mel(run, voice, token_loop.keep_speech(raw, pipeline.config["s3gen"]), seed)
-        made = Attempt(seed, reason, mel, pipeline.faults(text, raw, reason, mel))
+        made = Attempt(seed, reason, mel, pipeline.faults(text, raw, reason, mel), len(raw), k + 1)
         if found is None or len(made.faults) < len(found.faults):
             found = made
         if not found.faults:
             break
     assert found is not None  # there is one attempt at least
-    return found
+    return replace(found, number=k + 1)
 
 
 def sound(pipeline: Pipeline, run: Run, spoken: Attempt, options: GenerationOptions) -> Iterator[np.ndarray]:

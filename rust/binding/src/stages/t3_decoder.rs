@@ -1,7 +1,10 @@
 //! Binding of `t3.decoder` and of the token loop.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
+use chatterbox_turbo::stages::t3::batch::Batch;
 use chatterbox_turbo::stages::t3::decoder::{T3Decoder as Core, T3Prefix as CorePrefix, T3Session as CoreSession};
 use chatterbox_turbo::stages::t3::generate::{self, Session, keep_speech};
 use chatterbox_turbo::stages::t3::many::{Finished, Request, generate_many};
@@ -151,10 +154,87 @@ impl T3Decoder {
         raised.map_or(Ok(()), Err)
     }
 
+    /// Rows for requests that come and go.
+    fn open_batch(slf: Py<Self>) -> T3Batch {
+        T3Batch { decoder: slf, rows: Mutex::default(), interrupted: AtomicBool::new(false) }
+    }
+
     fn keep_speech<'py>(&self, py: Python<'py>, tokens: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let tokens = ids("tokens", tokens)?;
         Ok(to_vector(py, keep_speech(&tokens, &self.s3gen)))
     }
+}
+
+/// What came of requests: (key, tokens or error, seconds) of each.
+type Outcomes<'py> = Vec<(usize, Bound<'py, PyAny>, f64)>;
+
+/// Token loops that step together, of requests that join and leave; used by one thread, but for `interrupt`.
+#[pyclass(frozen, module = "chatterbox_turbo_rs._core")]
+pub struct T3Batch {
+    decoder: Py<T3Decoder>,
+    rows: Mutex<Batch<Core>>,
+    interrupted: AtomicBool,
+}
+
+impl T3Batch {
+    fn lock(&self) -> Result<MutexGuard<'_, Batch<Core>>> {
+        self.rows.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::argument("batch: expected one thread at a time, another one is using it"),
+            TryLockError::Poisoned(_) => Error::argument("batch: expected a working batch, got one that failed before"),
+        })
+    }
+}
+
+#[pymethods]
+impl T3Batch {
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(self.lock().map_err(map)?.len())
+    }
+
+    /// Begins a request; what came of it, where it is over at once.
+    #[pyo3(signature = (key, request, callback=None))]
+    fn admit<'py>(
+        &self,
+        py: Python<'py>,
+        key: usize,
+        request: &Bound<'_, PyAny>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Outcomes<'py>> {
+        let (request, decoder) = (self::request(request)?, &self.decoder.get().core);
+        let done = run(py, callback, |observer| self.lock()?.admit(decoder, key, request, observer))?;
+        outcomes(py, done)
+    }
+
+    /// Steps until a request is over, `seconds` are over, or `interrupt` was called: what came of those that are over.
+    fn run<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Outcomes<'py>> {
+        let until = Duration::try_from_secs_f64(seconds).ok().and_then(|time| Instant::now().checked_add(time));
+        let decoder = &self.decoder.get().core;
+        let done = run(py, None, |_| {
+            let mut rows = self.lock()?;
+            loop {
+                let done = rows.step(decoder)?;
+                let late = until.is_none_or(|until| Instant::now() >= until);
+                if !done.is_empty() || rows.is_empty() || self.interrupted.swap(false, Ordering::Relaxed) || late {
+                    return Ok(done);
+                }
+            }
+        })?;
+        outcomes(py, done)
+    }
+
+    /// Ends a `run` that is under way in another thread, or the next one, after a step.
+    fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a request away; false where it is not there.
+    fn leave(&self, key: usize) -> PyResult<bool> {
+        Ok(self.lock().map_err(map)?.leave(key))
+    }
+}
+
+fn outcomes(py: Python<'_>, done: impl IntoIterator<Item = Finished>) -> PyResult<Outcomes<'_>> {
+    done.into_iter().map(|Finished { index, tokens, seconds }| Ok((index, outcome(py, tokens), seconds))).collect()
 }
 
 /// A request from the mapping `_Request` of `_core.pyi`.
@@ -174,11 +254,15 @@ fn request(item: &Bound<'_, PyAny>) -> PyResult<Request<CorePrefix>> {
 }
 
 fn give(py: Python<'_>, finished: &Py<PyAny>, done: Finished) -> PyResult<()> {
-    let outcome = match done.tokens {
+    finished.call1(py, (done.index, outcome(py, done.tokens), done.seconds)).map(|_| ())
+}
+
+/// The tokens, or the exception.
+fn outcome(py: Python<'_>, tokens: Result<Vec<i64>>) -> Bound<'_, PyAny> {
+    match tokens {
         Ok(tokens) => to_vector(py, tokens).into_any(),
         Err(e) => map(e).into_value(py).into_bound(py).into_any(),
-    };
-    finished.call1(py, (done.index, outcome, done.seconds)).map(|_| ())
+    }
 }
 
 /// Where the loop's uniforms come from.
@@ -253,6 +337,7 @@ impl T3Session {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<T3Decoder>()?;
+    module.add_class::<T3Batch>()?;
     module.add_class::<T3Prefix>()?;
     module.add_class::<T3Session>()
 }

@@ -24,7 +24,7 @@ class Decoder:
         self.start_token, self.stop_token = (resources.config["t3"][name] for name in ("start_token", "stop_token"))
         self._core = _core.T3Decoder(resources.core, resources.device, resources.precision)
         self.start, self.start_from, self.prefix = self._core.start, self._core.start_from, self._core.prefix
-        self.keep_speech, self.step_bytes = self._core.keep_speech, self._core.step_bytes
+        self.keep_speech, self.step_bytes, self.open_batch = self._core.keep_speech, self._core.step_bytes, self._core.open_batch
         self.hyperparameters, self.prefix_of = self._core.hyperparameters, Prefixes(self.prefix).of
 
     def generate(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::stages::t3::generate::{generate, run};
-use crate::{Checkpoint, Config, Device, Precision, Silent};
+use crate::{Checkpoint, Config, Device, Precision, Silent, draws};
 
 /// In a script: a row of −∞, a row with NaN.
 const NOTHING: i64 = -1;
@@ -135,6 +135,29 @@ fn the_next_text_takes_the_place_of_a_finished_one_at_once() {
     assert_eq!(found.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2, 3, 0, 4, 5, 6]);
     let steps = decoder.steps.into_inner().unwrap();
     assert_eq!(steps, [vec![10, STOP], vec![10, 20], vec![10, 20], vec![10, 30], vec![50], vec![50]]);
+}
+
+#[test]
+fn a_request_joins_between_two_steps_and_leaves() {
+    let decoder = Scripts::new();
+    let mut batch = Batch::default();
+    let admit = |batch: &mut Batch<Scripts>, index, tokens: &[i64]| {
+        batch.admit(&decoder, index, request(tokens, 50), &Silent).unwrap().map(|done| (done.index, done.tokens.unwrap()))
+    };
+    assert!(batch.is_empty() && batch.step(&decoder).unwrap().is_empty());
+    assert_eq!(admit(&mut batch, 7, &[10, 11, 12, 13, STOP]), None);
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    assert_eq!(admit(&mut batch, 9, &[20, 21, 22, STOP]), None);
+    assert_eq!(admit(&mut batch, 8, &[NOTHING]), Some((8, vec![])));
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    assert_eq!((batch.len(), batch.sampled()), (2, 5));
+    assert!(batch.leave(9) && !batch.leave(9));
+    assert!(batch.step(&decoder).unwrap().is_empty());
+    let done = batch.step(&decoder).unwrap();
+    assert_eq!(done.into_iter().map(|done| (done.index, done.tokens.unwrap())).collect::<Vec<_>>(), [(7, vec![10, 11, 12, 13])]);
+    assert!(batch.is_empty());
+    drop(batch);
+    assert_eq!(decoder.steps.into_inner().unwrap(), [vec![10], vec![10, 20], vec![10], vec![10]]);
 }
 
 #[test]
