@@ -88,7 +88,7 @@ class ComparisonView {
         el("dd", { class: "muted" }, `made in ${seconds.toFixed(2)} s`))];
     });
     $("#cmp-sides").replaceChildren(...sides);
-    const { max_abs: worst, relative_rms: relative } = found.difference;
+    const { max_abs: worst, relative_rms: relative, mel_mean: mean } = found.difference;
     const same = worst === 0;
     const decibels = same ? "" : `${(20 * Math.log10(relative)).toFixed(1)} dB below the sound`.replace("-", "");
     const own = { same: "B alone would draw the same ones", other: `B alone would draw others from token ${found.own_tokens_from + 1} on` };
@@ -97,11 +97,11 @@ class ComparisonView {
       ["Text", found.input],
       ["Seed", found.seed],
       ["Tokens", `${found.tokens}, the same on both sides; ${drawnAlone}`],
-      ["Samples", same ? "the same to the bit" : `differ by ${worst.toPrecision(2)} of full scale at most; the difference is ${decibels}`],
+      ["Samples", same ? "the same to the bit" : `differ by ${worst.toPrecision(2)} of full scale at most; the difference is ${decibels}${relative > 0.1 ? " (in phases, which are hardly heard: see the mels)" : ""}`],
+      ["Mels", most === 0 ? "the same" : `differ by ${mean.toPrecision(2)} on average, ${most.toPrecision(2)} at most (natural logarithms)`],
     ];
     $("#cmp-facts").replaceChildren(...facts.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text))));
-    say($("#cmp-mel-words"), most === 0 ? "The mels are the same."
-      : `Natural logarithms; blue is quieter and red louder in B, strongest from ±${DIFFERENCE} on. The largest difference is ${most.toPrecision(2)}.`);
+    say($("#cmp-mel-words"), `Blue is quieter and red louder in B, strongest from ±${DIFFERENCE} on.`);
     this.same = same;
   }
 

@@ -82,6 +82,7 @@ class Speak {
     const take = takes.begin(request, voice);
     take.expected = Math.max(1, input.replace(/\[[^\]]*\]/g, "").length / CHARACTERS / (request.speed ?? 1));
     this._busy(true);
+    $("#take").scrollIntoView({ block: "nearest" }); // on a phone it stands below
     takes.player.play(); // now, while the browser knows that somebody asked for it
     let state = "whole";
     let report = null;

@@ -74,9 +74,8 @@ class Takes {
     $("#take-segments").replaceChildren(...(take.report?.segments ?? []).map((segment) => el("tr", {},
       el("td", {}, el("button", { type: "button", class: "small", "aria-label": `Play from ${clock(segment.start)}`,
         onclick: () => { this.player.seek(segment.start); this.player.play(); } }, clock(segment.start))),
-      el("td", { class: "words" }, segment.text), el("td", { class: "n" }, String(segment.tokens)),
-      el("td", {}, segment.attempts > 1 ? `${segment.verdict}, ${segment.attempts} attempts` : segment.verdict),
-      el("td", {}, segment.seed))));
+      el("td", { class: "words" }, segment.text, el("span", { class: "hint" }, `seed ${segment.seed}`)), el("td", { class: "n" }, String(segment.tokens)),
+      el("td", {}, segment.attempts > 1 ? `${segment.verdict}, ${segment.attempts} attempts` : segment.verdict))));
   }
 
   _render() {
