@@ -55,7 +55,7 @@ def opened(browser: Browser, url: str, width: int = 1280, scheme: Any = "light",
     page.goto(url)
     try:
         yield page
-        wrong = [text for text in wrong if "the server responded with a status of 4" not in text]
+        wrong = [text for text in wrong if "Failed to load resource" not in text]  # refused requests
         assert not wrong, f"the page reports errors: {wrong}"
         origin = url.rpartition("/")[0] if url.startswith("http") else url
         assert all(found.startswith((origin, f"blob:{origin}", "blob:null", "data:")) for found in asked), f"it asked {asked}"

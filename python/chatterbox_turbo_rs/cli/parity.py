@@ -55,7 +55,7 @@ MODES = {"isolated": ("isolated",), "chained": ("chained",), "both": ("isolated"
     "--sides",
     nargs=2,
     metavar="A B",
-    show_default="python@f32 rust@f32, or rust@f32 rust@int8 without PyTorch",
+    show_default="python@f32 rust@f32, or rust@f32 rust@bf16 without PyTorch",
     help="What --abx compares: plans, each with @ and a precision, such as rust@f32 s3gen.vocoder=python@f32.",
 )
 @click.option("--text", "texts", multiple=True, show_default="three sentences", help="What --abx speaks; may be repeated.")

@@ -43,11 +43,12 @@ def side(text: str, device: str, name: str) -> tuple[str, Any]:
 
 
 def sides(device: str) -> tuple[str, str]:
-    """What is compared unless the caller says: Python with Rust where both run; else float32 with the weights in 8 bits."""
+    """What is compared unless the caller says: Python with Rust where both run; else float32 with bfloat16 (the weights in 8 bits are T3's,
+    whose tokens both sides share)."""
     try:
         registry.resolve("python")
     except BackendError:
-        return ("rust@f32", "rust@int8") if len(precisions(device)) > 1 else ("rust@f32", "rust@f32")
+        return ("rust@f32", "rust@bf16") if len(precisions(device)) > 1 else ("rust@f32", "rust@f32")
     return "python@f32", "rust@f32"
 
 

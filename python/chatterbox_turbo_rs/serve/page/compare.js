@@ -164,7 +164,7 @@ class ComparisonView {
     $("#cmp-switch").hidden = part === "trial";
     if (part === "start") {
       this.abx = null;
-      say($("#abx-status"), this.same ? "A and B are the same to the bit: whoever is right here, guesses." : "");
+      say($("#abx-status"), this.same ? "A and B are the same to the bit: whoever is right here guesses." : "");
     }
   }
 

@@ -19,7 +19,8 @@ class CompareForm {
     const can = (this.can = await (await ask("v1/audio/comparisons")).json());
     $("#compare-text").maxLength = can.max_input;
     this._count();
-    const other = can.precisions.find((name) => name !== can.precision && (can.precision === "f32" ? name === "int8" : name === "f32"));
+    // 8 bits are T3's alone, whose tokens both sides share: what is heard is bfloat16.
+    const other = can.precisions.find((name) => name === (can.precision.includes("bf16") ? "f32" : "bf16"));
     $("#compare-sides").replaceChildren(this._side("a", can.precision), this._side("b", other ?? can.precision));
     const missing = new Map();
     for (const { stage, python, rust } of can.stages) {

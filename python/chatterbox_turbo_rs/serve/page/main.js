@@ -4,9 +4,10 @@
 const VIEWS = ["speak", "voices", "compare"];
 const TITLES = { speak: "Speak", voices: "Voices", compare: "Compare" };
 
-/** Shows the view that the address names. */
+/** Shows the view that the address names; another anchor, such as the skip link's, leaves the view as it is. */
 function route(players) {
-  const name = VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "speak";
+  const named = location.hash.slice(1);
+  const name = VIEWS.includes(named) ? named : VIEWS.find((view) => !$(`#view-${view}`).hidden);
   for (const view of VIEWS) {
     $(`#view-${view}`).hidden = view !== name;
     const link = $(`nav a[href="#${view}"]`);

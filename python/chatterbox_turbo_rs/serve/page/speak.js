@@ -119,7 +119,7 @@ class Speak {
 
   _busy(busy) {
     this.stop = busy ? new AbortController() : null;
-    $("#speak").disabled = busy;
+    $("#speak-go").disabled = busy;
     $("#cancel").disabled = !busy;
     $("#speaking").hidden = !busy;
     $("#speaking").value = 0;
