@@ -9,7 +9,8 @@ BUILD ?= build
 BIN := $(VENV)/bin
 TEXT ?= Hello there. I am a small model inside this program, and I need no network.
 CLIPS := short stereo long
-TORCH_TESTS ?= tests
+# What PyTorch changes: every other test file would only be run a second time.
+TORCH_TESTS ?= tests/stages tests/parity $(shell grep -lE '\<torch\>|registry.missing' tests/test_*.py)
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
 PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
@@ -103,7 +104,7 @@ $(FULL)/config.json: | setup
 
 # Not the collection without POSIX modules, nor the installed distribution's version: make test has them, and here nothing is installed.
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
-	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2"
+	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2" "av>=16.1" "lxml>=5" "markdown-it-py>=3"
 	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --ignore tests/test_collection.py --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)

@@ -339,7 +339,7 @@ def test_version(command):
     assert (code, err) == (0, "") and out == f"chatterbox-turbo {chatterbox_turbo_rs.__version__}\n"
 
 
-WITHOUT_A_DEFAULT = {"texts", "subtitles", "pronounce", "against", "official_python", "taps", "base_tokenizer", "work"}
+WITHOUT_A_DEFAULT = {"ray", "texts", "subtitles", "pronounce", "against", "official_python", "taps", "base_tokenizer", "work"}
 WITHOUT_A_DEFAULT |= {"json_file", "markdown_file", "html_file"}
 
 

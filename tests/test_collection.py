@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Other packages are imported first: they ask for the system's name and would miss what this one should have.
 WITHOUT_POSIX = """
 import importlib, os, pkgutil, signal, sys
-for name in ("huggingface_hub", "numpy", "pyloudnorm", "pytest", "safetensors", "scipy.signal", "soundfile", "tokenizers", "torch"):
+for name in ("huggingface_hub", "numpy", "platformdirs", "pyloudnorm", "pytest", "ray", "safetensors", "scipy.signal", "soundfile", "tokenizers", "torch"):
     try:
         importlib.import_module(name)
     except ImportError:

@@ -256,9 +256,10 @@ def test_sound_that_nobody_takes_is_not_made(toy: ChatterboxTurbo) -> None:
         lazy = Client(batch, LONG * 4, greedy=False, seed=1, max_tokens=30, watermark=None)
         other = Client(batch, "Hi.", seed=1, max_tokens=10)
         other.end()
-        limit = time.monotonic() + LIMIT
-        while batch._busy and time.monotonic() < limit:  # until nothing can be done any more
+        limit, still = time.monotonic() + LIMIT, 0
+        while still < 20 and time.monotonic() < limit:  # until nothing can be done any more
             time.sleep(0.01)
+            still = 0 if any(thread._busy for thread in batch._threads) else still + 1
         while not lazy.events.empty():
             lazy.next()
         ahead = sum(len(chunk) for chunk in lazy.chunks) / 24_000
@@ -317,19 +318,20 @@ def test_an_engine_that_hangs_is_found_out(toy: ChatterboxTurbo, monkeypatch: py
         client.end()
 
 
-def test_an_engine_that_has_ended_says_so(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["_t3_round", "_s3gen_round"])
+def test_an_engine_that_has_ended_says_so(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def broken(batch: OpenBatch) -> bool:
         if batch.load[0]:
             raise MemoryError
-        time.sleep(0.001)
-        return True
+        return False
 
-    monkeypatch.setattr(OpenBatch, "_round", broken)
+    monkeypatch.setattr(OpenBatch, name, broken)
     with toy.open_batch() as batch:
         client = Client(batch, "Hi.")
         with pytest.raises(InternalError, match="MemoryError"):
             client.end()
-        batch._thread.join(LIMIT)
+        for thread in batch._threads:
+            thread.join(LIMIT)
         assert batch.stuck() == float("inf")
         with pytest.raises(CancelledError):
             batch.submit("Hi.", print)

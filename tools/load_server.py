@@ -2,7 +2,7 @@
 
 usage: load_server.py [--clients 200] [--requests 2000] [--gone 0.2] [--slow 0.05] [--plot memory.png] [--json report.json] [-- SERVE OPTIONS]
 
-Starts ``chatterbox-turbo serve`` of the embedded model with the options behind ``--``. Every client asks for one sentence after the other and
+Starts ``chatterbox-turbo serve`` of the embedded model with the options behind ``--`` (``--plot`` needs matplotlib; memory is read as Linux tells it). Every client asks for one sentence after the other and
 comes again after ``Retry-After`` where the queue is full. Every answer that was read to its end is compared with the first one of the same
 sentence and seed: other bytes, a missing end, or another status than 200 and 429 is a loss, and the exit code 1.
 """
@@ -55,9 +55,10 @@ class Load:
         """One after the other, until there are no more."""
         while self.left > 0:
             self.left -= 1
+            begun = self.options.requests - self.left
+            if begun % 200 == 0:
+                print(f"{begun} requests begun, {self.counts}", file=sys.stderr, flush=True)
             await self.ask(session)
-            if (self.options.requests - self.left) % 200 == 0:
-                print(f"{self.options.requests - self.left} requests, {self.counts}", file=sys.stderr, flush=True)
 
     async def ask(self, session: httpx.AsyncClient) -> None:
         text, seed = self.pick.choice(SENTENCES), self.pick.randrange(SEEDS)

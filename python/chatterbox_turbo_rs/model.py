@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from . import _core
 from .checkpoint import locate
+from .checkpoint.fingerprint import of_model
 from .checkpoint.resources import Resources
 from .constants import SAMPLE_RATE
 from .engine import comparison, conversion, devices, long_text, registry, warn
@@ -202,6 +204,17 @@ class ChatterboxTurbo:
     def precision(self) -> Precision:
         """``"f32"``, ``"int8"``, ``"bf16"`` or ``"int8+bf16"``: what ``"auto"`` became."""
         return cast(Precision, self._pipeline.resources.precision)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what makes the sound: weights (sampled), tokenizer, configuration, precision, device, plan and version.
+
+        Where it is equal, so are the samples of a text, a seed, a voice and options, on CPUs of the same level
+        (``chatterbox-turbo info``). Raises ``FileError`` and ``CheckpointError`` when the files are gone.
+        """
+        resources = self._pipeline.resources
+        made = [of_model(resources), self.precision, resources.device.partition(":")[0], str(self.plan)]
+        return hashlib.sha256("\n".join([*made, _core.build_info()["version"]]).encode()).hexdigest()
 
     @property
     def plan(self) -> Plan:

@@ -81,6 +81,15 @@ class Voice:
         """Does ``other`` hold the same numbers, whatever its metadata?"""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _TENSORS)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the arrays; metadata does not count."""
+        digest = hashlib.sha256()
+        for name in _TENSORS:
+            value = getattr(self, name)
+            digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode() + value.tobytes())
+        return digest.hexdigest()
+
     def shortened(self, seconds: float) -> Voice:
         """This voice with at most so many seconds of S3Gen's prompt: tokens, and twice as many frames of mel. What T3 takes, and the
         x-vector, stay. Less prompt is less work for encoder and flow, which see it beside every text."""

@@ -1,12 +1,13 @@
 """Assembles the demo model: the trainings' latest weights as a directory that ``ChatterboxTurbo.from_pretrained`` loads.
 
-usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE]
+usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE] [--model DIR]
 
 Writes upstream's three files in float16 under upstream's names (weight-normalised layers as gain and direction), ``config.json``,
 the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher, but for
 its tokens, which are the teacher's own (S3Tokenizer hears some of them otherwise). There
 is one voice: what its speaker vectors add is folded into the biases behind them, so that T3 and the flow speak with it whatever
-clip they are given. T3 is the finished one (``t3.py --decay``) where there is one, random where it has no checkpoint yet.
+clip they are given. T3 is the finished one (``t3.py --decay``) where there is one, random where it has no checkpoint yet. ``--model``: networks
+without a checkpoint are those of an assembled model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import s3gen
 import sizes
@@ -53,22 +54,33 @@ def arrays(state: Mapping[str, Any], prefix: str = "", inside: str = "") -> Arra
     return {prefix + k.removeprefix(inside): v.float().numpy() for k, v in state.items() if k.startswith(inside)}
 
 
-def sound(work: Path) -> tuple[Arrays, Arrays]:
-    """S3Gen's file and the voice encoder's."""
-    result = arrays(training.weights(work, tokenizer.NAME), "tokenizer.")
-    result["tokenizer.window"], result["tokenizer._mel_filters"] = tokenizer.constants()
-    result |= arrays(training.weights(work, "xvector"), "speaker_encoder.", "network.")
-    both = training.weights(work, s3gen.NAME)
-    result |= arrays(both, "flow.", "mean.") | arrays(both, "flow.", "flow.")
-    result |= arrays(training.weights(work, vocoder.NAME), "mel2wav.")
-    result["flow.spk_embed_affine_layer.weight"] *= 0
-    return result, arrays(training.weights(work, "voice_encoder"), "", "network.")
+def sound(work: Path, model: Path | None) -> tuple[Arrays, Arrays]:
+    """S3Gen's file and the voice encoder's: of a ``model``'s networks, those that were trained since."""
+
+    def trained(name: str, *places: tuple[str, str]) -> Arrays:
+        if model is not None and not training.checkpoint(work, name).exists():
+            return {}
+        state, found = training.weights(work, name), {}
+        for prefix, inside in places:
+            found |= arrays(state, prefix, inside)
+        return found
+
+    result = trained(tokenizer.NAME, ("tokenizer.", ""))
+    if result:
+        result["tokenizer.window"], result["tokenizer._mel_filters"] = tokenizer.constants()
+    result |= trained("xvector", ("speaker_encoder.", "network."))
+    flow = trained(s3gen.NAME, ("flow.", "mean."), ("flow.", "flow."))
+    if flow:
+        flow["flow.spk_embed_affine_layer.weight"] *= 0
+    return result | flow | trained(vocoder.NAME, ("mel2wav.", "")), trained("voice_encoder", ("", "network."))
 
 
-def t3(work: Path) -> tuple[Arrays, dict[str, Any]]:
+def t3(work: Path, model: Path | None) -> tuple[Arrays, dict[str, Any]]:
     """T3's file and its sizes."""
     finished, running = (training.checkpoint(work, name) for name in ("t3_decayed", "t3"))
     path = finished if finished.exists() else running
+    if not path.exists() and model is not None:
+        return {}, json.loads((model / "config.json").read_text("utf-8"))
     if not path.exists():
         config = sizes.config(tokens.TEXT_IDS, tokens.SILENCE, {})
         return arrays(T3(config).state_dict()), config
@@ -81,13 +93,15 @@ def t3(work: Path) -> tuple[Arrays, dict[str, Any]]:
     return result, config
 
 
-def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays) -> None:
-    """One file: every tensor of the layout and no other, in float16."""
-    out: Arrays = {}
+def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays, old: Path | None) -> None:
+    """One file: every tensor of the layout and no other, in float16; those that ``values`` lacks are the ``old`` file's."""
+    out: Arrays = {} if old is None else load_file(old)
     left = set(values)
     for name, shape in shapes.items():
         stem, _, part = name.partition(WEIGHT_NORM)
         source = stem + "weight" if part else name
+        if source not in values and name in out:
+            continue
         value = values[source]
         left.discard(source)
         if part == "0":
@@ -100,14 +114,15 @@ def write(path: Path, shapes: Mapping[str, tuple[int, ...]], values: Arrays) -> 
     save_file(out, path, metadata={"format": "pt"})
 
 
-def assemble(work: Path, out: Path, clip: Path, ids: np.ndarray | None) -> None:
+def assemble(work: Path, out: Path, clip: Path, ids: np.ndarray | None, old: Path | None) -> None:
     """Writes the directory and prints the size of every file; ``ids``: the tokens of ``clip``, where they are known."""
     out.mkdir(parents=True, exist_ok=True)
-    t3_values, config = t3(work)
-    s3gen_values, voice_values = sound(work)
+    t3_values, config = t3(work, old)
+    s3gen_values, voice_values = sound(work, old)
     files = checkpoint_layout.tensors(config, unused=False)
     for key, values in (("t3", t3_values), ("s3gen", s3gen_values), ("voice_encoder", voice_values)):
-        write(out / config["files"][key], files[config["files"][key]], values)
+        name = config["files"][key]
+        write(out / name, files[name], values, None if old is None else old / name)
     make_checkpoint.write_tokenizer(out, config["text"]["vocab_size"], make_checkpoint.TOKENIZER)
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     conds = out / "conds.pt"
@@ -148,10 +163,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     training.work_folder(parser)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--model", type=Path, metavar="DIR", help="an assembled model: its networks where WORK has no checkpoint")
     parser.add_argument("--clip", type=Path, help="reference of the built-in voice (default: a sentence of the teacher)")
     args = parser.parse_args()
     clip, ids = (args.clip, None) if args.clip else reference(args.work)
-    assemble(args.work, args.out or args.work / "export" / "model", clip, ids)
+    assemble(args.work, args.out or args.work / "export" / "model", clip, ids, args.model)
 
 
 if __name__ == "__main__":

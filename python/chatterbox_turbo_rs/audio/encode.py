@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ArgumentError, FileError
+from . import ogg
 
 _BLOCK = 1 << 16
 """Samples handed to libsndfile at a time: its Vorbis encoder overflows the stack on a long sound in one piece."""
@@ -58,8 +59,8 @@ def wav_header(rate: int) -> bytes:
 class Encoder:
     """A sound file that grows: ``with Encoder(file, rate, name) as encoder: encoder.write(samples)``, samples as of ``encode``.
 
-    ``file`` is a binary file object that seeks; ``growing``: what was written is read before the end (see ``growing.py``).
-    Raises what ``encode`` does, and the ``OSError`` of a file that takes no more.
+    ``file`` is a binary file object that seeks, and reads too for Ogg; ``growing``: what was written is read before the end (see
+    ``growing.py``). Raises what ``encode`` does, and the ``OSError`` of a file that takes no more.
     """
 
     def __init__(self, file: IO[bytes], rate: int, name: str | None, growing: bool = False) -> None:
@@ -68,6 +69,7 @@ class Encoder:
             raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
         kind, subtype = known
         self._name, self._file, self._sound = str(name), _Guarded(file), None
+        self._ogg = kind == "OGG"
         self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
         if kind != "RAW":
             with self._libsndfile() as soundfile:
@@ -99,6 +101,8 @@ class Encoder:
         if self._sound is not None:
             with contextlib.nullcontext() if kind else self._libsndfile():
                 self._sound.close()
+                if self._ogg and not kind:
+                    ogg.renumber(self._file)
 
     @contextlib.contextmanager
     def _libsndfile(self) -> Iterator[Any]:

@@ -18,8 +18,11 @@ def regular(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it on success; on any error nothing is left behind.
+
+    A process that is killed leaves the temporary file. With a ``name`` of the caller's own for it, which nobody else uses at the
+    time, the next one replaces it.
 
     A symbolic link keeps standing and its target is replaced; a device or a pipe is refused. Raises ``FileError`` that names
     ``path`` when the system refuses (no such directory, no permission, disk full).
@@ -32,8 +35,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise FileError(f"{path}: expected a file name, found a device or a pipe")
         beside = (
-            target.parent / f".{secrets.token_hex(8)}.part"
+            target.parent / f".{name or secrets.token_hex(8)}.part"
         )  # of its own, for ``path`` may already be as long as names may be
+        if name is not None:
+            beside.unlink(missing_ok=True)
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         temporary = beside
         yield temporary

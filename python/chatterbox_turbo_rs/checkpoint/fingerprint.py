@@ -27,6 +27,7 @@ NETWORKS = {
 """Section of the configuration → weight file, and the prefix of the network's tensors in it."""
 UNUSED = ("similarity_weight", "similarity_bias")
 """Tensors of the voice encoder that only training reads."""
+VOCABULARY = ("vocab.json", "merges.txt", "added_tokens.json")
 BLOCK = 4096
 """Bytes that are read at the beginning, in the middle and at the end of a tensor; a smaller one is read whole."""
 
@@ -48,6 +49,23 @@ class Fingerprint:
         mel = {"mels": config["s3gen"]["mels"], "hop": HOP, "rate": SAMPLE_RATE}
         parts["prompt_mel"] = hashlib.sha256(_json(mel)).hexdigest()
         return cls(parts, of_files([resources.directory / name for name in config["files"].values()]))
+
+
+def of_model(resources: Resources) -> str:
+    """SHA-256 of all that speaks: the configuration, every tensor (sampled, as in ``of_tensors``) and the tokenizer's files.
+
+    Raises ``FileError`` and ``CheckpointError``.
+    """
+    digest = hashlib.sha256(_json(resources.config))
+    for file in sorted(resources.config["files"]):
+        digest.update(of_tensors(resources.tensors(file), "", {}).encode())
+    own = resources.options.get("tokenizer")
+    for path in [Path(own)] if own else [resources.directory / name for name in VOCABULARY]:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise FileError(f"{path}: {error.strerror or error}") from None
+    return digest.hexdigest()
 
 
 def of_tensors(file: TensorFile, prefix: str, settings: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from . import streams
 
 PROGRAM = "chatterbox-turbo"
 COMPLETE = "_CHATTERBOX_TURBO_COMPLETE"
-COMMANDS = ("demo", "say", "convert", "voice", "serve", "parity", "bench", "info", "cache", "download", "watermark")
+COMMANDS = ("demo", "say", "book", "convert", "voice", "serve", "parity", "bench", "info", "cache", "download", "watermark")
 
 
 class Commands(click.Group):

@@ -40,6 +40,7 @@ KEY = "CHATTERBOX_API_KEY"
     "--cors-origin",
     multiple=True,
     metavar="ORIGIN",
+    show_default="none",
     help="A page elsewhere that may ask, such as https://chat.example; * for any.",
 )
 @click.option("--drain", default=30.0, metavar="S", help="How long what runs may take to end after SIGTERM or Ctrl-C.")

@@ -1,7 +1,7 @@
 """One text on its way through the open batch: a state that advances by turns, each a bounded piece of work.
 
-A turn opens the text, makes the mel of one segment, or speaks one window of the vocoder; in between T3 has the segments that follow. What
-is given are the chunks of ``stream``, to the bit.
+A turn makes the mel of one segment or speaks one window of the vocoder, while T3 has the segments that follow. What is given are the chunks of
+``stream``, to the bit. ``open`` is called by T3's thread of the batch, what comes after it by S3Gen's.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Job:
         self.number = next(_NUMBERS)
         self.served = 0  # the number of the last admission of a segment to T3
         self.rows = 0  # segments in T3
-        self.begun = self.over = False
+        self.opened = self.begun = self.over = False
+        self.failed: ChatterboxError | None = None
+        """What T3's thread found wrong with it."""
         self.several = False
         self.cancelled = threading.Event()
         self.making: dict[int, Speaking] = {}  # segments that are begun, up to the one that is heard
@@ -131,7 +133,7 @@ class Job:
         full = not self._room()
         self._taken += samples
         if full:
-            self.batch.look()
+            self.batch.tell()
 
     def watched(self, stage: str, done: int, total: int) -> None:
         """The callback of its stages."""
@@ -141,19 +143,17 @@ class Job:
 
     def able(self) -> bool:
         """Is there something to be done by a turn?"""
-        if self.over:
+        if self.over or not self.opened:
             return False
-        if self._segments is None or any(one.tokens is not None for one in self.making.values()):
-            return True
-        return self._room() and (self._parts is not None or self._heard())
+        return any(one.tokens is not None for one in self.making.values()) or self._sounds()
+
+    def wants(self) -> bool:
+        """Does a segment wait for a row of T3?"""
+        return any(one.wanted is not None and not one.in_t3 for one in self.making.values())
 
     def turn(self) -> None:
         """One turn. Raises what is wrong with the request."""
-        if self._segments is None:
-            self._open()
-            self._begin()
-            return
-        if self._room() and (self._parts is not None or self._heard()):
+        if self._sounds():
             self._speak()
         else:
             waiting = min(index for index, one in self.making.items() if one.tokens is not None)
@@ -170,12 +170,19 @@ class Job:
         """May more sound wait to be taken?"""
         return self._chunks.length - self._taken < self.batch.ahead * SAMPLE_RATE
 
-    def _open(self) -> None:
+    def _sounds(self) -> bool:
+        """Can sound be made now?"""
+        return self._room() and (self._parts is not None or self._heard())
+
+    def open(self) -> None:
+        """Opens the voice, finds the segments and begins the first ones. Raises what is wrong with them."""
         order, pipeline = self.order, self.batch.pipeline
         self._voice = self.batch.voices.open(order.voice, order.plan, order.options.loudness, self.watched)
         self._voice.check(pipeline.config, pipeline.fingerprint)
         self._segments = long_text.plan_of(order.text, order.options.seed, order.options)
         self.several = len(self._segments) > 1
+        self._begin()
+        self.opened = True
 
     def _begin(self) -> None:
         """Begins segments, so that T3 has the next one while one is heard."""

@@ -41,7 +41,8 @@ class Rows:
         self._alone: dict[int, Utterance] = {}
         self._together: dict[int, Utterance] = {}
         self._batch: Any = None
-        self._over: list[Outcome] = []
+        self.over: list[Outcome] = []
+        """What ``run`` is to give next."""
 
     def __len__(self) -> int:
         return len(self._alone) + len(self._together)
@@ -67,30 +68,30 @@ class Rows:
 
     def run(self, seconds: float) -> list[Outcome]:
         """Steps for about so long, or until an utterance is over or ``interrupt`` is called; those that are over."""
-        if self._together and not self._over:
+        if self._together and not self.over:
             try:
                 self._take(self._batch.run(seconds))
             except ChatterboxError as error:  # of a step that all rows take
-                self._over += [(key, error) for key in self._together]
+                self.over += [(key, error) for key in self._together]
                 self._together, self._batch = {}, None
-        elif self._alone and not self._over:
+        elif self._alone and not self.over:
             key = next(iter(self._alone))
             one = self._alone.pop(key)
             options = one.options
             try:
                 tokens = self.pipeline.tokens(one.run, one.voice, one.text.ids, options.sampler, one.seed, options.max_tokens)
-                self._over.append((key, tokens))
+                self.over.append((key, tokens))
             except ChatterboxError as error:
-                self._over.append((key, error))
-        over, self._over = self._over, []
+                self.over.append((key, error))
+        over, self.over = self.over, []
         return over
 
-    def drop(self, key: int) -> None:
+    def leave(self, key: int) -> None:
         """Frees the row of an utterance that nobody wants any more."""
         self._alone.pop(key, None)
         if self._together.pop(key, None) is not None and self._batch is not None:
             self._batch.leave(key)
-        self._over = [(other, outcome) for other, outcome in self._over if other != key]
+        self.over = [(other, outcome) for other, outcome in self.over if other != key]
 
     def interrupt(self) -> None:
         """Ends a ``run`` of another thread after the step that is under way."""
@@ -102,4 +103,4 @@ class Rows:
         for key, outcome, seconds in over:
             timings = self._together.pop(key).run.timings
             timings["t3"] = timings.get("t3", 0.0) + seconds
-            self._over.append((key, outcome))
+            self.over.append((key, outcome))

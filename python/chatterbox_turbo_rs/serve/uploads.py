@@ -67,6 +67,8 @@ class request_form:
             raise
         except ApiError:
             raise
+        except OSError as error:  # of the temporary file
+            raise ApiError(500, f"body: cannot be kept: {error.strerror or error}") from None
         except Exception as error:  # starlette's, the parser's, and those of decoding what is in it
             raise ApiError(400, f"body: expected a form: {getattr(error, 'detail', None) or error}") from None
         return self._form

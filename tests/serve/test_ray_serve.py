@@ -1,0 +1,126 @@
+"""The Ray Serve deployment, spoken to by HTTP: requests that come together are decoded together, each with the sound of ``generate``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import ray
+from ray import serve
+from toy_model import TOY
+
+from chatterbox_turbo_rs.errors import ArgumentError
+from chatterbox_turbo_rs.serve.ray import Settings, application
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory, clip):
+    """A deployment of one replica on a cluster of its own."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    voices = tmp_path_factory.mktemp("voices")
+    shutil.copy(clip, voices / "somebody.flac")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(
+        application({"model": TOY, "precision": "f32", "voices": str(voices), "batch": "4", "wait": "0.5"}), route_prefix="/"
+    )
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+    ray.shutdown()
+
+
+def post(url: str, body: object, path: str = "/v1/audio/speech", method: str = "POST") -> tuple[int, dict[str, str], bytes]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url + path, data if method == "POST" else None, {"Content-Type": "application/json"}, method=method
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, {key.lower(): value for key, value in answer.headers.items()}, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, {}, error.read()
+
+
+def test_what_comes_together_is_decoded_together_with_the_sound_of_generate(url, toy, clip):
+    bodies = [
+        {"model": "x", "input": "Good morning.", "voice": "alloy", "response_format": "wav", "seed": 1},
+        {"model": "x", "input": "How are you?", "response_format": "flac", "seed": 2},
+        {"model": "x", "input": "Goodbye.", "voice": {"id": "somebody"}, "response_format": "opus", "seed": 3},
+        {"model": "x", "input": "Slowly.", "voice": "default", "response_format": "wav", "seed": 4, "speed": 0.8},
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda body: post(url, body), bodies))
+    assert [status for status, _, _ in answers] == [200] * 4
+    for body, (_, headers, sound) in zip(bodies, answers, strict=True):
+        voice = clip if body.get("voice") == {"id": "somebody"} else None
+        expected = toy.generate(body["input"], seed=body["seed"], speed=body.get("speed", 1.0), voice=voice)
+        from chatterbox_turbo_rs.audio.encode import encode
+
+        assert sound == encode(expected.samples, 24_000, body["response_format"])
+        assert headers["x-seed"] == str(body["seed"])
+    assert max(int(headers["x-batch-size"]) for _, headers, _ in answers) >= 2
+    assert answers[3][1]["x-batch-size"] == "1", "another pace is another batch"
+    assert [headers["content-type"] for _, headers, _ in answers] == ["audio/wav", "audio/flac", "audio/ogg", "audio/wav"]
+
+
+def test_a_text_that_fails_sinks_no_other(url, toy):
+    bodies = [{"input": "[pause 90s] x", "response_format": "wav"}, {"input": "Fine.", "response_format": "wav", "seed": 9}]
+    with ThreadPoolExecutor(2) as threads:
+        bad, good = threads.map(lambda body: post(url, body), bodies)
+    assert bad[0] == 400 and "expected a pause of at most 60 s" in json.loads(bad[2])["error"]["message"]
+    assert good[0] == 200 and good[2] == toy.generate("Fine.", seed=9).wav_bytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "body: expected JSON"),
+        (b"[" * 100_000, "body: expected JSON"),
+        (b" " * (2 << 20), "body: expected at most"),
+        ([], "body: expected a JSON object"),
+        ({}, "input: expected a text"),
+        ({"input": " "}, "input: expected a text"),
+        ({"input": "a" * 5000}, "input: expected a text"),
+        ({"input": 3}, "input: expected a text"),
+        ({"input": "a", "voice": "../somebody"}, "voice: expected default, alloy, somebody"),
+        ({"input": "a", "voice": {"id": ["x"]}}, "voice: expected default"),
+        ({"input": "a", "response_format": "midi"}, "response_format: expected wav"),
+        ({"input": "a", "response_format": ["wav"]}, "response_format: expected wav"),
+        ({"input": "a", "speed": 9}, "speed: expected a number from 0.5 to 2"),
+        ({"input": "a", "seed": -1}, "seed: expected a whole number"),
+        (b'{"input": "a", "speed": NaN}', "speed: expected a number"),
+    ],
+)
+def test_wrong_requests_are_told_in_openais_shape(url, body, says):
+    status, _, answer = post(url, body)
+    error = json.loads(answer)["error"]
+    assert (status, error["type"]) == (400, "invalid_request_error") and says in error["message"]
+
+
+def test_other_paths_and_methods(url):
+    assert post(url, {}, "/v1/models")[0] == 404
+    assert post(url, {}, method="GET")[0] == 405
+    assert post(url, {}, "/health", "GET")[::2] == (200, b'{"status": "ok"}')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"modle": "x"}, "modle: expected model"),
+        ({"batch": "many"}, "application: "),
+        ({"replicas": 0}, "replicas: "),
+        ({"wait": "-1"}, "wait: "),
+    ],
+)
+def test_wrong_settings(arguments, says):
+    with pytest.raises(ArgumentError, match=says):
+        Settings.of(arguments)
