@@ -19,9 +19,10 @@ from .checkpoint import locate
 from .checkpoint.fingerprint import of_model
 from .checkpoint.resources import Resources
 from .constants import SAMPLE_RATE
-from .engine import conversion, devices, long_text, registry, warn
+from .engine import comparison, conversion, devices, long_text, registry, warn
 from .engine import stream as streaming
 from .engine.batch import Batch, Taker
+from .engine.comparison import Comparison
 from .engine.hand_over import asynchronous, hand_over
 from .engine.observer import Either, Onlooker
 from .engine.open_batch import OpenBatch
@@ -188,6 +189,16 @@ class ChatterboxTurbo:
     def config(self) -> dict[str, Any]:
         """The model's hyper-parameters, a JSON document."""
         return dict(self._pipeline.config)
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, ``"cuda"`` (``"cuda:1"``) or ``"metal"``: what ``"auto"`` became."""
+        return self._pipeline.resources.device
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What the tokenizer takes for one token each, such as ``"[laugh]"``; nothing with ``tokenizer=``."""
+        return self._pipeline.tags
 
     @property
     def precision(self) -> Precision:
@@ -432,6 +443,41 @@ class ChatterboxTurbo:
             opened = self._voices.open(voice, plan, options.loudness, call)
             logger.info("plan %s, seed %d", run.plan, options.seed)
             return conversion.convert(run, samples, opened, options.seed, options.watermark is not None)
+
+    def compare(
+        self,
+        text: str,
+        a: tuple[Spec, Precision],
+        b: tuple[Spec, Precision],
+        *,
+        voice: AnyVoice = None,
+        seed: int | None = None,
+        loudness: Loudness | None | EllipsisType = ...,
+        watermark: Watermark | None | EllipsisType = ...,
+        pronounce: Mapping[str, str] | None = None,
+        progress: Progress = None,
+        cancel: Event | None = None,
+        **sampling: Any,
+    ) -> Comparison:
+        """Speaks ``text`` in two ways, with the same voice, seed and tokens, and measures the difference: ``tts.compare("Hi.", ("rust", "f32"), ("rust", "int8"))``.
+
+        ``a`` and ``b`` are each the switch (see ``plan.py``) and a precision, ``"auto"`` for this model's. Another one than this model's is loaded for the call, which takes
+        a model's memory, and let go again. The text is spoken in one go. The other arguments are those of ``generate``.
+
+        Raises what ``generate`` does.
+        """
+        known = comparison.precisions(self.device)
+        sides = []
+        for name, (backends, precision) in (("a", a), ("b", b)):
+            one_of(f"{name}.precision", precision, ("auto", *known))
+            sides.append((registry.resolve(backends, self._spec), self.precision if precision == "auto" else precision))
+        loudness = self._loudness if loudness is ... else loudness
+        watermark = self._watermark if watermark is ... else watermark
+        more: dict[str, Any] = {"loudness": loudness, "watermark": watermark, "split": None, "pronounce": pronounce or {}}
+        options = GenerationOptions(seed_of(seed), **more, **sampling)
+        with Onlooker(progress, cancel) as call:
+            opened = self._voices.open(voice, sides[0][0], options.loudness, call)
+            return comparison.compare(self._pipeline, opened, text_of(text), (sides[0], sides[1]), options, call)
 
     @overload
     def generate_many(

@@ -90,6 +90,8 @@ def device_option(default: str, text: str) -> Decorator:
 def report_file(kind: str) -> Decorator:
     """``--KIND FILE``, which the command gets as ``KIND_file`` when it can be written."""
     text = f"Write the report as {kind.upper() if kind != 'markdown' else 'Markdown'}{' (- for standard output)' if kind == 'json' else ''}."
+    if kind == "abx":
+        text = "Write a page for listening and a blind test (ABX) of two sides, in place of the checklist."
     return click.option(f"--{kind}", f"{kind}_file", type=FILE, metavar="FILE", callback=_report, help=text)
 
 

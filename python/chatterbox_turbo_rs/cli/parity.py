@@ -13,7 +13,7 @@ from ..checkpoint import locate
 from ..engine import registry
 from ..errors import ArgumentError, FileError
 from ..progress import on_terminal
-from . import streams
+from . import parity_abx, streams
 from .common import FILE, device_option, model_option, report_file, revision
 
 PARTIES: tuple[str, ...] = ("official", "python", "rust")
@@ -50,6 +50,15 @@ MODES = {"isolated": ("isolated",), "chained": ("chained",), "both": ("isolated"
 @report_file("json")
 @report_file("markdown")
 @report_file("html")
+@report_file("abx")
+@click.option(
+    "--sides",
+    nargs=2,
+    metavar="A B",
+    show_default="python@f32 rust@f32, or rust@f32 rust@bf16 without PyTorch",
+    help="What --abx compares: plans, each with @ and a precision, such as rust@f32 s3gen.vocoder=python@f32.",
+)
+@click.option("--text", "texts", multiple=True, show_default="three sentences", help="What --abx speaks; may be repeated.")
 @click.option("--work", type=FILE, metavar="DIR", help="Keep the official package's recording here.")
 @click.option("--reuse", is_flag=True, help="Take the official recording that --work holds.")
 def command(
@@ -68,12 +77,22 @@ def command(
     json_file: Path | None,
     markdown_file: Path | None,
     html_file: Path | None,
+    abx_file: Path | None,
+    sides: tuple[str, str] | None,
+    texts: tuple[str, ...],
     **asked: Any,
 ) -> int:
     """Run the parity checklist.
 
     Python against Rust, and against the official package; exit code 1 when a row fails or could not be measured.
+    With --abx, a page for listening in its place.
     """
+    if abx_file is not None:
+        given = {**asked, "parties": parties, "official_python": official_python, "stages": stages, "work": work}
+        reports = {"json_file": json_file, "markdown_file": markdown_file, "html_file": html_file}
+        return parity_abx.write(abx_file, model, revision, asked["device"], clips, sides, texts, {**given, **reports})
+    if sides or texts:
+        raise ArgumentError(f"--{'sides' if sides else 'text'}: expected --abx FILE beside it")
     from ..parity import official_party, report
     from ..parity.run import Options, Parity, to_json
 

@@ -26,6 +26,7 @@ from ..options import GenerationOptions
 from ..plan import Plan
 from ..speech import Fault, FinishReason, Speech, SpokenSegment
 from ..stages.t3.sampler import SamplerParameters
+from ..stages.text.tokenize import vocabulary
 from ..voice import Voice, describe
 from . import draws, registry, token_loop, verdict
 from .observer import Callback
@@ -80,6 +81,13 @@ class Pipeline:
     def fingerprint(self) -> Fingerprint:
         """What of the checkpoint voices depend on."""
         return Fingerprint.of(self.resources)
+
+    @functools.cached_property
+    def tags(self) -> tuple[str, ...]:
+        """What the checkpoint's tokenizer takes for one token each, such as ``[laugh]``, by id; nothing with another tokenizer."""
+        if self.resources.options.get("tokenizer") is not None:
+            return ()
+        return tuple(vocabulary.read(self.resources.directory, self.config["text"]["vocab_size"])[2])
 
     def stage(self, key: str, implementation: str) -> Any:
         """The implementation of a stage, built once; meanwhile the others are to be had, and an error is not kept."""

@@ -15,9 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from . import conversions, openapi, speech, status, voices
+from .compare import Comparisons
 from .guard import Guard, not_found
 from .metrics import Metrics
 from .settings import Settings
+from .site import Site
 from .state import State
 from .store import VoiceStore
 
@@ -47,7 +49,11 @@ def create_app(tts: ChatterboxTurbo, settings: Settings | None = None) -> Starle
             app.state.serve.draining = True
             await run_in_threadpool(batch.close)
 
+    site = Site()
     routes = [
+        Route("/", site.index),
+        Route("/page/about", site.about),
+        Route("/page/{name}", site.file),
         Route("/health", status.health),
         Route("/ready", status.ready),
         Route("/metrics", status.metrics),
@@ -57,6 +63,7 @@ def create_app(tts: ChatterboxTurbo, settings: Settings | None = None) -> Starle
         Route("/v1/audio/models", status.models),
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/conversions", conversions.conversion, methods=["POST"]),
+        Route("/v1/audio/comparisons", Comparisons().__call__, methods=["GET", "POST"]),
         Route("/v1/audio/voices", voices.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/{name}", voices.removed, methods=["DELETE"]),
     ]

@@ -19,7 +19,8 @@ class Settings:
     is asked of clients where it is set. ``hosts`` are the names that requests may be sent to, empty for any. ``origins`` are those
     of pages elsewhere that may ask (``*`` for any). ``batch`` segments are decoded together and ``max_queue`` requests may wait for that.
     ``max_upload`` is bytes of a sound that is sent, ``longest_clip`` its seconds, ``max_input`` characters of a text. ``require_watermark``: no request may leave
-    it out. After ``patience`` seconds without a byte taken a client is given up; after ``stuck`` seconds without a step ``/health`` says so.
+    it out. ``compare``: may two renderings of a text be asked for? Another precision is loaded for that beside the model that is served.
+    After ``patience`` seconds without a byte taken a client is given up; after ``stuck`` seconds without a step ``/health`` says so.
     """
 
     model: str = "demo"
@@ -33,6 +34,7 @@ class Settings:
     max_input: int = 100_000
     longest_clip: float = 600.0
     require_watermark: bool = False
+    compare: bool = True
     patience: float = 60.0
     stuck: float = 60.0
 
