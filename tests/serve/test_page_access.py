@@ -39,7 +39,11 @@ def check(page: Page, name: str) -> None:
     answer: dict[str, Any] = Axe().run(page).response
     found, passed = answer["violations"], answer["passes"]
     assert len(passed) > 20, "axe has looked at next to nothing"
-    bad = [(one["id"], one["help"], [node["html"][:100] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")]
+    bad = [
+        (one["id"], one["help"], [node["html"][:100] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
     assert not bad, bad
     width = page.viewport_size["width"]  # type: ignore[index]
     assert page.evaluate("document.documentElement.scrollWidth") == width

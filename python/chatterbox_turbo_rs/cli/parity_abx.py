@@ -11,7 +11,18 @@ from ..progress import on_terminal
 from . import streams
 from .common import there
 
-ALONE = ("parties", "against", "official_python", "stages", "taps", "base_tokenizer", "json_file", "markdown_file", "html_file", "work")
+ALONE = (
+    "parties",
+    "against",
+    "official_python",
+    "stages",
+    "taps",
+    "base_tokenizer",
+    "json_file",
+    "markdown_file",
+    "html_file",
+    "work",
+)
 """Options of the checklist that say nothing here."""
 
 
@@ -30,7 +41,9 @@ def write(
     from ..parity import listening
 
     if wrong := [name for name in ALONE if others.get(name)]:
-        raise ArgumentError(f"--abx: writes a listening test in place of the checklist: expected no --{wrong[0].removesuffix('_file').replace('_', '-')} beside it")
+        raise ArgumentError(
+            f"--abx: writes a listening test in place of the checklist: expected no --{wrong[0].removesuffix('_file').replace('_', '-')} beside it"
+        )
     if len(clips) > 1:
         raise ArgumentError("--clip: expected one clip with --abx, whose voice is heard, got more")
     for clip in clips:
