@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from books import EPUB3, TEXT, epub
+from ray_cluster import started
 from toy_model import TOY
 
 from chatterbox_turbo_rs.cli.main import main
@@ -57,7 +58,7 @@ def test_the_deployment_answers():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    started()
     try:
         serve.start(http_options={"port": port})
         exec(compile(code.replace('"turbo"', repr(TOY)), "books.md", "exec"), {})

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 from books import OPTIONS, PAUSE, job_of, silent, spoken
+from ray_cluster import started
 from toy_model import TOY
 
 from chatterbox_turbo_rs.cli.main import main
@@ -31,8 +32,7 @@ COMMAND = [sys.executable, "-c", "import sys; from chatterbox_turbo_rs.cli.main 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A cluster of one machine that is thought to have two CPUs."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    context = ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    context = started()
     yield context.address_info["gcs_address"]
     ray.shutdown()
 

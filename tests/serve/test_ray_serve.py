@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import urllib.error
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import ray
 from ray import serve
+from ray_cluster import started
 from toy_model import TOY
 
 from chatterbox_turbo_rs.errors import ArgumentError
@@ -22,13 +22,12 @@ from chatterbox_turbo_rs.serve.ray import Settings, application
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, clip):
     """A deployment of one replica on a cluster of its own."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     voices = tmp_path_factory.mktemp("voices")
     shutil.copy(clip, voices / "somebody.flac")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    started()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(
         application({"model": TOY, "precision": "f32", "voices": str(voices), "batch": "4", "wait": "0.5"}), route_prefix="/"

@@ -102,7 +102,8 @@ class Cluster:
         try:
             if self._own:
                 self._connect()
-        except (ConnectionError, RuntimeError, ValueError, OverflowError, OSError, self._ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises of every kind, a plain Exception among them
+            self._ray.shutdown()
             raise ClusterError(f"--ray {self._address}: no cluster there: {_line(error)}") from None
         try:
             self._begin()
