@@ -340,7 +340,7 @@ def test_version(command):
 
 
 WITHOUT_A_DEFAULT = {"ray", "texts", "subtitles", "pronounce", "against", "official_python", "taps", "base_tokenizer", "work"}
-WITHOUT_A_DEFAULT |= {"json_file", "markdown_file", "html_file"}
+WITHOUT_A_DEFAULT |= {"json_file", "markdown_file", "html_file", "abx_file"}
 
 
 def every(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -452,12 +452,16 @@ class ChatterboxTurbo:
         *,
         voice: AnyVoice = None,
         seed: int | None = None,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        top_k: int = 1000,
+        repetition_penalty: float = 1.2,
+        max_tokens: int = MAX_TOKENS,
         loudness: Loudness | None | EllipsisType = ...,
         watermark: Watermark | None | EllipsisType = ...,
         pronounce: Mapping[str, str] | None = None,
         progress: Progress = None,
         cancel: Event | None = None,
-        **sampling: Any,
     ) -> Comparison:
         """Speaks ``text`` in two ways, with the same voice, seed and tokens, and measures the difference: ``tts.compare("Hi.", ("rust", "f32"), ("rust", "int8"))``.
 
@@ -471,10 +475,8 @@ class ChatterboxTurbo:
         for name, (backends, precision) in (("a", a), ("b", b)):
             one_of(f"{name}.precision", precision, ("auto", *known))
             sides.append((registry.resolve(backends, self._spec), self.precision if precision == "auto" else precision))
-        loudness = self._loudness if loudness is ... else loudness
-        watermark = self._watermark if watermark is ... else watermark
-        more: dict[str, Any] = {"loudness": loudness, "watermark": watermark, "split": None, "pronounce": pronounce or {}}
-        options = GenerationOptions(seed_of(seed), **more, **sampling)
+        sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
+        _, options = self._checked(sampling, loudness, watermark, "never", 1.0, pronounce, sides[0][0])
         with Onlooker(progress, cancel) as call:
             opened = self._voices.open(voice, sides[0][0], options.loudness, call)
             return comparison.compare(self._pipeline, opened, text_of(text), (sides[0], sides[1]), options, call)

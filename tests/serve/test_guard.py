@@ -146,7 +146,7 @@ def test_half_a_request_ends_with_its_connection(quick: Served) -> None:
         whole[:60],
         whole[: -len(SHORT) // 2],
         b"\x16\x03\x01\x02\0" + b"\0" * 100,
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /nothing HTTP/9.9\r\n\r\n",
     ):
         found = raw(quick, part, end=True)
         assert not found.startswith(b"HTTP/1.1 200")

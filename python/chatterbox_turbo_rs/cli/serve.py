@@ -36,6 +36,7 @@ KEY = "CHATTERBOX_API_KEY"
 @click.option("--max-upload", default=25.0, metavar="MB", help="Size of a clip that is sent.")
 @click.option("--max-input", default=100_000, metavar="N", help="Characters of a text.")
 @click.option("--require-watermark", is_flag=True, help="Refuse requests without a watermark.")
+@click.option("--no-compare", is_flag=True, help="Speak no text in two ways, for which another precision may be loaded.")
 @click.option(
     "--cors-origin",
     multiple=True,
@@ -57,11 +58,12 @@ def command(
     max_upload: float,
     max_input: int,
     require_watermark: bool,
+    no_compare: bool,
     cors_origin: tuple[str, ...],
     drain: float,
     **values: Any,
 ) -> int:
-    """Serve OpenAI's speech API: POST /v1/audio/speech and more, on http://127.0.0.1:8000/v1."""
+    """Serve OpenAI's speech API: POST /v1/audio/speech and more, on http://127.0.0.1:8000/v1; and a page on http://127.0.0.1:8000."""
     try:
         from ..serve.app import create_app
         from ..serve.run import bound, run
@@ -81,6 +83,7 @@ def command(
         max_upload=round(max_upload * 1e6),
         max_input=max_input,
         require_watermark=require_watermark,
+        compare=not no_compare,
     )
     there(values["tokenizer"])
     listening = bound(host, port, settings.patience)

@@ -158,7 +158,7 @@ def _template(path: str) -> str:
         if path.startswith(known + "/"):
             return known + "/NAME"
     known_paths = ("/", "/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/v1/audio/models")
-    if path in (*known_paths, "/v1/audio/speech", *FORMS):
+    if path in (*known_paths, "/v1/audio/speech", "/v1/audio/comparisons", *FORMS):
         return path
     return "other"
 

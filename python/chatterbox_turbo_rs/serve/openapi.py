@@ -9,6 +9,8 @@ from starlette.responses import JSONResponse
 
 from .. import _core
 from ..audio.growing import TYPES
+from ..options import PRECISIONS
+from .compare import SAMPLING
 from .fields import FIELDS, SEED
 from .state import state_of
 
@@ -58,7 +60,7 @@ _FAILURES = {
 
 def document(model: str, key: bool) -> dict[str, Any]:
     """The OpenAPI description of a server of ``model``; ``key``: does it ask for one?"""
-    speech = {
+    speech: dict[str, Any] = {
         "type": "object",
         "required": ["input"],
         "properties": {name: _optional(name, field) for name, field in FIELDS.items()},
@@ -83,6 +85,19 @@ def document(model: str, key: bool) -> dict[str, Any]:
             "watermark": {"type": "string", "enum": ["perth", "none"], "default": "perth"},
         },
     }
+    side = {
+        "type": ["object", "null"],
+        "description": "One of the two: the switch and the precision. What the model is without it.",
+        "properties": {
+            "backends": {
+                "type": ["string", "object", "null"],
+                "description": "Such as rust, or s3gen.vocoder=python, or stage → side.",
+            },
+            "precision": {"enum": [*PRECISIONS, None], "default": "auto"},
+        },
+    }
+    compared = {name: speech["properties"][name] for name in ("input", "model", "voice", "seed", *SAMPLING)}
+    comparison = {"type": "object", "required": ["input"], "properties": {**compared, "a": side, "b": side}}
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     listed = {"type": "object", "required": ["object", "data", "voices"]}
     events: dict[str, Any] = {"text/event-stream": {}}
@@ -90,6 +105,11 @@ def document(model: str, key: bool) -> dict[str, Any]:
         "get": _does("The voices", 200, _json(listed)),
         "post": _does("A clip becomes a voice", 201, _json(_VOICE), _form(form), (400, 403, 409, 413, 415, 429)),
     }
+    comparisons = {
+        "get": _does("What can be compared", 200, _json({"type": "object", "required": ["object", "stages", "precisions"]})),
+        "post": _does("One text in two ways", 200, _json({"type": "object", "required": ["object", "a", "b", "difference"]}),
+                      {"application/json": {"schema": comparison}}, (400, 403, 404, 413, 415, 429, 503)),
+    }  # fmt: skip
     paths: dict[str, Any] = {
         "/v1/audio/speech": {
             "post": _does("Speech", 200, {**_SOUND, **events}, {"application/json": {"schema": speech}}, (400, 403, 404, 413, 415, 429, 503))
@@ -97,6 +117,7 @@ def document(model: str, key: bool) -> dict[str, Any]:
         "/v1/audio/conversions": {
             "post": _does("A recording in another voice", 200, _SOUND, _form(conversion), (400, 403, 413, 415, 429, 503))
         },
+        "/v1/audio/comparisons": comparisons,
         "/v1/audio/voices": voices,
         "/v1/audio/voices/{name}": {"delete": _does("Away with a voice", 200, _json({"type": "object"}), failures=(400, 404, 409), parameters=[name])},
         "/v1/models": {"get": _does("The model", 200, _json({"type": "object", "required": ["object", "data"]}))},

@@ -97,7 +97,7 @@ class ComparisonView {
       ["Text", found.input],
       ["Seed", found.seed],
       ["Tokens", `${found.tokens}, the same on both sides; ${drawnAlone}`],
-      ["Samples", same ? "the same to the bit" : `differ by ${worst.toPrecision(2)} of full scale at most; the difference is ${decibels}${relative > 0.1 ? " (in phases, which are hardly heard: see the mels)" : ""}`],
+      ["Samples", same ? "the same to the bit" : `differ by ${worst.toPrecision(2)} of full scale at most; the difference is ${decibels}${relative > 0.1 ? " (other phases alone, which are hardly heard, can make it so: see the mels)" : ""}`],
       ["Mels", most === 0 ? "the same" : `differ by ${mean.toPrecision(2)} on average, ${most.toPrecision(2)} at most (natural logarithms)`],
     ];
     $("#cmp-facts").replaceChildren(...facts.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text))));
@@ -161,7 +161,7 @@ class ComparisonView {
 
   _show(part) {
     for (const name of ["start", "trial", "result"]) $(`#abx-${name}`).hidden = name !== part;
-    $("#cmp-switch").hidden = part === "trial";
+    $("#cmp-switch").hidden = $("#cmp-case").disabled = part === "trial";
     if (part === "start") {
       this.abx = null;
       say($("#abx-status"), this.same ? "A and B are the same to the bit: whoever is right here guesses." : "");
