@@ -33,11 +33,6 @@ OBJECT_STORE = 256 << 20
 """Bytes for parts on their way, in a cluster that is started here."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its maker
-    # A machine that is busy speaking answers late. One that Ray takes for dead takes the command with it.
-    "RAY_health_check_initial_delay_ms": "60000",
-    "RAY_health_check_period_ms": "10000",
-    "RAY_health_check_timeout_ms": "60000",
-    "RAY_health_check_failure_threshold": "10",
 }
 """Environment of a cluster that is started here, unless it says otherwise."""
 MOST_DEATHS = 3
