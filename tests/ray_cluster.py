@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
+
+from chatterbox_turbo_rs.jobs.ray import module
 
 
 def started() -> Any:
     """What ``ray.init`` gives. On a busy machine Ray may need longer for its start than it allows itself: it is tried three times."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
+    ray = module()
     for attempt in range(3):
         try:
             return ray.init(

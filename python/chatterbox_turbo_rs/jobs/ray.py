@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE = 256 << 20
 """Bytes for parts on their way, in a cluster that is started here."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would tell its maker
+}
+"""Environment of a cluster that is started here, unless it says otherwise."""
 MOST_DEATHS = 3
 """Workers in one place that may die one after the other without having spoken anything."""
 PATIENCE = 60
@@ -45,7 +49,8 @@ class ClusterError(ChatterboxError):
 
 def module() -> Any:
     """Ray. Raises ``BackendError`` where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:

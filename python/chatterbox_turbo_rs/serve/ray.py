@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..audio.encode import FORMATS, encode
 from ..constants import SAMPLE_RATE
 from ..errors import ArgumentError, BackendError, ChatterboxError
-from ..options import Result, between, seed_of, whole
+from ..options import MAX_TOKENS, Result, between, seed_of, whole
 from ..voice import Voice, is_voice_file
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Settings:
     """What ``application`` is given, checked. Raises ``ArgumentError`` for what it does not know.
 
     ``voices`` is a folder of voice files and clips, called by their names without the ending. A batch waits ``wait`` seconds for more.
+    ``max_tokens`` limits each segment of a text, as that of ``generate``.
     """
 
     model: str = "turbo"
@@ -69,6 +70,7 @@ class Settings:
     gpus: float = 0.0
     batch: int = 8
     wait: float = 0.02
+    max_tokens: int = MAX_TOKENS
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:
@@ -76,13 +78,14 @@ class Settings:
         unknown = set(arguments) - set(cls.__dataclass_fields__)
         if unknown:
             raise ArgumentError(f"{sorted(unknown)[0]}: expected {', '.join(cls.__dataclass_fields__)}")
-        kinds = {"replicas": int, "batch": int, "cpus": float, "gpus": float, "wait": float}
+        kinds = {"replicas": int, "batch": int, "max_tokens": int, "cpus": float, "gpus": float, "wait": float}
         try:
             settings = cls(**{name: kinds.get(name, str)(value) for name, value in arguments.items()})
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"application: {error}") from None
         whole("replicas", settings.replicas, 1, 10_000)
         whole("batch", settings.batch, 1, 1024)
+        whole("max_tokens", settings.max_tokens, 1, MAX_TOKENS)
         between("wait", settings.wait, 0.0, 10.0, "seconds")
         return settings
 
@@ -119,7 +122,7 @@ class Speaker:
         os.environ["RAYON_NUM_THREADS"] = str(max(1, int(settings.cpus)))  # read when the threads are started
         from ..model import ChatterboxTurbo
 
-        self._batch = settings.batch
+        self._batch, self._max_tokens = settings.batch, settings.max_tokens
         self._tts: ChatterboxTurbo = ChatterboxTurbo.from_pretrained(
             settings.model,
             device=settings.device,
@@ -188,6 +191,7 @@ class Speaker:
                 batch=self._batch,
                 errors="return",
                 speed=speed,
+                max_tokens=self._max_tokens,
             )
             results.update(zip(numbers, ((result, len(group)) for result in spoken)))
         return [results[number] for number in range(len(wanted))]
