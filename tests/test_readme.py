@@ -106,7 +106,7 @@ def test_commands_run(folder, capsys):
     found = commands(README)
     assert len(found) >= 2 and "convert" in [arguments[0] for arguments in found]
     for arguments in found:
-        if arguments[0] == "serve":  # until it is stopped: tests/serve/test_document.py
+        if arguments[0] == "serve":  # until it is stopped: tests/serve/test_server_document.py
             continue
         if arguments[0] in ("say", "convert", "book"):
             arguments += ["--model", TOY]
