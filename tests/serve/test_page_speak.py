@@ -100,7 +100,6 @@ def test_segments_say_how_they_were_spoken(page: Page, demo: ChatterboxTurbo) ->
         assert cells[2] == str(segment.tokens) and (", ".join(segment.faults) or "ok") in cells[3]
     page.click("#take-play")
     rows.nth(1).get_by_role("button").click()
-    expect(page.locator("#take-play")).to_have_text("Stop")
     assert page.evaluate("document.querySelector('#take-position').value * 1") >= segments[1].start / segments[1].end - 0.01
 
 

@@ -58,7 +58,7 @@ MODES = {"isolated": ("isolated",), "chained": ("chained",), "both": ("isolated"
     show_default="python@f32 rust@f32, or rust@f32 rust@bf16 without PyTorch",
     help="What --abx compares: plans, each with @ and a precision, such as rust@f32 s3gen.vocoder=python@f32.",
 )
-@click.option("--text", "texts", multiple=True, show_default="three sentences", help="What --abx speaks; may be repeated.")
+@click.option("--text", "spoken", multiple=True, show_default="three sentences", help="What --abx speaks; may be repeated.")
 @click.option("--work", type=FILE, metavar="DIR", help="Keep the official package's recording here.")
 @click.option("--reuse", is_flag=True, help="Take the official recording that --work holds.")
 def command(
@@ -79,7 +79,7 @@ def command(
     html_file: Path | None,
     abx_file: Path | None,
     sides: tuple[str, str] | None,
-    texts: tuple[str, ...],
+    spoken: tuple[str, ...],
     **asked: Any,
 ) -> int:
     """Run the parity checklist.
@@ -90,8 +90,8 @@ def command(
     if abx_file is not None:
         given = {**asked, "parties": parties, "official_python": official_python, "stages": stages, "work": work}
         reports = {"json_file": json_file, "markdown_file": markdown_file, "html_file": html_file}
-        return parity_abx.write(abx_file, model, revision, asked["device"], clips, sides, texts, {**given, **reports})
-    if sides or texts:
+        return parity_abx.write(abx_file, model, revision, asked["device"], clips, sides, spoken, {**given, **reports})
+    if sides or spoken:
         raise ArgumentError(f"--{'sides' if sides else 'text'}: expected --abx FILE beside it")
     from ..parity import official_party, report
     from ..parity.run import Options, Parity, to_json
