@@ -62,6 +62,7 @@ def test_the_deployment_answers():
         port = probe.getsockname()[1]
     body = json.dumps({"input": "Good morning.", "response_format": "wav"})
     before = f"""import sys, urllib.request; sys.path.insert(0, {str(TESTS)!r})
+from ray_cluster import started
 started()
 from ray import serve
 serve.start(http_options={{"port": {port}}})
@@ -72,4 +73,4 @@ with urllib.request.urlopen(request, timeout=200) as answer:
     print(answer.status, answer.read(4))
 serve.shutdown()
 """
-    assert alone(before + code.replace('"turbo"', repr(TOY)).replace("1000", "20") + after).splitlines()[-1] == "200 b'RIFF'"
+    assert alone(before + code.replace('"turbo"', repr(TOY)).replace("1000", "20") + after).splitlines().count("200 b'RIFF'") == 1

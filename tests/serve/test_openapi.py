@@ -35,7 +35,8 @@ def any_request(toy: ChatterboxTurbo, tmp_path_factory: pytest.TempPathFactory) 
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_described(any_request: Served, case: Case) -> None:
-    if isinstance(case.body, dict) and "input" in case.body:
+    asked = case.body.get("max_tokens", 1000) if isinstance(case.body, dict) else None
+    if type(asked) is int and 1 <= asked <= 1000:  # what is wrong stays wrong
         case.body["max_tokens"] = 5  # a second of work for each would be long
     response = case.call(base_url=any_request.url, timeout=120)
     case.validate_response(response, excluded_checks=EXCLUDED)
