@@ -82,6 +82,13 @@ def calls() -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
         )
         return found
 
+    def admitted(text: np.ndarray) -> Any:
+        batch, found = decoder.open_batch(), []
+        found += batch.admit(7, {"prefix": prefix, "text_ids": text, "seed": 3, **chosen})
+        while len(batch):
+            found += batch.run(1.0)
+        return [(key, tokens) for key, tokens, _ in found]
+
     mel = floats(20, mels)
     xvector, prompt = floats(sizes["speaker_encoder"]["embedding_size"]), floats(8, mels)
     phases, noise = floats(harmonics), floats(480 * 20, harmonics)
@@ -110,6 +117,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
             [ids(5), rng.random(8)],
         ),
         "T3Decoder.generate_many": (many, [ids(5)]),
+        "T3Batch.admit": (admitted, [ids(5)]),
         "T3Decoder.keep_speech": (decoder.keep_speech, [ids(9)]),
         "t3_sampler": (
             lambda a, b: _core.t3_sampler(a, b, 0.8, 1000, 0.95, 1.2, 0.5),

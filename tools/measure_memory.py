@@ -19,7 +19,7 @@ from chatterbox_turbo_rs import ChatterboxTurbo
 from chatterbox_turbo_rs.audio.encode import Encoder
 
 SENTENCES = Path(__file__).parent / "demo_model" / "quality_sentences.txt"
-CHARACTERS = 15
+CHARACTERS = 21.5
 """A second."""
 
 

@@ -26,7 +26,6 @@ from .engine.comparison import Comparison
 from .engine.hand_over import asynchronous, hand_over
 from .engine.observer import Either, Onlooker
 from .engine.open_batch import OpenBatch
-from .engine.open_job import Order
 from .engine.pipeline import S3GEN_SECONDS, Pipeline, Run
 from .engine.segments import Segment, segments
 from .engine.voices import Voices
@@ -41,11 +40,13 @@ from .options import (
     AnyPath,
     AnyVoice,
     Clip,
+    CompareArguments,
     GenerationOptions,
     Latency,
     Loudness,
     Many,
     OnError,
+    Order,
     Precision,
     Result,
     SomeSeeds,
@@ -344,14 +345,25 @@ class ChatterboxTurbo:
 
         Raises what ``generate`` does: ``ArgumentError``, ``BackendError`` and ``WatermarkError`` at once, the others from ``next``.
         """
-        sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
-        how = StreamOptions(latency, chunk)
-        if latency == "low" and speed != 1.0:
-            raise ArgumentError(f"speed: expected 1 with latency='low', got {speed!r}")
-        plan, options = self._checked(sampling, loudness, watermark, split, speed, pronounce, backends)
-        return streaming.stream(
-            self._pipeline, self._voices, text_of(text), voice, plan, options, how, Onlooker(progress, cancel)
+        order = self._order(
+            text,
+            latency=latency,
+            chunk=chunk,
+            voice=voice,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+            max_tokens=max_tokens,
+            loudness=loudness,
+            watermark=watermark,
+            split=split,
+            speed=speed,
+            pronounce=pronounce,
+            backends=backends,
         )
+        return streaming.stream(self._pipeline, self._voices, order, Onlooker(progress, cancel))
 
     def astream(self, text: str, **arguments: Unpack[StreamArguments]) -> AsyncGenerator[Chunk, None]:
         """``stream`` for an event loop: ``async for chunk in tts.astream(text): …``. Arguments are those of ``stream`` and are checked at once.
@@ -389,17 +401,7 @@ class ChatterboxTurbo:
     ) -> Order:
         """The arguments of ``stream``, checked."""
         how = StreamOptions(latency, chunk)
-        loudness = self._loudness if loudness is ... else loudness
-        watermark = self._watermark if watermark is ... else watermark
-        more: dict[str, Any] = {
-            "loudness": loudness,
-            "watermark": watermark,
-            "split": split_of(split),
-            "pronounce": pronounce or {},
-        }
-        options = GenerationOptions(seed_of(seed), **more, **sampling)
-        if latency == "low" and options.speed != 1.0:
-            raise ArgumentError(f"speed: expected 1 with latency='low', got {options.speed!r}")
+        options = self._options(loudness, watermark, seed_of(seed), split=split_of(split), pronounce=pronounce or {}, **sampling)
         return Order(text_of(text), voice, self._planned(options, backends), options, how)
 
     @staticmethod
@@ -433,9 +435,7 @@ class ChatterboxTurbo:
         Raises ``AudioError``, also for digital silence, ``FileError``, ``ArgumentError``, ``VoiceError``, ``BackendError``,
         ``WatermarkError``, ``CancelledError``.
         """
-        loudness = self._loudness if loudness is ... else loudness
-        watermark = self._watermark if watermark is ... else watermark
-        options = GenerationOptions(seed_of(seed), loudness=loudness, watermark=watermark)
+        options = self._options(loudness, watermark, seed_of(seed))
         plan = self._planned(options, backends)
         with Onlooker(progress, cancel) as call:
             run = Run(self._pipeline, plan, call)
@@ -450,23 +450,15 @@ class ChatterboxTurbo:
         a: tuple[Spec, Precision],
         b: tuple[Spec, Precision],
         *,
-        voice: AnyVoice = None,
-        seed: int | None = None,
-        temperature: float = 0.8,
-        top_p: float = 0.95,
-        top_k: int = 1000,
-        repetition_penalty: float = 1.2,
-        max_tokens: int = MAX_TOKENS,
-        loudness: Loudness | None | EllipsisType = ...,
-        watermark: Watermark | None | EllipsisType = ...,
-        pronounce: Mapping[str, str] | None = None,
         progress: Progress = None,
         cancel: Event | None = None,
+        **arguments: Unpack[CompareArguments],
     ) -> Comparison:
         """Speaks ``text`` in two ways, with the same voice, seed and tokens, and measures the difference: ``tts.compare("Hi.", ("rust", "f32"), ("rust", "int8"))``.
 
         ``a`` and ``b`` are each the switch (see ``plan.py``) and a precision, ``"auto"`` for this model's. Another one than this model's is loaded for the call, which takes
-        a model's memory, and let go again. The text is spoken in one go. The other arguments are those of ``generate``.
+        a model's memory, and let go again. The text is spoken in one go. The other arguments are those of ``generate``, but for ``split``, ``speed`` and
+        ``backends``.
 
         Raises what ``generate`` does.
         """
@@ -475,11 +467,10 @@ class ChatterboxTurbo:
         for name, (backends, precision) in (("a", a), ("b", b)):
             one_of(f"{name}.precision", precision, ("auto", *known))
             sides.append((registry.resolve(backends, self._spec), self.precision if precision == "auto" else precision))
-        sampling = (seed_of(seed), temperature, top_p, top_k, repetition_penalty, max_tokens)
-        _, options = self._checked(sampling, loudness, watermark, "never", 1.0, pronounce, sides[0][0])
+        order = self._order(text, split="never", backends=a[0], **arguments)
         with Onlooker(progress, cancel) as call:
-            opened = self._voices.open(voice, sides[0][0], options.loudness, call)
-            return comparison.compare(self._pipeline, opened, text_of(text), (sides[0], sides[1]), options, call)
+            opened = self._voices.open(order.voice, order.plan, order.options.loudness, call)
+            return comparison.compare(self._pipeline, opened, order.text, (sides[0], sides[1]), order.options, call)
 
     @overload
     def generate_many(
@@ -669,10 +660,17 @@ class ChatterboxTurbo:
         backends: Spec,
     ) -> tuple[Plan, GenerationOptions]:
         """The plan and the options of a request."""
-        loudness = self._loudness if loudness is ... else loudness
-        watermark = self._watermark if watermark is ... else watermark
-        options = GenerationOptions(*sampling, loudness, watermark, split_of(split), speed, pronounce or {})
+        more = {"split": split_of(split), "speed": speed, "pronounce": pronounce or {}}
+        options = self._options(loudness, watermark, *sampling, **more)
         return self._planned(options, backends), options
+
+    def _options(
+        self, loudness: Loudness | None | EllipsisType, watermark: Watermark | None | EllipsisType, *sampling: Any, **more: Any
+    ) -> GenerationOptions:
+        """The options, with the model's own loudness and watermark for ``...``."""
+        more["loudness"] = self._loudness if loudness is ... else loudness
+        more["watermark"] = self._watermark if watermark is ... else watermark
+        return GenerationOptions(*sampling, **more)
 
     def _planned(self, options: GenerationOptions, backends: Spec) -> Plan:
         plan = registry.resolve(backends, self._spec)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .audio.source import to_float
 from .errors import ArgumentError, ChatterboxError
-from .plan import Spec
+from .plan import Plan, Spec
 from .progress import Event, Progress
 from .speech import Speech
 from .stages.t3.sampler import SamplerParameters
@@ -88,11 +88,9 @@ class ManyArguments(Arguments, total=False):
     finished: Callable[[int, Result], object] | None
 
 
-class StreamArguments(TypedDict, total=False):
-    """What ``astream`` takes beside the text."""
+class CompareArguments(TypedDict, total=False):
+    """What ``compare`` takes beside the text, its two sides, ``progress`` and ``cancel``."""
 
-    latency: Latency
-    chunk: float
     voice: AnyVoice
     seed: int | None
     temperature: float
@@ -102,9 +100,16 @@ class StreamArguments(TypedDict, total=False):
     max_tokens: int
     loudness: Loudness | None | EllipsisType
     watermark: Watermark | None | EllipsisType
+    pronounce: Mapping[str, str] | None
+
+
+class StreamArguments(CompareArguments, total=False):
+    """What ``astream`` takes beside the text."""
+
+    latency: Latency
+    chunk: float
     split: SplitWhen
     speed: float
-    pronounce: Mapping[str, str] | None
     backends: Spec
     progress: Progress
     cancel: Event | None
@@ -198,6 +203,21 @@ class StreamOptions:
     def __post_init__(self) -> None:
         one_of("latency", self.latency, LATENCY)
         object.__setattr__(self, "chunk", between("chunk", self.chunk, *CHUNKS, "seconds"))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A text and how it is to be spoken, checked: the arguments of ``ChatterboxTurbo.stream``. Raises ``ArgumentError``."""
+
+    text: str
+    voice: AnyVoice
+    plan: Plan
+    options: GenerationOptions
+    how: StreamOptions
+
+    def __post_init__(self) -> None:
+        if self.how.latency == "low" and self.options.speed != 1.0:
+            raise ArgumentError(f"speed: expected 1 with latency='low', got {self.options.speed!r}")
 
 
 def path_of(name: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import IO, Literal, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .audio.encode import encode, format_of, write_all
+from .audio.encode import Encoder, encode, format_of, write_all
 from .audio.files import whole_file
 from .audio.subtitles import subtitles
 from .constants import SAMPLE_RATE
@@ -97,12 +97,12 @@ class Speech:
             write_all(target, encode(self.samples, self.sample_rate, format))
             return None
         kind = format_of(target) if format is None else format
-        try:
-            data = encode(self.samples, self.sample_rate, kind)
-        except ArgumentError as error:
-            raise ArgumentError(f"{os.fspath(target)}: {error}") from None
-        with whole_file(target) as temporary:
-            temporary.write_bytes(data)
+        with whole_file(target) as temporary, open(temporary, "w+b") as file:
+            try:
+                with Encoder(file, self.sample_rate, kind) as encoder:
+                    encoder.write(self.samples)
+            except ArgumentError as error:
+                raise ArgumentError(f"{os.fspath(target)}: {error}") from None
         return Path(target)
 
     def subtitles(self, format: str = "srt") -> str:

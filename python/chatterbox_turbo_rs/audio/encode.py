@@ -69,7 +69,7 @@ class Encoder:
             raise ArgumentError(f"format: expected {', '.join(FORMATS)}, got {name!r}")
         kind, subtype = known
         self._name, self._file, self._sound = str(name), _Guarded(file), None
-        self._ogg = kind == "OGG"
+        self._ogg = kind == "OGG" and not growing  # what grows was read with its number
         self._whole = kind in _LOSSLESS  # rounded here: libsndfile rounds for FLAC and cuts off for the others
         if kind != "RAW":
             with self._libsndfile() as soundfile:
@@ -81,28 +81,29 @@ class Encoder:
     def write(self, samples: np.ndarray) -> None:
         """The next samples."""
         with self._libsndfile():
-            if self._sound is None:
-                self._file.write(pcm(samples))
-                return
-            samples = _rounded(samples) if self._whole else np.clip(samples, -1.0, 1.0)
             for start in range(0, len(samples), _BLOCK):
-                self._sound.write(samples[start : start + _BLOCK])
+                block = samples[start : start + _BLOCK]
+                if self._sound is None:
+                    self._file.write(pcm(block))
+                else:
+                    self._sound.write(_rounded(block) if self._whole else np.clip(block, -1.0, 1.0))
 
     def close(self) -> None:
         """Writes what is left."""
         if self._sound is not None:
             with self._libsndfile():
                 self._sound.close()
+                if self._ogg:
+                    ogg.renumber(self._file)
 
     def __enter__(self) -> Encoder:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        if self._sound is not None:
-            with contextlib.nullcontext() if kind else self._libsndfile():
-                self._sound.close()
-                if self._ogg and not kind:
-                    ogg.renumber(self._file)
+        if kind is None:
+            self.close()
+        elif self._sound is not None:
+            self._sound.close()
 
     @contextlib.contextmanager
     def _libsndfile(self) -> Iterator[Any]:

@@ -7,14 +7,14 @@ what is in them.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from typing import IO, Any, cast
 
 import numpy as np
 
-from ..errors import ArgumentError
-from .encode import Encoder, pcm, wav_header
+from ..errors import ArgumentError, BackendError
+from . import m4b
+from .encode import Encoder, encode, pcm, wav_header
 
 TYPES = {
     "mp3": "audio/mpeg",
@@ -27,8 +27,6 @@ TYPES = {
 """Formats and their media types. ``pcm`` is 16 bit, little-endian, mono, without a header."""
 AAC_BITS = 96_000
 """Bits a second of AAC."""
-BLOCK = 1024
-"""Samples of a frame of AAC."""
 
 
 class Growing:
@@ -45,7 +43,9 @@ class Growing:
         self._file = _Tail()
         self._encoder: Any = None
         if name == "aac":
-            self._encoder = _Aac(self._file, rate)
+            if reason := missing(name):
+                raise ArgumentError(reason)
+            self._encoder = m4b.Writer(cast(IO[bytes], self._file), rate, container="adts", bits=AAC_BITS)
         elif name not in ("wav", "pcm"):
             self._encoder = Encoder(cast(IO[bytes], self._file), rate, name, growing=True)
 
@@ -79,9 +79,20 @@ class Growing:
 
 def missing(name: str) -> str | None:
     """Why a format of ``TYPES`` cannot be written here, and what to install; None where it can."""
-    if name == "aac" and importlib.util.find_spec("av") is None:
-        return "aac is written by PyAV, which is not installed: pip install av"
+    if name == "aac":
+        try:
+            m4b.check()
+        except BackendError as error:
+            return str(error)
     return None
+
+
+def whole_file(samples: np.ndarray, rate: int, name: str) -> bytes:
+    """A file in a format of ``TYPES`` that tells its length, where the format can. Raises as ``Growing`` does."""
+    if name != "aac":
+        return encode(samples, rate, name)
+    out = Growing(rate, name)
+    return out.feed(samples) + out.finish()
 
 
 class _Tail:
@@ -115,32 +126,6 @@ class _Tail:
     def taken(self) -> bytes:
         data, self._fresh = bytes(self._fresh), bytearray()
         return data
-
-
-class _Aac:
-    """AAC in ADTS frames, by PyAV."""
-
-    def __init__(self, file: Any, rate: int) -> None:
-        try:
-            import av
-        except ImportError:
-            raise ArgumentError(str(missing("aac"))) from None
-        self._av, self._rate, self._at = av, rate, 0
-        self._container = av.open(file, "w", format="adts")
-        self._stream = self._container.add_stream("aac", rate=rate, layout="mono")
-        self._stream.bit_rate = AAC_BITS
-
-    def write(self, samples: np.ndarray) -> None:
-        for start in range(0, len(samples), BLOCK):
-            block = np.clip(samples[start : start + BLOCK], -1.0, 1.0).astype(np.float32)
-            frame = self._av.AudioFrame.from_ndarray(block.reshape(1, -1), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = self._rate, self._at
-            self._at += len(block)
-            self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
 
 
 def _placeholder(data: bytes) -> int:

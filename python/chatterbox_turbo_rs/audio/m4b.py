@@ -1,11 +1,12 @@
-"""Audio books for players: AAC in MPEG-4 with chapters, by PyAV (FFmpeg), which is optional."""
+"""AAC by PyAV (FFmpeg), which is optional: audio books for players, in MPEG-4 with chapters, and bare frames that are sent as they come."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ OLDEST = (16, 1)
 """PyAV's version: older ones have no chapters, or crash where these are set behind the sound."""
 BIT_RATE = 64_000
 """Bits a second; of mono speech at 24 kHz little is lost."""
+CONTAINER = "ipod"
+"""FFmpeg's name of M4B."""
 _BLOCK = 1 << 16
 
 
@@ -24,7 +27,9 @@ def check() -> Any:
     try:
         import av
     except ImportError as error:
-        raise BackendError(f"PyAV, which writes M4B, is missing ({error}); pip install 'chatterbox-turbo-rs[book]'") from None
+        raise BackendError(
+            f"PyAV, which writes M4B and AAC, is missing ({error}); pip install 'chatterbox-turbo-rs[book]'"
+        ) from None
     if tuple(int(number) for number in re.findall(r"\d+", av.__version__)[:2]) < OLDEST:
         raise BackendError(f"PyAV: expected version {OLDEST[0]}.{OLDEST[1]} or newer, found {av.__version__}; pip install -U av")
     return av
@@ -36,14 +41,23 @@ class Writer:
     Raises ``OSError`` when the system refuses the file.
     """
 
-    def __init__(self, path: Path, rate: int, title: str = "", author: str = "") -> None:
+    def __init__(
+        self,
+        file: Path | IO[bytes],
+        rate: int,
+        title: str = "",
+        author: str = "",
+        container: str = CONTAINER,
+        bits: int = BIT_RATE,
+    ) -> None:
         av = check()
         self._rate, self._av = rate, av
         self._at = 0
         try:
-            self._file = av.open(str(path), "w", format="ipod", container_options={"fflags": "+bitexact"})
+            target = str(file) if isinstance(file, Path) else file
+            self._file = av.open(target, "w", format=container, container_options={"fflags": "+bitexact"})
             self._stream = self._file.add_stream("aac", rate=rate, layout="mono", options={"flags": "+bitexact"})
-            self._stream.bit_rate = BIT_RATE
+            self._stream.bit_rate = bits
         except (av.FFmpegError, OSError) as error:
             raise self._refused(error) from None
         told = {"title": title, "album": title, "artist": author, "genre": "Audiobook"}
@@ -69,17 +83,23 @@ class Writer:
             ]
         )
 
+    def close(self) -> None:
+        """Writes what is left."""
+        self._pass(None)
+        try:
+            self._file.close()
+        except (self._av.FFmpegError, OSError) as error:
+            raise self._refused(error) from None
+
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        try:
-            if kind is None:
-                self._pass(None)
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(self._av.FFmpegError, OSError):
             self._file.close()
-        except (self._av.FFmpegError, OSError) as failure:
-            if kind is None:
-                raise self._refused(failure) from None
 
     def _pass(self, frame: Any) -> None:
         try:

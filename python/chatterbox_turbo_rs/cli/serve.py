@@ -67,13 +67,13 @@ def command(
     try:
         from ..serve.app import create_app
         from ..serve.run import bound, run
-        from ..serve.settings import LOOPBACK, Settings
+        from ..serve.settings import LOOPBACK, Settings, name_of
     except ImportError as error:
         raise BackendError(f"serve: {error}; pip install 'chatterbox-turbo-rs[server]'") from None
     if host not in LOOPBACK and api_key is None and not no_key:
         raise ArgumentError(f"--host {host}: others reach it there: expected --api-key (or ${KEY}), or --no-key, got neither")
     settings = Settings(
-        model=Path(values["model"]).name or values["model"] if Path(values["model"]).is_dir() else values["model"],
+        model=name_of(values["model"]),
         voices=voices,
         api_key=api_key,
         hosts=(*LOOPBACK, host.lower()) if host in LOOPBACK and api_key is None else (),

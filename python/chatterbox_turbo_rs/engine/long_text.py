@@ -23,6 +23,7 @@ from .segments import Segment, segments
 
 ATTEMPT = "attempt"
 """Stream of the seeds with which a segment is spoken again."""
+_NOTHING = np.empty(0, np.float32)
 
 
 class Pieces:
@@ -111,8 +112,8 @@ def speak_one(batch: Batch, text: str, voice: Voice, seed: int) -> Speech:
     return found[0]
 
 
-def joined(plan: list[Segment], spoken: Mapping[int, Speech]) -> Speech:
-    """One speech of a plan's segments, by their numbers; segments without text are silence."""
+def joined(plan: list[Segment], spoken: dict[int, Speech]) -> Speech:
+    """One speech of a plan's segments, by their numbers, whose samples are let go; segments without text are silence."""
     parts: list[np.ndarray] = []
     reports: list[SpokenSegment] = []
     length = 0
@@ -122,6 +123,7 @@ def joined(plan: list[Segment], spoken: Mapping[int, Speech]) -> Speech:
             parts += [edges.feed(spoken[segment.index].samples), edges.finish()]
             start, length = length, length + len(parts[-2]) + len(parts[-1])
             [only] = spoken[segment.index].segments
+            spoken[segment.index] = replace(spoken[segment.index], samples=_NOTHING)
             reports.append(replace(only, start=start / SAMPLE_RATE, end=length / SAMPLE_RATE))
         parts.append(silence(segment.pause_after))
         length += len(parts[-1])

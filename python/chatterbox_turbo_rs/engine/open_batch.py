@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BusyError, CancelledError, ChatterboxError, InternalError
-from ..options import between, whole
+from ..options import Order, between, whole
 from ..speech import Chunk
-from .open_job import Event, Job, Order, Report, Speaking
+from .open_job import Event, Job, Report, Speaking
 from .open_rows import Rows
 from .pipeline import Pipeline
 from .voices import Voices

@@ -16,8 +16,7 @@ import numpy as np
 
 from ..constants import SAMPLE_RATE
 from ..errors import CancelledError, ChatterboxError
-from ..options import AnyVoice, GenerationOptions, StreamOptions
-from ..plan import Plan
+from ..options import Order
 from ..speech import Chunk, FinishReason, SpokenSegment
 from ..voice import Voice
 from . import long_text, low_latency, stream
@@ -30,17 +29,6 @@ if TYPE_CHECKING:
     from .open_batch import OpenBatch
 
 _NUMBERS = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Order:
-    """A text and how it is to be spoken, checked: the arguments of ``ChatterboxTurbo.stream``."""
-
-    text: str
-    voice: AnyVoice
-    plan: Plan
-    options: GenerationOptions
-    how: StreamOptions
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..constants import HOP, SAMPLE_RATE
 from ..errors import CancelledError
-from ..options import AnyVoice, GenerationOptions, StreamOptions
+from ..options import GenerationOptions, Order, StreamOptions
 from ..plan import Plan
 from ..speech import Chunk, Fault, FinishReason
 from ..voice import Voice
@@ -37,17 +37,9 @@ AHEAD = 60
 """Seconds of sound that wait at most for somebody to take them; then the work does."""
 
 
-def stream(
-    pipeline: Pipeline,
-    voices: Voices,
-    text: str,
-    voice: AnyVoice,
-    plan: Plan,
-    options: GenerationOptions,
-    how: StreamOptions,
-    onlooker: Onlooker,
-) -> Generator[Chunk, None, None]:
-    """The chunks of ``text``. Nothing begins before the first is asked for; closing the generator stops the work."""
+def stream(pipeline: Pipeline, voices: Voices, order: Order, onlooker: Onlooker) -> Generator[Chunk, None, None]:
+    """The chunks of a text. Nothing begins before the first is asked for; closing the generator stops the work."""
+    options = order.options
 
     def work(give: Callable[[Chunk], None], check: Callable[[], None]) -> None:
         with onlooker as call:
@@ -58,15 +50,15 @@ def stream(
                     call(stage, done, total)
 
             watched = Watch(look_on)
-            opened = voices.open(voice, plan, options.loudness, watched)
-            logger.info("plan %s, seed %d", plan, options.seed)
-            for chunk in speak(pipeline, text, opened, plan, options, how, watched):
+            opened = voices.open(order.voice, order.plan, options.loudness, watched)
+            logger.info("plan %s, seed %d", order.plan, options.seed)
+            for chunk in speak(pipeline, order.text, opened, order.plan, options, order.how, watched):
                 give(chunk)
 
     def look(chunk: Chunk) -> None:
         warn.of_cuts({"the speech": chunk}, options.max_tokens)
 
-    return hand_over(work, look, round(AHEAD / how.chunk))
+    return hand_over(work, look, round(AHEAD / order.how.chunk))
 
 
 def speak(

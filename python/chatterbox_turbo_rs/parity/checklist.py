@@ -238,7 +238,7 @@ BOXES: tuple[Box, ...] = (
         "Watermarking",
         "The Python implementation applies an audio watermark using the `perth` library, while the Rust implementation does not. "
         "This is a deliberate feature difference.",
-        ("watermark", "watermark@*", "end_to_end@*"),
+        ("watermark", "watermark@*", "end_to_end@*", "stream"),
     ),
 )
 OPEN = ("model_files", "loudness_normalization", "watermarking")

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..audio import growing
-from ..audio.encode import encode
 from ..constants import SAMPLE_RATE
 from ..speech import Speech
 from . import fields
@@ -42,18 +41,10 @@ async def conversion(request: Request) -> Response:
     def convert(cancel: threading.Event) -> tuple[Speech, bytes]:
         check_length(clip, state.settings.longest_clip, "file")
         speech = state.tts.convert(clip, voice=voice, seed=seed, watermark=None if mark == "none" else "perth", cancel=cancel)
-        return speech, _whole(speech, kind)
+        return speech, growing.whole_file(speech.samples, SAMPLE_RATE, kind)
 
     speech, data = await alone(request, state, convert, ("voice", "file"))
     headers = {"X-Chatterbox-Seed": str(seed), "X-Chatterbox-Model": state.settings.model}
     headers["X-Chatterbox-Voice"] = BUILT_IN if voice is None else name
     state.metrics.sound.inc(speech.seconds)
     return Response(data, media_type=growing.TYPES[kind], headers=headers)
-
-
-def _whole(speech: Speech, kind: str) -> bytes:
-    """A whole file: its length is known here."""
-    if kind != "aac":
-        return encode(speech.samples, SAMPLE_RATE, kind)
-    out = growing.Growing(SAMPLE_RATE, kind)
-    return out.feed(speech.samples) + out.finish()

@@ -56,7 +56,7 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        body = _Body(receive, self._limit(state, path), state.settings.patience)
+        body = Body(receive, self._limit(state, path), state.settings.patience)
         try:
             self._check(state, scope, Headers(scope=scope))
             body.check(Headers(scope=scope))
@@ -105,7 +105,7 @@ class Guard:
         return errors.of(error)
 
 
-class _Body:
+class Body:
     """``receive`` that raises ``ApiError`` where a body is longer than ``most`` bytes, or does not go on for ``patience`` seconds."""
 
     def __init__(self, receive: Receive, most: int, patience: float) -> None:

@@ -2,8 +2,8 @@
 
     serve run chatterbox_turbo_rs.serve.ray:application model=turbo replicas=2 cpus=8
 
-It answers ``POST /v1/audio/speech`` with a whole sound (``model``, ``input``, ``voice``, ``response_format``, ``seed``, ``speed``), and
-``GET /health``. Streams, voices to upload and the page are ``chatterbox-turbo serve``'s.
+It answers ``POST /v1/audio/speech`` as ``chatterbox-turbo serve`` does, with a whole sound, and ``GET /health``. Streams, voices to upload
+and the page are that server's.
 """
 
 from __future__ import annotations
@@ -16,49 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..audio.encode import FORMATS, encode
+from ..audio.growing import TYPES, whole_file
 from ..constants import SAMPLE_RATE
 from ..errors import ArgumentError, BackendError, ChatterboxError
-from ..options import MAX_TOKENS, Result, between, seed_of, whole
-from ..voice import Voice, is_voice_file
+from ..options import MAX_TOKENS, Result, between, whole
+from . import errors, fields, settings
+from .errors import ApiError
+from .guard import TEXT, Body
+from .store import VoiceStore
 
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
-
-LONGEST = 4096
-"""Characters of ``input``, as OpenAI has it."""
-LARGEST = 1 << 20
-"""Bytes of a request."""
-TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "opus": "audio/ogg",
-    "ogg": "audio/ogg",
-    "pcm": "audio/pcm",
-    "aiff": "audio/aiff",
-}
-OWN = ("default", "alloy")
-"""Names of the checkpoint's own voice: clients that must name one name the second."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A request, checked."""
-
-    text: str
-    voice: str
-    form: str
-    seed: int
-    speed: float
 
 
 @dataclass(frozen=True)
 class Settings:
     """What ``application`` is given, checked. Raises ``ArgumentError`` for what it does not know.
 
-    ``voices`` is a folder of voice files and clips, called by their names without the ending. A batch waits ``wait`` seconds for more.
-    ``max_tokens`` limits each segment of a text, as that of ``generate``.
+    ``voices`` is the directory of voice files that ``chatterbox-turbo serve --voices`` takes. A batch waits ``wait`` seconds for more.
+    ``max_tokens`` limits each segment of a text where a request does not say it.
     """
 
     model: str = "turbo"
@@ -80,19 +56,19 @@ class Settings:
             raise ArgumentError(f"{sorted(unknown)[0]}: expected {', '.join(cls.__dataclass_fields__)}")
         kinds = {"replicas": int, "batch": int, "max_tokens": int, "cpus": float, "gpus": float, "wait": float}
         try:
-            settings = cls(**{name: kinds.get(name, str)(value) for name, value in arguments.items()})
+            chosen = cls(**{name: kinds.get(name, str)(value) for name, value in arguments.items()})
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"application: {error}") from None
-        whole("replicas", settings.replicas, 1, 10_000)
-        whole("batch", settings.batch, 1, 1024)
-        whole("max_tokens", settings.max_tokens, 1, MAX_TOKENS)
-        between("wait", settings.wait, 0.0, 10.0, "seconds")
-        return settings
+        whole("replicas", chosen.replicas, 1, 10_000)
+        whole("batch", chosen.batch, 1, 1024)
+        whole("max_tokens", chosen.max_tokens, 1, MAX_TOKENS)
+        between("wait", chosen.wait, 0.0, 10.0, "seconds")
+        return chosen
 
 
 def application(arguments: Mapping[str, Any]) -> Any:
     """The deployment, for ``serve.run`` and ``serve run``: see ``Settings``. Raises ``ArgumentError``, ``BackendError`` without Ray Serve."""
-    settings = Settings.of(arguments)
+    chosen = Settings.of(arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         from ray import serve
@@ -102,116 +78,84 @@ def application(arguments: Mapping[str, Any]) -> Any:
     class Speech(Speaker):
         """``Speaker`` whose texts are gathered by Serve."""
 
-        @serve.batch(max_batch_size=settings.batch, batch_wait_timeout_s=settings.wait)
-        async def together(self, wanted: list[Wanted]) -> list[tuple[Result, int]]:
+        @serve.batch(max_batch_size=chosen.batch, batch_wait_timeout_s=chosen.wait)
+        async def together(self, wanted: list[fields.SpeechRequest]) -> list[tuple[Result, int]]:
             return await asyncio.to_thread(self.speak, wanted)
 
     deployment = serve.deployment(
         name="Speech",
-        num_replicas=settings.replicas,
-        max_ongoing_requests=4 * settings.batch,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        num_replicas=chosen.replicas,
+        max_ongoing_requests=4 * chosen.batch,
+        ray_actor_options={"num_cpus": chosen.cpus, "num_gpus": chosen.gpus},
     )
-    return deployment(Speech).bind(settings)
+    return deployment(Speech).bind(chosen)
 
 
 class Speaker:
     """A replica: one model, on as many threads as it was given CPUs."""
 
-    def __init__(self, settings: Settings) -> None:
-        os.environ["RAYON_NUM_THREADS"] = str(max(1, int(settings.cpus)))  # read when the threads are started
+    def __init__(self, chosen: Settings) -> None:
+        os.environ["RAYON_NUM_THREADS"] = str(max(1, int(chosen.cpus)))  # read when the threads are started
         from ..model import ChatterboxTurbo
 
-        self._batch, self._max_tokens = settings.batch, settings.max_tokens
+        self._batch, self._max_tokens = chosen.batch, chosen.max_tokens
         self._tts: ChatterboxTurbo = ChatterboxTurbo.from_pretrained(
-            settings.model,
-            device=settings.device,
-            precision=settings.precision,  # type: ignore[arg-type]
+            chosen.model,
+            device=chosen.device,
+            precision=chosen.precision,  # type: ignore[arg-type]
             progress=False,
         )
-        self._voices = self._prepared(settings.voices)
-
-    def _prepared(self, folder: str) -> dict[str, Voice]:
-        """The voices by their names, prepared now and not when they are asked for."""
-        own = self._tts.builtin_voice
-        voices = {} if own is None else dict.fromkeys(OWN, own)
-        for path in sorted(Path(folder).iterdir()) if folder else []:
-            if path.is_file() and not path.name.startswith("."):
-                voices[path.stem] = Voice.load(path) if is_voice_file(path) else self._tts.voice(path)
-        return voices
+        self._rules = settings.Settings(settings.name_of(chosen.model))
+        self._voices = VoiceStore(Path(chosen.voices) if chosen.voices else None, self._tts.builtin_voice is not None)
 
     async def __call__(self, request: Any) -> Any:
-        """A Starlette request's answer; errors in OpenAI's shape."""
-        from starlette.responses import Response
+        """A Starlette request's answer."""
+        from starlette.requests import Request
+
+        body = Body(request.receive, TEXT, self._rules.patience)
+        try:
+            return await self._answer(Request(request.scope, body))
+        except (ApiError, ChatterboxError) as error:
+            return errors.of(error, params=tuple(fields.FIELDS)).response()
+
+    async def _answer(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse, Response
 
         path = request.url.path.rstrip("/")
         if path == "/health":
-            return Response(b'{"status": "ok"}', media_type="application/json")
+            return JSONResponse({"status": "ok"})
         if path != "/v1/audio/speech":
-            return _refused(404, f"expected /v1/audio/speech or /health, got {path or '/'}")
+            raise ApiError(404, f"expected /v1/audio/speech or /health, got {path or '/'}")
         if request.method != "POST":
-            return _refused(405, f"expected POST, got {request.method}")
-        try:
-            wanted = self._checked(await _body(request))
-            result, together = await self.together(wanted)  # type: ignore[attr-defined]
-            if isinstance(result, ChatterboxError):
-                raise result
-            sound = await asyncio.to_thread(encode, result.samples, SAMPLE_RATE, wanted.form)
-        except (ChatterboxError, ValueError) as error:
-            wrong = isinstance(error, ValueError)  # ArgumentError, TextError, AudioError are
-            return _refused(400 if wrong else 500, " ".join(str(error).split()))
-        headers = {"X-Seed": str(result.seed), "X-Batch-Size": str(together)}
-        return Response(sound, media_type=TYPES[wanted.form], headers=headers)
+            raise ApiError(405, f"expected POST, got {request.method}")
+        wanted = fields.parse(await fields.json_object(request), self._rules)
+        if wanted.sse:
+            raise ApiError(400, "stream_format: expected audio, as this deployment answers with whole sounds", "stream_format")
+        self._voices.find(wanted.voice)
+        result, together = await self.together(wanted)  # type: ignore[attr-defined]
+        if isinstance(result, ChatterboxError):
+            raise result
+        sound = await asyncio.to_thread(whole_file, result.samples, SAMPLE_RATE, wanted.format)
+        headers = {"X-Chatterbox-Seed": str(result.seed), "X-Chatterbox-Batch": str(together)}
+        return Response(sound, media_type=TYPES[wanted.format], headers=headers)
 
-    def _checked(self, body: Any) -> Wanted:
-        if not isinstance(body, dict):
-            raise ArgumentError(f"body: expected a JSON object, got {type(body).__name__}")
-        text, form, voice = body.get("input"), body.get("response_format", "mp3"), body.get("voice", OWN[0])
-        if isinstance(voice, dict):
-            voice = voice.get("id")
-        if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
-            raise ArgumentError(f"input: expected a text of 1 to {LONGEST} characters")
-        if not isinstance(form, str) or form not in FORMATS:
-            raise ArgumentError(f"response_format: expected {', '.join(FORMATS)}, got {form!r}")
-        if not isinstance(voice, str) or voice not in self._voices:
-            raise ArgumentError(f"voice: expected {', '.join(self._voices)}, got {voice!r}")
-        speed = between("speed", body.get("speed", 1.0), 0.5, 2.0, "a number")
-        return Wanted(text, voice, form, seed_of(body.get("seed")), speed)
-
-    def speak(self, wanted: Sequence[Wanted]) -> list[tuple[Result, int]]:
-        """The results in their order, each with how many were decoded together: those that have one pace."""
+    def speak(self, wanted: Sequence[fields.SpeechRequest]) -> list[tuple[Result, int]]:
+        """The results in their order, each with how many were decoded together: those whose arguments are the same."""
+        groups: dict[str, list[int]] = {}
+        for number, one in enumerate(wanted):
+            groups.setdefault(json.dumps(one.arguments, sort_keys=True), []).append(number)
         results: dict[int, tuple[Result, int]] = {}
-        for speed in dict.fromkeys(one.speed for one in wanted):
-            numbers = [number for number, one in enumerate(wanted) if one.speed == speed]
+        for numbers in groups.values():
             group = [wanted[number] for number in numbers]
+            arguments = {"max_tokens": self._max_tokens, **group[0].arguments}
+            arguments.pop("latency", None)  # of streams
             spoken = self._tts.generate_many(
                 [one.text for one in group],
-                [self._voices[one.voice] for one in group],
+                [self._voices.find(one.voice) for one in group],
                 [one.seed for one in group],
                 batch=self._batch,
                 errors="return",
-                speed=speed,
-                max_tokens=self._max_tokens,
+                **arguments,
             )
             results.update(zip(numbers, ((result, len(group)) for result in spoken)))
         return [results[number] for number in range(len(wanted))]
-
-
-async def _body(request: Any) -> Any:
-    """The JSON of a request. Raises ``ArgumentError``."""
-    data = b""
-    async for block in request.stream():
-        data += block
-        if len(data) > LARGEST:
-            raise ArgumentError(f"body: expected at most {LARGEST} bytes")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ArgumentError(f"body: expected JSON: {error}") from None
-
-
-def _refused(status: int, message: str) -> Any:
-    from starlette.responses import JSONResponse
-
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)

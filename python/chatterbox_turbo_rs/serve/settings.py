@@ -11,6 +11,11 @@ from ..options import between, whole
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def name_of(model: str) -> str:
+    """What clients call a model: a directory by its name alone."""
+    return Path(model).name or model if Path(model).is_dir() else model
+
+
 @dataclass(frozen=True)
 class Settings:
     """Checked; raises ``ArgumentError`` that names the argument.
