@@ -73,6 +73,23 @@ def test_it_is_the_same_speech_sooner(toy: ChatterboxTurbo, voice: Voice, waterm
         assert toy.detect_watermark(found) > 0.9
 
 
+def test_t3_draws_on_while_s3gen_renders(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, seen, render = threading.Event(), [], low_latency.Renderer.render
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "t3" and done >= 100:
+            drawn.set()
+
+    def slow(self: Any, tokens: list[int], count: int | None) -> np.ndarray:
+        if count == 25:
+            seen.append(drawn.wait(60))
+        return render(self, tokens, count)
+
+    monkeypatch.setattr(low_latency.Renderer, "render", slow)
+    list(toy.stream(TEXT, latency="low", seed=3, max_tokens=150, progress=watch))
+    assert seen == [True]
+
+
 @pytest.mark.parametrize("max_tokens", [1, 5, 11, 12, 13, 27, 28, 102, 103, 104])
 def test_nothing_is_lost_at_any_length(toy: ChatterboxTurbo, max_tokens: int) -> None:
     speech = toy.generate(TEXT, seed=3, max_tokens=max_tokens)

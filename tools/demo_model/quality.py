@@ -1,6 +1,6 @@
 """How well a demo model speaks: sentences that no training saw, with default arguments, heard by the listener.
 
-usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--json FILE] [--sounds DIR]
+usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--prompt-seconds 3] [--json FILE] [--sounds DIR]
 
 The table has word error (Whisper tiny.en), DNSMOS, how many sentences stopped by themselves, length against the teacher's, median
 of the fundamental frequency, and the real-time factor. Exit code 1 where the model's share of wrong words is above
@@ -142,6 +142,9 @@ def rows(judge: Judge, args: argparse.Namespace) -> Iterator[Row]:
             yield judge.row(MODEL if args.seeds == 1 else f"{MODEL}, seed {seed}", judge.speech(1000 * seed))
             if args.low:
                 yield judge.row(f"low latency, seed {seed}", judge.streamed(1000 * seed))
+            for seconds in args.prompt_seconds:
+                voice = judge.model.builtin_voice.shortened(seconds)
+                yield judge.row(f"prompt of {seconds:g} s, seed {seed}", judge.speech(1000 * seed, voice))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,6 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", action="store_true", help="listen to the teacher, and compare lengths with it")
     parser.add_argument("--resynthesis", action="store_true", help="listen to the teacher's speech through tokens and back")
     parser.add_argument("--low", action="store_true", help="listen to streams of low latency as well")
+    parser.add_argument(
+        "--prompt-seconds", type=float, nargs="+", default=[], metavar="S", help="listen with so much of the voice's clip as well"
+    )
     parser.add_argument("--no-speech", action="store_true", help="leave the model's own speech out")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sounds", type=Path, help="folder for what was spoken")

@@ -17,7 +17,8 @@ The vocoder of the last frames hears only the held frames and those of the look-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..stages import watermark
 from ..stages.s3gen.encoder import FRAMES_PER_TOKEN
 from ..voice import Voice
 from . import draws, token_loop
+from .hand_over import hand_over
 from .pipeline import Pipeline, Run, Text
 from .windows import context
 
@@ -45,6 +47,8 @@ OWN = 50
 """Tokens of the speech itself that are the prompt afterwards."""
 HELD = 8
 """Frames of a render that the next one is cross-faded with: 0.16 s."""
+AHEAD = 200
+"""Tokens that T3 is ahead of S3Gen at most."""
 AROUND_F0 = 5
 """Frames on either side that f0 depends on."""
 
@@ -66,18 +70,33 @@ def sound(
     marks, renderer = renders(), Renderer(pipeline, run, voice, options)
     mark, last = next(marks), None
     tokens: list[int] = []
-    for last in pipeline.steps(run, voice, text.ids, options.sampler, options.seed, options.max_tokens):
-        raw += 1
-        if not 0 <= last < config["vocab"]:
-            continue
-        tokens.append(last)
-        if len(tokens) == mark + LOOK_AHEAD:
-            yield renderer.render(tokens, mark), None
-            mark = next(marks)
+    steps = pipeline.steps(run, voice, text.ids, options.sampler, options.seed, options.max_tokens)
+    with contextlib.ExitStack() as beside:
+        while (token := next(steps, None)) is not None:
+            last, raw = token, raw + 1
+            if not 0 <= last < config["vocab"]:
+                continue
+            tokens.append(last)
+            if len(tokens) == mark + LOOK_AHEAD:
+                part = renderer.render(tokens, mark)
+                if mark == FIRST[0]:
+                    steps = beside.enter_context(contextlib.closing(ahead(steps)))
+                yield part, None
+                mark = next(marks)
     stopped = last == pipeline.config["t3"]["stop_token"]
     tokens += [config["silence_token"]] * token_loop.SILENCE_TOKENS
     run.drawn = raw - stopped
     yield renderer.render(tokens, None), "length" if run.drawn > options.max_tokens else "stop"
+
+
+def ahead(tokens: Iterator[int]) -> Generator[int, None, None]:
+    """``tokens``, drawn by a thread of their own while whoever takes them renders."""
+
+    def work(give: Callable[[int], None], check: Callable[[], None]) -> None:
+        for token in tokens:
+            give(token)
+
+    return hand_over(work, lambda token: None, AHEAD)
 
 
 @dataclass
