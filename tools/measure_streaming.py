@@ -89,10 +89,7 @@ def main() -> int:
     print("largest step of a sample: " + ", ".join(f"{name} {max(values, default=0):.4f}" for name, values in steps.items()))
     print("last 40 ms, dB: " + ", ".join(f"{name} {np.mean(v):.1f} (loudest {max(v):.1f})" for name, v in ends.items()))
     if args.picture:
-        high = float(mels[0].max())
-        rows = np.concatenate([png.levels(each, high - 80, high).T[::-1] for each in mels])
-        indices = np.repeat(np.repeat(rows, 4, axis=0), 3, axis=1)
-        args.picture.write_bytes(png.encode(np.ascontiguousarray(indices), png.palette(png.VIRIDIS)))
+        args.picture.write_bytes(png.spectra(mels, 80.0))
     return 0
 
 

@@ -1,6 +1,6 @@
 """How well a demo model speaks: sentences that no training saw, with default arguments, heard by the listener.
 
-usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--prompt-seconds 3] [--json FILE] [--sounds DIR]
+usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--prompt-seconds 3] [--picture FILE.png] [--json FILE] [--sounds DIR]
 
 The table has word error (Whisper tiny.en), DNSMOS, how many sentences stopped by themselves, length against the teacher's, median
 of the fundamental frequency, and the real-time factor. Exit code 1 where the model's share of wrong words is above
@@ -24,6 +24,7 @@ import soundfile
 
 import listener
 from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.parity.report import png
 
 SENTENCES = Path(__file__).with_name("quality_sentences.txt")
 RATE = 24_000
@@ -107,6 +108,12 @@ class Judge:
         f0 = self.pipeline.stage("s3gen.vocoder", "rust").f0(mel)
         return [float(f) for f in f0[f0 > 60]]
 
+    def picture(self) -> bytes:
+        """A PNG of the first sentence's log-mel: the teacher's where there is one, and below it the model's."""
+        mel = self.pipeline.stage("s3gen.prompt_mel", "rust")
+        waves = [*self.teacher[:1], self.speech(0)(0, self.sentences[0])[0]]
+        return png.spectra([mel(np.asarray(wave, np.float32)) for wave in waves], 8.0)
+
     def speech(self, seed: int, voice: Any = None) -> Speak:
         def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
             made = self.model.generate(text, seed=seed + i, voice=voice, max_tokens=MAX_TOKENS)
@@ -161,6 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--prompt-seconds", type=float, nargs="+", default=[], metavar="S", help="listen with so much of the voice's clip as well"
     )
     parser.add_argument("--no-speech", action="store_true", help="leave the model's own speech out")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="log-mel of the first sentence, the teacher's above if it is there"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sounds", type=Path, help="folder for what was spoken")
     args = parser.parse_args(arguments)
@@ -170,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = ChatterboxTurbo.from_pretrained(args.model, precision=args.precision)
     teacher = taught(sentences) if args.teacher or args.resynthesis else []
     judge = Judge(model, sentences, teacher, args.sounds)
+    if args.picture:
+        args.picture.write_bytes(judge.picture())
     done = []
     print(HEAD, flush=True)
     for row in rows(judge, args):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,6 +55,15 @@ def encode(indices: np.ndarray, colours: np.ndarray) -> bytes:
         (b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def spectra(mels: Sequence[np.ndarray], floor: float) -> bytes:
+    """A PNG of log-mels [frames, bands] one below the other, low bands at the bottom, from ``floor`` below the first one's loudest up."""
+    high, longest = float(mels[0].max()), max(map(len, mels))
+    rows = [np.full((mel.shape[1], longest), NOTHING, np.uint8) for mel in mels]
+    for row, mel in zip(rows, mels):
+        row[:, : len(mel)] = levels(mel, high - floor, high).T[::-1]
+    return encode(np.repeat(np.repeat(np.concatenate(rows), 4, axis=0), 3, axis=1), palette(VIRIDIS))
 
 
 def data_uri(png: bytes) -> str:
