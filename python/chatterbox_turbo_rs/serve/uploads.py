@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from .state import State
 WAITING = 8
 """Clips that may wait to be prepared or converted."""
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 async def alone(request: Request, state: State, work: Callable[[threading.Event], T], params: tuple[str, ...] = ()) -> T:
@@ -68,6 +71,7 @@ class request_form:
         except ApiError:
             raise
         except OSError as error:  # of the temporary file
+            logger.error("body: cannot be kept: %s", error.strerror or error)
             raise ApiError(500, f"body: cannot be kept: {error.strerror or error}") from None
         except Exception as error:  # starlette's, the parser's, and those of decoding what is in it
             raise ApiError(400, f"body: expected a form: {getattr(error, 'detail', None) or error}") from None
