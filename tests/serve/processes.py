@@ -33,22 +33,27 @@ def command(*arguments: object, file_size: int | None = None, **more: Any) -> su
     return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=environment, preexec_fn=before)
 
 
+def listening(process: subprocess.Popen[str]) -> str:
+    """The base URL of a server, as soon as it answers."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.fullmatch(r"serving toy on (http://\S+/v1)\n", line)
+    assert found, (line, process.stderr.read() if process.stderr else "")
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{found[1]}/models")
+            break
+        time.sleep(0.02)
+    return found[1]
+
+
 @contextlib.contextmanager
 def started(*arguments: object, **more: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that listens, and its base URL."""
     with command("--port", 0, *arguments, **more) as process:
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.fullmatch(r"serving toy on (http://\S+/v1)\n", line)
-            assert found, (line, process.stderr.read() if process.stderr else "")
-            limit = time.monotonic() + LIMIT
-            while time.monotonic() < limit:
-                with contextlib.suppress(httpx.TransportError):
-                    httpx.get(f"{found[1]}/models")
-                    break
-                time.sleep(0.02)
-            yield process, found[1]
+            yield process, listening(process)
         finally:
             process.kill()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import io
 import json
 import os
 import re
@@ -20,10 +21,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
-from processes import LIMIT, started
+import soundfile
+from processes import LIMIT, command, listening, started
+from servers import serving
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Voice
+from chatterbox_turbo_rs.audio import growing, m4b
 from chatterbox_turbo_rs.audio.encode import pcm
 
 BODY = {"input": "Hi.", "seed": 3, "max_tokens": 10, "response_format": "pcm"}
@@ -182,3 +187,142 @@ def socket_of(url: str, body: dict[str, Any]) -> Iterator[socket.socket]:
         head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content)
         yield connection
+
+
+HOURS = 3
+MORE = 200_000_000
+"""Bytes of memory that a server may want for an upload of 25 MB; three hours, decoded, are 346 MB at 8 kHz and 1 GB at 24."""
+
+
+def recordings() -> Iterator[tuple[str, bytes]]:
+    """Three hours each: what it is, and the file."""
+    seconds, rate = HOURS * 3_600, 8_000
+    minute = np.random.default_rng(1).integers(-1, 2, 60 * rate).astype(np.int16)
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, 1, "PCM_16", format="FLAC") as file:
+        for _ in range(HOURS * 60):
+            file.write(minute)
+    yield "FLAC", buffer.getvalue()
+    unknown = bytearray(buffer.getvalue())
+    unknown[21] &= 0xF0
+    unknown[22:26] = bytes(4)
+    yield "FLAC that does not say", bytes(unknown)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(seconds * 2_000, np.int16), 2_000, format="WAV", subtype="PCM_U8")
+    yield "WAV", buffer.getvalue()
+    piped = bytearray(buffer.getvalue())
+    piped[4:8] = piped[40:44] = b"\xff" * 4
+    yield "WAV that does not say", bytes(piped)
+    silence = growing.Growing(rate, "flac")
+    parts = [silence.feed(np.zeros(60 * rate, np.float32)) for _ in range(HOURS * 60)]
+    yield "FLAC of silence that does not say", b"".join([*parts, silence.finish()])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, minute, rate, format="MP3", bitrate_mode="CONSTANT", compression_level=0.99)
+    yield "MP3", buffer.getvalue() * (HOURS * 60)
+    if growing.missing("aac"):
+        return
+    for name, part in (("AAC", 1_000 * minute), ("AAC of silence", 0 * minute)):
+        buffer = io.BytesIO()
+        writer = m4b.Writer(buffer, rate, container="adts", bits=8_000)
+        writer.write(part.astype(np.float32) / 32_768)
+        writer.close()
+        yield name, buffer.getvalue() * (HOURS * 60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_three_hours_are_refused_before_they_are_decoded(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
+    """As a voice and as a recording to convert; the server keeps its memory, and goes on."""
+    with started("--precision", "f32", "--voices", tmp_path) as (process, base):
+        convert = lambda sound: httpx.post(f"{base}/audio/conversions", files={"file": ("a", sound)}, timeout=LIMIT)  # noqa: E731
+        assert upload(base, clip.read_bytes(), "anna").status_code == convert(clip.read_bytes()).status_code + 1 == 201
+        before = most_memory(process.pid)
+        for name, sound in recordings():
+            assert len(sound) <= 25_000_000, (name, len(sound))
+            said = r"expected at most 600 s of sound, got 10[78]\d\d s$"
+            told(upload(base, sound, "long"), 400, f"^audio_sample: {said}")
+            told(convert(sound), 400, f"^file: {said}")
+        size = HOURS * 3_600 * 48_000  # as it comes out of a recorder: 16 bit at 24 kHz
+        chunks = (b"\0" * 1_000_000 for _ in range(size // 1_000_000))
+        head = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(size // 1_000_000 * 1_000_000)}
+        told(
+            httpx.post(f"{base}/audio/conversions", content=chunks, headers=head, timeout=LIMIT),
+            413,
+            "expected at most 25064000 bytes",
+        )
+        after = most_memory(process.pid)
+        print(f"VmHWM {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
+        assert after - before < MORE
+        assert names(base) == ["default", "anna"]
+        speaks(base, toy)
+
+
+def most_memory(process: int) -> int:
+    """The most bytes that a process has had in memory."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+@ROOT
+def test_a_directory_that_becomes_read_only_is_read(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
+    sound = clip.read_bytes()
+    with disk(tmp_path / "disk", "4m") as voices, started("--precision", "f32", "--voices", voices) as (_, base):
+        assert upload(base, sound, "anna").status_code == 201
+        subprocess.run(["mount", "-o", "remount,ro", voices], check=True)
+        told(upload(base, sound, "ben"), 500, "cannot be written: no permission$")
+        told(httpx.delete(f"{base}/audio/voices/anna"), 500, "anna.safetensors: cannot be removed: Read-only file system$")
+        assert names(base) == ["default", "anna"]
+        heard = httpx.post(f"{base}/audio/speech", json={**BODY, "voice": "anna"}, timeout=LIMIT)
+        assert heard.content == pcm(toy.generate("Hi.", seed=3, max_tokens=10, voice=toy.voice(sound)).samples)
+        subprocess.run(["mount", "-o", "remount,rw", voices], check=True)
+        assert upload(base, sound, "ben").status_code == 201
+
+
+def test_a_directory_that_goes_away_is_one_error_until_it_is_back(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    with serving(toy, voices=voices) as found:
+        voices.rmdir()
+        told(httpx.get(f"{found.base}/audio/voices"), 500, f"^{voices}: No such file or directory$")
+        told(upload(found.base, clip.read_bytes(), "anna"), 500, f"^{voices}: No such file or directory$")
+        told(httpx.delete(f"{found.base}/audio/voices/anna"), 404, "there is none called 'anna'$")
+        told(httpx.post(f"{found.base}/audio/speech", json={**BODY, "voice": "anna"}), 500, f"^{voices}: No such file")
+        speaks(found.base, toy)
+        voices.mkdir()
+        assert upload(found.base, clip.read_bytes(), "anna").status_code == 201 and names(found.base) == ["default", "anna"]
+
+
+def test_thousands_of_foreign_files_are_left_alone(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
+    for number in range(2_000):
+        (tmp_path / f"{number}.txt").write_bytes(b"")
+        (tmp_path / f"voice-{number}.safetensors").write_bytes(bytes(number))
+    (tmp_path / "link.safetensors").symlink_to("nowhere")
+    (tmp_path / "round.safetensors").symlink_to("round.safetensors")
+    before = sorted(os.listdir(tmp_path))
+    with serving(toy, voices=tmp_path) as found:
+        assert names(found.base) == ["default"]
+        for name in ("link", "round"):
+            told(httpx.post(f"{found.base}/audio/speech", json={**BODY, "voice": name}), 400, "^voice: expected one of default")
+            told(httpx.delete(f"{found.base}/audio/voices/{name}"), 404, "there is none")
+        assert upload(found.base, clip.read_bytes(), "anna").status_code == 201 and names(found.base) == ["default", "anna"]
+        told(upload(found.base, clip.read_bytes(), "link"), 409, "there is a voice called")
+        assert httpx.delete(f"{found.base}/audio/voices/anna").status_code == 200
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_two_servers_that_begin_together_share_a_cache(tmp_path: Path) -> None:
+    """Both pack weights, or one finds the other's; a third one finds them."""
+    cache = {"CHATTERBOX_CACHE": str(tmp_path)}
+    arguments = ("--precision", "int8", "--port", 0)
+    with command(*arguments, **cache) as first, command(*arguments, **cache) as second:
+        try:
+            heard = {
+                httpx.post(f"{listening(process)}/audio/speech", json=BODY, timeout=LIMIT).content for process in (first, second)
+            }
+        finally:
+            first.kill()
+            second.kill()
+    packed = sorted(os.listdir(tmp_path))
+    with started(*arguments[:2], **cache) as (_, base):
+        heard.add(httpx.post(f"{base}/audio/speech", json=BODY, timeout=LIMIT).content)
+    assert len(heard) == 1 and heard.pop()
+    assert packed and sorted(os.listdir(tmp_path)) == packed, "packed once, and nothing half done is left"
