@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from chatterbox_turbo_rs.audio.growing import Growing
+from chatterbox_turbo_rs.audio.read import read
 from chatterbox_turbo_rs.serve.errors import ApiError
 from chatterbox_turbo_rs.serve.sound import UNTOLD, check_length, told
 
@@ -55,6 +56,16 @@ def test_a_flac_that_lies_is_as_long_as_its_frames() -> None:
     assert soundfile.info(io.BytesIO(data)).duration == 6 and (told(bytes(data)) or 0) > 699
 
 
+def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:
+    """By this project and by FFmpeg; libsndfile takes it for endless (docs/server.md)."""
+    av = pytest.importorskip("av")
+    samples = noise(7.3, 24_000)
+    data = grown(samples, 24_000, "flac")
+    assert len(read(data)[0]) == len(samples)
+    with av.open(io.BytesIO(data)) as file:
+        assert sum(frame.samples for frame in file.decode(audio=0)) == len(samples)
+
+
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("seconds", [0.5, 7.3])
 def test_aac_tells_it_by_its_frames_and_mp4_by_its_header(rate: int, seconds: float) -> None:
@@ -87,6 +98,7 @@ def test_what_does_not_tell_has_no_length() -> None:
 def test_a_wav_from_a_pipe_is_as_long_as_what_came() -> None:
     data = grown(noise(7, 24_000), 24_000, "wav")
     assert struct.unpack("<I", data[40:44]) == (0xFFFFFFFF,) and told(data) == 7
+    assert len(soundfile.read(io.BytesIO(data))[0]) == 7 * 24_000
 
 
 def test_what_is_too_long_is_told_in_one_line() -> None:
