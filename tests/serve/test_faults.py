@@ -32,6 +32,7 @@ from chatterbox_turbo_rs.audio import growing, m4b
 from chatterbox_turbo_rs.audio.encode import pcm
 
 BODY = {"input": "Hi.", "seed": 3, "max_tokens": 10, "response_format": "pcm"}
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs symbolic links, and POSIX's messages")
 ROOT = pytest.mark.skipif(
     sys.platform != "linux" or getattr(os, "geteuid", lambda: 1)() != 0, reason="needs root, to mount a small file system"
 )
@@ -277,6 +278,7 @@ def test_a_directory_that_becomes_read_only_is_read(toy: ChatterboxTurbo, tmp_pa
         assert upload(base, sound, "ben").status_code == 201
 
 
+@POSIX
 def test_a_directory_that_goes_away_is_one_error_until_it_is_back(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
     voices = tmp_path / "voices"
     voices.mkdir()
@@ -291,6 +293,7 @@ def test_a_directory_that_goes_away_is_one_error_until_it_is_back(toy: Chatterbo
         assert upload(found.base, clip.read_bytes(), "anna").status_code == 201 and names(found.base) == ["default", "anna"]
 
 
+@POSIX
 def test_thousands_of_foreign_files_are_left_alone(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
     for number in range(2_000):
         (tmp_path / f"{number}.txt").write_bytes(b"")
