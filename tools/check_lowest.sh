@@ -4,9 +4,12 @@
 set -euo pipefail
 dist=${1:?usage: check_lowest.sh DIST WORK VERSION} environment=$2/lowest uv=${UV:-uv}
 "$uv" --version
-# What uses soundfile, soxr, pyloudnorm, tokenizers, safetensors, huggingface_hub and resemble-perth.
+# What uses soundfile, soxr, pyloudnorm, tokenizers, safetensors, huggingface_hub and resemble-perth; then starlette, uvicorn, python-multipart,
+# prometheus_client, and PyAV for AAC.
 tests=${TESTS:-tests/test_files.py tests/test_hub.py tests/test_torch_archive.py tests/test_voice.py tests/stages/test_reference_load.py
-  tests/stages/test_reference_loudness.py tests/stages/test_reference_resample.py tests/stages/test_text_tokenize.py tests/stages/test_watermark.py}
+  tests/stages/test_reference_loudness.py tests/stages/test_reference_resample.py tests/stages/test_text_tokenize.py tests/stages/test_watermark.py
+  tests/serve/test_speech.py tests/serve/test_voices.py tests/serve/test_clients.py tests/serve/test_guard.py tests/serve/test_process.py
+  tests/serve/test_sound.py tests/serve/test_faults.py}
 export UV_CACHE_DIR=${UV_CACHE_DIR:-$2/uv} UV_PYTHON_DOWNLOADS=${UV_PYTHON_DOWNLOADS:-never}
 if command -v pyenv >/dev/null; then PYENV_VERSION=$(pyenv versions --bare | paste -sd: -); export PYENV_VERSION; fi
 if [ "$UV_PYTHON_DOWNLOADS" = never ] && ! "$uv" python find -q --system "$3" >/dev/null 2>&1; then
@@ -14,7 +17,8 @@ if [ "$UV_PYTHON_DOWNLOADS" = never ] && ! "$uv" python find -q --system "$3" >/
   exit
 fi
 "$uv" venv -q --clear -p "$3" "$environment"
-"$uv" pip install -q -p "$environment/bin/python" --resolution lowest-direct -r pyproject.toml "pytest>=8"
+"$uv" pip install -q -p "$environment/bin/python" --resolution lowest-direct -r pyproject.toml --extra server --extra book \
+  "pytest>=8" "httpx>=0.28" "openai>=1.99"
 "$uv" pip install -q -p "$environment/bin/python" --no-deps "$(ls -t "$dist"/chatterbox_turbo_rs-*.whl | head -1)"
 "$uv" pip list -q -p "$environment/bin/python"
 "$environment/bin/chatterbox-turbo" demo "Hello there." -o "$environment/a.wav"

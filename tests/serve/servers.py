@@ -36,7 +36,6 @@ class Served:
 def serving(tts: ChatterboxTurbo, **settings: Any) -> Iterator[Served]:
     """A server with the settings; afterwards it has ended, with its threads."""
     app = create_app(tts, Settings(**settings))
-    before = set(threading.enumerate())
     with bound("127.0.0.1", 0, 60) as listening:
         running = server(app, 2)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
@@ -50,5 +49,4 @@ def serving(tts: ChatterboxTurbo, **settings: Any) -> Iterator[Served]:
             running.should_exit = True
             thread.join(60)
             assert not thread.is_alive(), "the server has not ended"
-    left = {thread for thread in set(threading.enumerate()) - before if thread.name == "chatterbox-turbo-rs"}
-    assert not left, "the engine's thread is left"
+    assert not any(thread.is_alive() for thread in app.state.serve.batch._threads), "a thread of the engine is left"

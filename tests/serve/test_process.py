@@ -5,60 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from toy_model import TOY
+from processes import LIMIT, refused, started
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Voice
 from chatterbox_turbo_rs.audio.encode import pcm
 
-LIMIT = 120
-PROGRAM = "import sys; from chatterbox_turbo_rs.cli.main import main; sys.exit(main(sys.argv[1:]))"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 LONG = "A sentence of some length stands here. " * 6
-
-
-def command(*arguments: object, **more: Any) -> subprocess.Popen[str]:
-    line = [sys.executable, "-c", PROGRAM, "serve", "--model", TOY, *map(str, arguments)]
-    environment = {key: value for key, value in os.environ.items() if key != "CHATTERBOX_API_KEY"} | more
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-@contextlib.contextmanager
-def started(*arguments: object, **more: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that listens, and its base URL."""
-    with command("--port", 0, *arguments, **more) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.fullmatch(r"serving toy on (http://\S+/v1)\n", line)
-            assert found, (line, process.stderr.read() if process.stderr else "")
-            limit = time.monotonic() + LIMIT
-            while time.monotonic() < limit:
-                with contextlib.suppress(httpx.TransportError):
-                    httpx.get(f"{found[1]}/models")
-                    break
-                time.sleep(0.02)
-            yield process, found[1]
-        finally:
-            process.kill()
-
-
-def refused(code: int, pattern: str, *arguments: object, **more: Any) -> None:
-    process = command(*arguments, **more)
-    out, err = process.communicate(timeout=LIMIT)
-    assert (process.returncode, out) == (code, "") and re.fullmatch(f"chatterbox-turbo[^\n]*{pattern}[^\n]*\n", err), err
+KILLS = int(os.environ.get("SERVER_KILLS", "10"))
+"""How often a server is killed at work."""
 
 
 def test_it_does_not_listen_to_others_without_a_key() -> None:
@@ -129,26 +95,64 @@ def test_what_takes_too_long_is_not_waited_for() -> None:
 
 
 @POSIX
-def test_killed_at_any_moment_it_leaves_whole_voices_alone(tmp_path: Path, clip: Path) -> None:
-    """Voices are uploaded and taken away while it is killed, ten times: what is left can be read, and the next server goes on with it."""
+def test_killed_at_any_moment_it_leaves_whole_voices_alone(toy: ChatterboxTurbo, tmp_path: Path, clip: Path) -> None:
+    """Voices are uploaded, taken away, listed and spoken with while it is killed, ``KILLS`` times. What is left can be read, an answer
+    that ended well was whole, and the next server goes on with the directory."""
     pick = random.Random(17)
-    for turn in range(10):
-        with started("--voices", tmp_path) as (process, base):
-            seen = {voice["id"] for voice in httpx.get(f"{base}/audio/voices").json()["voices"]}
-            assert seen == {"default", *(path.stem for path in tmp_path.glob("*.safetensors"))}
-            assert not list(tmp_path.glob(".*.part"))
+    body = {"input": "Hi.", "seed": 1, "max_tokens": 10, "response_format": "pcm"}
+    expected = pcm(toy.generate("Hi.", seed=1, max_tokens=10).samples)
+    wrong: list[Any] = []
+    kept: list[str] = []
+    count: Counter[str] = Counter()
+    for turn in range(KILLS):
+        with started("--voices", tmp_path, "--precision", "f32") as (process, base):
+            there = {path.stem for path in tmp_path.glob("*.safetensors")}
+            left = [path for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+            assert {voice["id"] for voice in httpx.get(f"{base}/audio/voices").json()["voices"]} == {"default", *there}
+            assert not left, "what the killed server had not finished is taken away"
 
             def upload(base: str = base, turn: int = turn) -> None:
-                with contextlib.suppress(httpx.TransportError):
-                    for number in range(3):
-                        data = {"name": f"voice-{turn}-{number}", "consent": "mine"}
-                        httpx.post(f"{base}/audio/voices", data=data, files={"audio_sample": clip.read_bytes()}, timeout=LIMIT)
-                        httpx.delete(f"{base}/audio/voices/voice-{turn}-{number - 1}")
+                for number in range(100):
+                    data = {"name": f"voice-{turn}-{number}", "consent": "mine"}
+                    sent = httpx.post(f"{base}/audio/voices", data=data, files={"audio_sample": clip.read_bytes()}, timeout=LIMIT)
+                    kept.append(data["name"])
+                    taken = httpx.delete(f"{base}/audio/voices/voice-{turn}-{number - 1}")
+                    if sent.status_code != 201 or taken.status_code != (200 if number else 404):
+                        wrong.append((sent.text, taken.text))
 
-            client = threading.Thread(target=upload)
-            client.start()
+            def look(base: str = base, names: frozenset[str] = frozenset(there)) -> None:
+                while True:
+                    listed = httpx.get(f"{base}/audio/voices")
+                    found = {voice["id"] for voice in listed.json()["voices"]}
+                    count["lists"] += 1
+                    if not names <= found or len(found - names) > 3:
+                        wrong.append(listed.text)
+
+            def speak(base: str = base, names: tuple[str, ...] = tuple(sorted(there))) -> None:
+                while True:
+                    plain = httpx.post(f"{base}/audio/speech", json=body, timeout=LIMIT)
+                    count["sounds"] += 1
+                    if plain.content != expected:
+                        wrong.append(plain.content[:100])
+                    for name in names[-1:]:
+                        other = httpx.post(f"{base}/audio/speech", json=body | {"voice": name}, timeout=LIMIT)
+                        if other.status_code != 200 or not other.content:
+                            wrong.append(other.text)
+
+            def until_killed(work: Callable[[], None]) -> None:
+                with contextlib.suppress(httpx.TransportError):
+                    work()
+
+            clients = [threading.Thread(target=until_killed, args=[work]) for work in (upload, look, speak)]
+            for client in clients:
+                client.start()
             time.sleep(pick.random() * 2)
             process.kill()
-            client.join(LIMIT)
+            for client in clients:
+                client.join(LIMIT)
+                assert not client.is_alive()
+        assert not wrong, wrong
+        assert not kept or (tmp_path / f"{kept[-1]}.safetensors").exists(), "a voice that was answered with 201 is lost"
         for path in tmp_path.glob("*.safetensors"):
             assert Voice.load(path).metadata["consent"] == "mine"
+    assert kept and min(count["lists"], count["sounds"]) > 0, "no server lived long enough to be killed at work"

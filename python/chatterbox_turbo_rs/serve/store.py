@@ -101,7 +101,10 @@ class VoiceStore:
         """Keeps a voice under a name that is free. Raises ``ApiError``, ``FileError``."""
         path = self._free(name)
         voice.save(path)
-        return Stored(name, int(path.stat().st_mtime))
+        try:
+            return Stored(name, int(path.stat().st_mtime))
+        except OSError as error:  # another server's client was quick to take it away
+            raise FileError(f"{path}: {error.strerror}") from None
 
     def free(self, name: str) -> None:
         """Raises ``ApiError`` where ``add`` would."""
@@ -131,7 +134,10 @@ class VoiceStore:
         if path is None:
             raise ApiError(403, "this server keeps no voices (it was started without --voices)", code="voices_not_kept")
         assert self.directory is not None
-        taken = {entry.lower() for entry in os.listdir(self.directory)}
+        try:
+            taken = {entry.lower() for entry in os.listdir(self.directory)}
+        except OSError as error:
+            raise FileError(f"{self.directory}: {error.strerror}") from None
         if name.lower() == BUILT_IN or path.name.lower() in taken:
             raise ApiError(409, f"name: there is a voice called {name!r}", "name", "voice_exists")
         if not os.access(self.directory, os.W_OK):

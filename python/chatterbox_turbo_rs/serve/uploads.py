@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -20,6 +22,8 @@ from .state import State
 WAITING = 8
 """Clips that may wait to be prepared or converted."""
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 async def alone(request: Request, state: State, work: Callable[[threading.Event], T], params: tuple[str, ...] = ()) -> T:
@@ -61,16 +65,23 @@ class request_form:
         kind = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
             raise ApiError(415, f"Content-Type: expected multipart/form-data, got {kind or 'none'}")
+        stream = self._request.stream()
+        parser = MultiPartParser(self._request.headers, stream, max_files=2, max_fields=20, max_part_size=1 << 20)
         try:
-            self._form = await self._request.form(max_files=2, max_fields=20, max_part_size=1 << 20)
-        except ClientDisconnect:
-            raise
-        except ApiError:
+            self._form = await parser.parse()
+        except (ClientDisconnect, ApiError):
             raise
         except OSError as error:  # of the temporary file
+            logger.error("body: cannot be kept: %s", error.strerror or error)
             raise ApiError(500, f"body: cannot be kept: {error.strerror or error}") from None
         except Exception as error:  # starlette's, the parser's, and those of decoding what is in it
             raise ApiError(400, f"body: expected a form: {getattr(error, 'detail', None) or error}") from None
+        finally:
+            if (
+                self._form is None
+            ):  # older releases of starlette leave them, and what they take of the disk, to the garbage collector
+                for file in parser._files_to_close_on_error:
+                    file.close()
         return self._form
 
     async def __aexit__(self, *error: object) -> None:
