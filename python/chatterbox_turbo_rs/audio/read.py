@@ -20,14 +20,19 @@ from .source import RATES, Samples, sort, to_mono
 
 CLIP = "reference clip"
 """What errors call a clip that has no path."""
+FULL_RATE = 48_000
+"""Hz. A limit of seconds is one of samples at this rate too."""
 BLOCK = 1 << 20
 """Frames read at a time of a codec that cannot tell how many there are."""
 _NOT_KNOWN_TO_LIBSNDFILE = (1, 4, 18)
 """Its error codes: format not recognised, encoding not supported, format not implemented."""
 
 
-def read(source: Any) -> tuple[np.ndarray, int]:
-    """float32 samples ``[n]`` (mean over the channels) and their rate in Hz, of anything that ``source.sort`` takes and of any length.
+def read(source: Any, most: float | None = None) -> tuple[np.ndarray, int]:
+    """float32 samples ``[n]`` (mean over the channels) and their rate in Hz, of anything that ``source.sort`` takes.
+
+    Of a file longer than ``most`` seconds, or than their samples at ``FULL_RATE``, a little more is read and no more: an hour of silence
+    may be a few hundred kilobytes.
 
     Raises ``FileError`` when a file cannot be read, ``AudioError`` with its path when it is damaged or no audio
     (``UnsupportedAudioError`` where it may be audio that neither reader knows), ``ArgumentError`` for a source of another type.
@@ -37,9 +42,9 @@ def read(source: Any) -> tuple[np.ndarray, int]:
         return to_mono(clip.data), clip.rate
     try:
         with explained(clip):
-            return _core.reference_load_decode(clip)
+            return _core.reference_load_decode(clip, most)
     except UnsupportedAudioError:
-        return decode(clip)
+        return decode(clip, most)
 
 
 @contextlib.contextmanager
@@ -51,7 +56,7 @@ def explained(clip: Path | bytes) -> Iterator[None]:
         raise _refusal(clip, "the Rust side") from error
 
 
-def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
+def decode(clip: Path | bytes, most: float | None = None) -> tuple[np.ndarray, int]:
     """``read`` with libsndfile alone; integers are divided by full scale."""
     import soundfile
 
@@ -62,8 +67,10 @@ def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
             if file.samplerate not in RATES:
                 expected = f"expected a sample rate of {RATES.start} to {RATES.stop - 1} Hz"
                 raise AudioError(f"{_name(clip)}: {expected}, got {file.samplerate} Hz")
-            rate, samples = file.samplerate, to_mono(_frames(file))
-            if file.format == "OGG" and len(samples) != file.frames:  # libsndfile skips damaged pages without telling
+            rate, samples = file.samplerate, to_mono(_frames(file, most))
+            if (
+                file.format == "OGG" and len(samples) != file.frames and most is None
+            ):  # libsndfile skips damaged pages without telling
                 raise AudioError(f"{_name(clip)}: damaged: {file.frames} samples expected, {len(samples)} found")
             return samples, rate
     except AudioError:
@@ -76,13 +83,14 @@ def decode(clip: Path | bytes) -> tuple[np.ndarray, int]:
         raise AudioError(f"{_name(clip)}: damaged ({reason})") from error
 
 
-def _frames(file: Any) -> np.ndarray:
+def _frames(file: Any, most: float | None) -> np.ndarray:
     """float32 ``[n, channels]``: all of a sound file, in one piece. Between two pieces soundfile seeks, which hides what damage took away."""
     options = {"dtype": "float32", "always_2d": True}
+    count = -1 if most is None else int(most * min(file.samplerate, FULL_RATE)) + 1
     if file.seekable():
-        return file.read(**options)
+        return file.read(count, **options)
     blocks = [file.read(BLOCK, **options)]
-    while len(blocks[-1]):
+    while len(blocks[-1]) and (most is None or sum(map(len, blocks)) < count):
         blocks.append(file.read(BLOCK, **options))
     return np.concatenate(blocks)
 

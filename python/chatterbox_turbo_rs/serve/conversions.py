@@ -13,7 +13,7 @@ from ..constants import SAMPLE_RATE
 from ..speech import Speech
 from . import fields
 from .errors import ApiError
-from .sound import check_length
+from .sound import sound
 from .state import state_of
 from .store import BUILT_IN
 from .uploads import alone, file_field, request_form, text_field
@@ -39,8 +39,8 @@ async def conversion(request: Request) -> Response:
     voice = await run_in_threadpool(state.voices.find, name)
 
     def convert(cancel: threading.Event) -> tuple[Speech, bytes]:
-        check_length(clip, state.settings.longest_clip, "file")
-        speech = state.tts.convert(clip, voice=voice, seed=seed, watermark=None if mark == "none" else "perth", cancel=cancel)
+        source = sound(clip, state.settings.longest_clip, "file")
+        speech = state.tts.convert(source, voice=voice, seed=seed, watermark=None if mark == "none" else "perth", cancel=cancel)
         return speech, growing.whole_file(speech.samples, SAMPLE_RATE, kind)
 
     speech, data = await alone(request, state, convert, ("voice", "file"))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from .errors import ApiError
-from .sound import check_length
+from .sound import sound
 from .state import state_of
 from .store import Stored, checked
 from .uploads import alone, file_field, request_form, text_field
@@ -47,8 +47,7 @@ async def uploaded(request: Request) -> JSONResponse:
     await run_in_threadpool(state.voices.free, name)
 
     def prepare(cancel: threading.Event) -> Stored:
-        check_length(clip, state.settings.longest_clip, "audio_sample")
-        voice = state.tts.voice(clip, cancel=cancel)
+        voice = state.tts.voice(sound(clip, state.settings.longest_clip, "audio_sample"), cancel=cancel)
         if np.ptp(voice.s3gen_prompt_mel) == 0:
             raise ApiError(400, "audio_sample: expected somebody speaking, found silence", "audio_sample")
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

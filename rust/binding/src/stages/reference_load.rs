@@ -35,20 +35,22 @@ fn reference_load<'py>(
     Ok(arrays::to_vector(py, samples))
 }
 
-/// The mono samples of a path or of encoded bytes at their own rate, and that rate.
+/// The mono samples of a path or of encoded bytes at their own rate, and that rate. The work ends behind `most` seconds.
 #[pyfunction]
-#[pyo3(signature = (source, *, callback = None))]
+#[pyo3(signature = (source, most = None, *, callback = None))]
 fn reference_load_decode<'py>(
     py: Python<'py>,
     source: &Bound<'py, PyAny>,
+    most: Option<f64>,
     callback: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyArray1<f32>>, u32)> {
+    let most = most.unwrap_or(f64::INFINITY);
     let (samples, rate) = if let Ok(bytes) = source.cast::<PyBytes>() {
         let bytes = bytes.as_bytes().to_vec();
-        door::run(py, callback, move |observer| load::decode_bytes(bytes, observer))?
+        door::run(py, callback, move |observer| load::decode_bytes(bytes, most, observer))?
     } else {
         let path: PathBuf = source.extract()?;
-        door::run(py, callback, move |observer| load::decode_path(&path, observer))?
+        door::run(py, callback, move |observer| load::decode_path(&path, most, observer))?
     };
     Ok((arrays::to_vector(py, samples), rate))
 }

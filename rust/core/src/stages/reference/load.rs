@@ -25,6 +25,9 @@ pub const RATE: u32 = 24_000;
 /// A reference clip must be longer than this many seconds.
 pub const MIN_SECONDS: f64 = 5.0;
 
+/// Hz. A limit of seconds is one of samples at this rate too.
+pub const FULL_RATE: u32 = 48_000;
+
 /// What a clip becomes.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -61,16 +64,17 @@ pub fn load_bytes(bytes: Vec<u8>, wanted: Wanted, observer: &dyn Observer) -> Re
     load(bytes, wanted, observer).map_err(|refused| refused.of(CLIP))
 }
 
-/// Decodes the clip in the file `path`, of any length: mono samples at the file's own rate, and that rate.
+/// Decodes the clip in the file `path`: mono samples at the file's own rate, and that rate. Of one longer than `most` seconds, or than their
+/// samples at [`FULL_RATE`], a little more is decoded and no more: an hour of silence may be a few hundred kilobytes.
 ///
 /// Errors: as in [`load_path`], but for what the rate and the length may be; samples may be NaN or infinite.
-pub fn decode_path(path: &Path, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
-    decode(content(path)?, observer).map_err(|refused| refused.of(&path.display().to_string()))
+pub fn decode_path(path: &Path, most: f64, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(content(path)?, most, observer).map_err(|refused| refused.of(&path.display().to_string()))
 }
 
 /// Decodes the clip that `bytes` hold, a whole encoded file, as [`decode_path`] does.
-pub fn decode_bytes(bytes: Vec<u8>, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
-    decode(bytes, observer).map_err(|refused| refused.of(CLIP))
+pub fn decode_bytes(bytes: Vec<u8>, most: f64, observer: &dyn Observer) -> Result<(Vec<f32>, u32)> {
+    decode(bytes, most, observer).map_err(|refused| refused.of(CLIP))
 }
 
 /// Takes interleaved float samples `[n, channels]` at `rate` Hz. Returns mono samples `[L]` at the wanted rate.
@@ -104,12 +108,12 @@ fn content(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(io)
 }
 
-fn decode(bytes: Vec<u8>, observer: &dyn Observer) -> Loaded<(Vec<f32>, u32)> {
-    decode::decode(bytes, observer).map(|(mono, rate)| (mono.0, rate))
+fn decode(bytes: Vec<u8>, most: f64, observer: &dyn Observer) -> Loaded<(Vec<f32>, u32)> {
+    decode::decode(bytes, most, observer).map(|(mono, rate)| (mono.0, rate))
 }
 
 fn load(bytes: Vec<u8>, wanted: Wanted, observer: &dyn Observer) -> Loaded<Vec<f32>> {
-    let (mono, rate) = decode::decode(bytes, observer)?;
+    let (mono, rate) = decode::decode(bytes, f64::INFINITY, observer)?;
     mono.finish(rate, wanted, observer)
 }
 
@@ -253,10 +257,14 @@ mod tests {
 
     #[test]
     fn a_clip_of_any_length_is_decoded_at_its_own_rate() {
-        assert_eq!(decode_bytes(wav(&[16_384, 0, -16_384, -16_384], 2, 8_000), &Silent).unwrap(), (vec![0.25, -0.5], 8_000));
-        let error = decode_bytes(b"this is not audio at all".repeat(1000), &Silent).unwrap_err().to_string();
+        assert_eq!(decode_bytes(wav(&[16_384, 0, -16_384, -16_384], 2, 8_000), 1.0, &Silent).unwrap(), (vec![0.25, -0.5], 8_000));
+        for (rate, most) in [(8_000, 4_000), (96_000, 24_000)] {
+            let found = decode_bytes(wav(&vec![1; 1 << 20], 1, rate), 0.5, &Silent).unwrap().0.len();
+            assert!(most < found && found < 1 << 18, "{found}");
+        }
+        let error = decode_bytes(b"this is not audio at all".repeat(1000), f64::INFINITY, &Silent).unwrap_err().to_string();
         assert!(error.starts_with("reference clip: not an audio file"), "{error}");
-        assert!(matches!(decode_path(Path::new("/nonexistent/clip.wav"), &Silent), Err(Error::Io { .. })));
+        assert!(matches!(decode_path(Path::new("/nonexistent/clip.wav"), f64::INFINITY, &Silent), Err(Error::Io { .. })));
     }
 
     #[test]

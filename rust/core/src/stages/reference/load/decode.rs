@@ -21,21 +21,21 @@ use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::packet::Packet;
 
 use super::opus::Opus;
-use super::{Loaded, Mono, Refused, STAGE, formats};
+use super::{FULL_RATE, Loaded, Mono, Refused, STAGE, formats};
 use crate::Observer;
 
 type Decoded = Loaded<(Mono, u32)>;
 /// Most channels of a file, which is what libsndfile takes.
 const MOST_CHANNELS: usize = 1024;
 
-/// The mono clip and its sample rate, or what is wrong with `bytes`.
-pub(super) fn decode(bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
+/// The mono clip and its sample rate, or what is wrong with `bytes`. What follows behind `most` seconds is not looked at.
+pub(super) fn decode(bytes: Vec<u8>, most: f64, observer: &dyn Observer) -> Decoded {
     // A malformed stream must not take the caller down, should it find a defect in a decoder.
-    catch_unwind(AssertUnwindSafe(|| run(bytes, observer)))
+    catch_unwind(AssertUnwindSafe(|| run(bytes, most, observer)))
         .unwrap_or_else(|_| Err("damaged beyond what the decoder can handle".into()))
 }
 
-fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
+fn run(mut bytes: Vec<u8>, most: f64, observer: &dyn Observer) -> Decoded {
     let synchronised = bytes.len() > 1 && bytes[0] == 0xff && bytes[1] & 0xe0 == 0xe0;
     if !synchronised {
         formats::check(&bytes)?;
@@ -89,6 +89,9 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
             seam.time(&packet)?;
         }
         clip.append(&mut decoder, &packet)?;
+        if clip.is_longer(most) {
+            return clip.done();
+        }
     }
     if let (Some(last), Some(end)) = (last_granule(&bytes), seam.time)
         && last > end
@@ -100,7 +103,7 @@ fn run(mut bytes: Vec<u8>, observer: &dyn Observer) -> Decoded {
     if let Some(promised) = promised.filter(|&n| lossless && n != count) {
         return Err(format!("damaged: {promised} samples expected, {count} found").into());
     }
-    clip.spec.map_or_else(|| Err("holds no samples".into()), |(rate, _)| Ok((clip.mono, rate)))
+    clip.done()
 }
 
 /// What the header of a WAV file says: of 36 channels in an extensible one Symphonia makes 4.
@@ -153,6 +156,14 @@ struct Clip {
 }
 
 impl Clip {
+    fn is_longer(&self, seconds: f64) -> bool {
+        self.spec.is_some_and(|(rate, _)| self.mono.0.len() as f64 > seconds * f64::from(rate.min(FULL_RATE)))
+    }
+
+    fn done(self) -> Decoded {
+        self.spec.map_or_else(|| Err("holds no samples".into()), |(rate, _)| Ok((self.mono, rate)))
+    }
+
     fn append(&mut self, decoder: &mut Decoder, packet: &Packet) -> Result<(), String> {
         let at = self.mono.0.len();
         let damaged = |e: &dyn std::fmt::Display| format!("damaged at sample {at} ({e})");
