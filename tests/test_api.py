@@ -203,6 +203,13 @@ def test_whole_numbers_are_numbers(toy):
     assert floats.samples.tobytes() == ints.samples.tobytes()
 
 
+@pytest.mark.parametrize("side", ["rust", ("rust",), ("rust", "f32", 1), None, {"rust": "f32"}])
+def test_a_side_to_compare_is_a_switch_and_a_precision(toy, side):
+    for sides, name in (((side, ("rust", "f32")), "a"), ((("rust", "f32"), side), "b")):
+        with pytest.raises(ArgumentError, match=f"{name}: expected a switch and a precision"):
+            toy.compare("Hi.", *sides)
+
+
 def test_the_voice_in_every_form(toy, clip, rust_voice, tmp_path):
     rust_voice.save(tmp_path / "v.safetensors")
     forms = [

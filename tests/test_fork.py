@@ -24,6 +24,7 @@ import pytest
 from toy_model import TOY
 
 from chatterbox_turbo_rs import ChatterboxTurbo
+from chatterbox_turbo_rs.errors import InternalError
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -97,6 +98,24 @@ def test_a_child_does_what_its_parent_did(toy: ChatterboxTurbo, clip: Path, name
     expected = WORK[name](toy, clip)
     assert in_child(lambda: WORK[name](toy, clip)) == expected
     assert WORK[name](toy, clip) == expected
+
+
+def test_a_child_is_told_that_the_threads_of_a_batch_stayed_behind(toy: ChatterboxTurbo) -> None:
+    with toy.open_batch(2) as batch:
+        chunks = batch.stream("word " * 60, seed=1, max_tokens=12)
+        next(chunks)
+
+        def child() -> list[str]:
+            told = []
+            for work in (lambda: list(chunks), lambda: batch.submit(TEXT, print), batch.close):
+                try:
+                    work()
+                except InternalError as error:
+                    told.append(str(error))
+            return told
+
+        assert in_child(child) == ["the batch's threads are gone: a process that forks does not take them along"] * 2
+        assert list(chunks)[-1].final
 
 
 def test_a_child_of_a_child(toy: ChatterboxTurbo) -> None:

@@ -220,3 +220,6 @@ def test_bad_texts_and_limits(toy):
     for split in ("always", None, 280):
         with pytest.raises(ArgumentError, match="split: expected 'auto', 'never' or a Split"):
             toy.generate("a", split=split)
+    for split in ("auto", "", 280):
+        with pytest.raises(ArgumentError, match="split: expected a Split or None"):
+            toy.segments("a", split=split)

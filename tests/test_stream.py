@@ -332,6 +332,9 @@ def test_what_a_callback_raises_comes_out_as_it_is(toy: ChatterboxTurbo, stage: 
         ("a", {"top_p": -1}, "top_p: expected"),
         ("a", {"progress": 3}, "progress: expected"),
         ("a", {"cancel": 3}, "cancel: expected"),
+        ("a", {"cancel": threading.Event}, "cancel: expected an event with is_set"),
+        ("a", {"split": np.arange(2)}, "split: expected 'auto', 'never' or a Split"),
+        ("a", {"pronounce": np.arange(2)}, "pronounce: expected a mapping"),
     ],
 )
 def test_arguments_are_checked_by_the_call_itself(toy: ChatterboxTurbo, text: Any, options: Any, message: str) -> None:
@@ -487,6 +490,18 @@ def test_an_asynchronous_stream_that_nobody_asks(toy: ChatterboxTurbo) -> None:
     for thread in threads():  # where the loop was left, nobody waited for the end
         thread.join(30)
     assert not threads()
+
+
+def test_an_event_loop_that_is_closed_in_the_middle(toy: ChatterboxTurbo, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    loop = asyncio.new_event_loop()
+    chunks = toy.astream("Hello.", seed=3, max_tokens=900)
+    loop.run_until_complete(chunks.__anext__())
+    loop.close()
+    del chunks
+    gc.collect()
+    assert not threads() and not complaints
 
 
 def test_a_chunk_says_what_it_is(toy: ChatterboxTurbo) -> None:

@@ -401,7 +401,14 @@ class ChatterboxTurbo:
     ) -> Order:
         """The arguments of ``stream``, checked."""
         how = StreamOptions(latency, chunk)
-        options = self._options(loudness, watermark, seed_of(seed), split=split_of(split), pronounce=pronounce or {}, **sampling)
+        options = self._options(
+            loudness,
+            watermark,
+            seed_of(seed),
+            split=split_of(split),
+            pronounce={} if pronounce is None else pronounce,
+            **sampling,
+        )
         return Order(text_of(text), voice, self._planned(options, backends), options, how)
 
     @staticmethod
@@ -464,7 +471,10 @@ class ChatterboxTurbo:
         """
         known = comparison.precisions(self.device)
         sides = []
-        for name, (backends, precision) in (("a", a), ("b", b)):
+        for name, side in (("a", a), ("b", b)):
+            if not isinstance(side, (tuple, list)) or len(side) != 2:
+                raise ArgumentError(f"{name}: expected a switch and a precision, such as ('rust', 'f32'), got {side!r}")
+            backends, precision = side
             one_of(f"{name}.precision", precision, ("auto", *known))
             sides.append((registry.resolve(backends, self._spec), self.precision if precision == "auto" else precision))
         order = self._order(text, split="never", backends=a[0], **arguments)
@@ -660,7 +670,7 @@ class ChatterboxTurbo:
         backends: Spec,
     ) -> tuple[Plan, GenerationOptions]:
         """The plan and the options of a request."""
-        more = {"split": split_of(split), "speed": speed, "pronounce": pronounce or {}}
+        more = {"split": split_of(split), "speed": speed, "pronounce": {} if pronounce is None else pronounce}
         options = self._options(loudness, watermark, *sampling, **more)
         return self._planned(options, backends), options
 

@@ -263,7 +263,7 @@ def split_of(value: Any) -> Split | None:
     """The limits of segments: ``"auto"``'s, a caller's own, or None for ``"never"``."""
     if isinstance(value, Split):
         return value
-    if value not in ("auto", "never"):
+    if not isinstance(value, str) or value not in ("auto", "never"):
         raise ArgumentError(f"split: expected 'auto', 'never' or a Split, got {value!r}")
     return Split() if value == "auto" else None
 

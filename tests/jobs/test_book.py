@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 
 import av
@@ -260,6 +261,25 @@ def test_the_command_speaks_and_goes_on(book, tmp_path):
     assert code == 0 and sorted(os.listdir(tmp_path)) == ["book.flac", "book.srt", "book.txt"]
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are Unicode here")
+def test_a_book_whose_name_is_no_utf8(book, tmp_path):
+    name = os.fsdecode(b"gr\xfcn")
+    os.rename(tmp_path / "book.txt", tmp_path / f"{name}.txt")
+    code, _, err = book(f"{name}.txt", *QUICK)
+    assert code == 0, err
+    lines = (tmp_path / f"{name}.flac.parts" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0])["book"] == name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_cannot_become_a_file_is_refused_before_any_work(book, tmp_path):
+    os.mkfifo(tmp_path / "a.srt")
+    os.mkfifo(tmp_path / "a.flac")
+    for arguments in (["--subtitles", "a.srt"], ["-o", "a.flac"]):
+        code, out, err = book("book.txt", *arguments, "--model", "nowhere/model")
+        assert (code, out) == (1, "") and "expected a file name, found a device or a pipe" in err, err
+
+
 def test_the_command_lists_chapters_without_a_model(book, tmp_path):
     code, out, err = book("book.txt", "--dry-run", "--model", "/nowhere")
     assert (code, err) == (0, "") and out.splitlines()[0] == "   1 CHAPTER I. The Well  [4 segments, 131 characters]"
@@ -289,8 +309,6 @@ def test_wrong_use_is_one_line(book, tmp_path, arguments, code, says):
 
 
 def test_without_the_extra_the_way_to_it_is_named(book, tmp_path, monkeypatch):
-    import sys
-
     (tmp_path / "book.md").write_text("# One\n\nWords.")
     (tmp_path / "book.epub").write_bytes(b"PK")
     for name in ("av", "lxml", "lxml.etree", "markdown_it"):

@@ -23,7 +23,7 @@ class Cue(Protocol):
 
 def subtitles(cues: Iterable[Cue], format: str) -> str:
     """A whole file. Raises ``ArgumentError`` for another format than ``"srt"`` and ``"vtt"``."""
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise ArgumentError(f"subtitles: expected 'srt' or 'vtt', got {format!r}")
     vtt = format == "vtt"
     blocks = ["WEBVTT\n"] if vtt else []

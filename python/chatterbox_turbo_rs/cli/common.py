@@ -275,6 +275,8 @@ def writable(path: Path) -> None:
     """Raises ``FileError`` when ``path`` cannot become a file: better now than after the work."""
     if path.is_dir():
         raise FileError(f"{path}: expected a file name, found a directory")
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path}: expected a file name, found a device or a pipe")
     _writable_in(path, path.parent)
 
 

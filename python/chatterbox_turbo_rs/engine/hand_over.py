@@ -115,7 +115,7 @@ async def asynchronous(results: Generator[T, None, None], stop: threading.Event)
     finally:
         stop.set()
         cancelled = None
-        while not over.is_set():
+        while not (over.is_set() or loop.is_closed()):  # a closed loop tells nobody
             try:
                 await over.wait()
             except asyncio.CancelledError as error:

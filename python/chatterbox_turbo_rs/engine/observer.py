@@ -39,8 +39,8 @@ class Onlooker:
 
 def checked_event(cancel: Event | None) -> Event | None:
     """``cancel=``, when it is one; else ``ArgumentError``."""
-    if cancel is not None and not hasattr(cancel, "is_set"):
-        raise ArgumentError(f"cancel: expected an event with is_set(), got {type(cancel).__name__}")
+    if cancel is not None and (isinstance(cancel, type) or not callable(getattr(cancel, "is_set", None))):
+        raise ArgumentError(f"cancel: expected an event with is_set(), got {cancel!r}")
     return cancel
 
 

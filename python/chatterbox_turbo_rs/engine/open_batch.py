@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -72,6 +73,7 @@ class OpenBatch:
         self._closed: BaseException | None = None
         self._mean = 1.0  # seconds between two requests that are finished, while there is work
         self._last = time.monotonic()
+        self._process = os.getpid()
         self._threads = [_Worker(self, self._t3_round), _Worker(self, self._s3gen_round)]
         for thread in self._threads:
             thread.start()
@@ -84,6 +86,8 @@ class OpenBatch:
         Raises ``BusyError`` when all rows are taken and ``waiting`` requests wait; ``ArgumentError`` and what ``stream`` raises at once.
         """
         order = self._order(text, **arguments)
+        if self._forked:
+            raise _left_behind()
         with self._wake:
             if self._closed is not None:
                 raise CancelledError("the batch is closed")
@@ -103,7 +107,7 @@ class OpenBatch:
         ready: queue.SimpleQueue[Event] = queue.SimpleQueue()
         job = self.submit(text, ready.put, **arguments)
         try:
-            while True:
+            while not self._forked:
                 event = ready.get()
                 if isinstance(event, Report):
                     return event
@@ -111,8 +115,15 @@ class OpenBatch:
                     raise event
                 job.took(len(event))
                 yield event
+            raise _left_behind()
         finally:
-            job.cancel()
+            if not self._forked:
+                job.cancel()
+
+    @property
+    def _forked(self) -> bool:
+        """Is this a process that was forked since? It has none of the threads, and locks that one of them may hold for ever."""
+        return os.getpid() != self._process
 
     @property
     def load(self) -> tuple[int, int]:
@@ -158,6 +169,8 @@ class OpenBatch:
 
     def close(self) -> None:
         """Ends all requests with a ``CancelledError``, within a step, and the threads."""
+        if self._forked:
+            return
         self.ended(CancelledError("the batch was closed"))
         for thread in self._threads:
             thread.join()
@@ -323,6 +336,10 @@ class _Worker(threading.Thread):
             error = InternalError(f"a thread of the engine has ended: {type(raised).__name__}: {raised}")
         self._batch.ended(error)
         self._batch.left()
+
+
+def _left_behind() -> InternalError:
+    return InternalError("the batch's threads are gone: a process that forks does not take them along")
 
 
 def _own(error: Exception) -> ChatterboxError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import _core
-from ..errors import TextError
+from ..errors import ArgumentError, TextError
 from ..options import MOST_PAUSE, Split
 from . import draws
 
@@ -70,7 +70,9 @@ def segments(text: str, *, seed: int = 0, split: Split | None = None) -> list[Se
 
     Raises ``TextError`` for a long text, or one with pauses, that has no word, and for a pause above 60 s.
     """
-    split = split or Split()
+    split = Split() if split is None else split
+    if not isinstance(split, Split):
+        raise ArgumentError(f"split: expected a Split or None, got {split!r}")
     parts = list(_parts(text))
     if len(parts) == 1 and len(text) <= split.longest:
         return [Segment(0, text, 0.0, seed, True)]

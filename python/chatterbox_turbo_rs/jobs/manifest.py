@@ -23,14 +23,17 @@ class Manifest:
 
     def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Replaces the file. Raises ``FileError``."""
-        with whole_file(self._path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        with (
+            whole_file(self._path) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
             for line in (self._about, *lines):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Adds a line. Raises ``FileError``."""
         try:
-            with open(self._path, "a", encoding="utf-8", newline="\n") as file:
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
             raise FileError(f"{self._path}: cannot be written: {error.strerror or error}") from None

@@ -34,6 +34,7 @@ _SILENT_TYPES = {
 """The same by ``epub:type``: what leads away from the text or stands aside of it."""
 _SILENT_ROLES = {f"doc-{name}" for name in _SILENT_TYPES}
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);)([A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -82,13 +83,16 @@ def page(name: str, data: bytes) -> Page:
     try:
         root = xml(name, _named_entities(data))
     except TextError:
-        parser = lxml.HTMLParser(
-            no_network=True, remove_comments=True, remove_pis=True, huge_tree=False, encoding=_encoding(data)
-        )
         try:
+            parser = lxml.HTMLParser(
+                no_network=True, remove_comments=True, remove_pis=True, huge_tree=True, encoding=_encoding(data)
+            )
             root = lxml.fromstring(data, parser)
-        except (lxml.ParserError, lxml.XMLSyntaxError, ValueError) as error:
+        except (lxml.ParserError, lxml.XMLSyntaxError, LookupError, ValueError) as error:
             raise TextError(f"{name}: not a page: {error}") from None
+        for fault in parser.error_log:  # what comes behind it would be left out without a word
+            if fault.type_name == "ERR_RESOURCE_LIMIT":
+                raise TextError(f"{name}: not a page: {fault.message}") from None
     if root is None:
         raise TextError(f"{name}: not a page: it is empty")
     walk = _Walk()
@@ -113,23 +117,27 @@ def types(element: Any) -> set[str]:
 
 
 def _named_entities(data: bytes) -> bytes:
-    """``&nbsp;`` and its like as characters: XML without its DTD does not know them."""
-    if b"&" not in data:
-        return data
-    encoding = _encoding(data)
-    text = data.decode(encoding, "surrogateescape")
-    return _ENTITY.sub(lambda found: html.unescape(found[0]), text).encode(encoding, "surrogateescape")
+    """``&nbsp;`` and its like as numbers: XML without its DTD does not know them."""
+    if data[:2] in _UTF_16:
+        return _ENTITY.sub(_numbered, data.decode("utf-16", "replace")).encode("utf-16")
+    return _ENTITY.sub(_numbered, data.decode("latin-1")).encode("latin-1")  # any encoding that has ASCII in it, left as it is
+
+
+def _numbered(entity: re.Match[str]) -> str:
+    """By its characters' numbers, which every encoding can write; one that nobody knows stays."""
+    found = html.unescape(entity[0])
+    return entity[0] if found == entity[0] else "".join(f"&#{ord(character)};" for character in found)
 
 
 def _encoding(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in _UTF_16:
         return "utf-16"
     said = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([A-Za-z0-9._-]+)[\"']", data.removeprefix(b"\xef\xbb\xbf")[:200])
     try:
         name = said[1].decode() if said else "utf-8"
         "".encode(name)
         return name
-    except LookupError:
+    except (LookupError, UnicodeError):
         return "utf-8"
 
 
