@@ -208,6 +208,9 @@ def test_a_side_to_compare_is_a_switch_and_a_precision(toy, side):
     for sides, name in (((side, ("rust", "f32")), "a"), ((("rust", "f32"), side), "b")):
         with pytest.raises(ArgumentError, match=f"{name}: expected a switch and a precision"):
             toy.compare("Hi.", *sides)
+    for name in ("split", "latency", "backends"):
+        with pytest.raises(TypeError, match=rf"compare\(\) got an unexpected keyword argument '{name}'"):
+            toy.compare("Hi.", ("rust", "f32"), ("rust", "f32"), **{name: "auto"})
 
 
 def test_the_voice_in_every_form(toy, clip, rust_voice, tmp_path):

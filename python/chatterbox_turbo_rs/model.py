@@ -469,6 +469,8 @@ class ChatterboxTurbo:
 
         Raises what ``generate`` does.
         """
+        if unknown := sorted(set(arguments) - set(CompareArguments.__annotations__)):
+            raise TypeError(f"compare() got an unexpected keyword argument {unknown[0]!r}")
         known = comparison.precisions(self.device)
         sides = []
         for name, side in (("a", a), ("b", b)):
