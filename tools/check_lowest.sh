@@ -8,8 +8,7 @@ dist=${1:?usage: check_lowest.sh DIST WORK VERSION} environment=$2/lowest uv=${U
 # prometheus_client, and PyAV for AAC.
 tests=${TESTS:-tests/test_files.py tests/test_hub.py tests/test_torch_archive.py tests/test_voice.py tests/stages/test_reference_load.py
   tests/stages/test_reference_loudness.py tests/stages/test_reference_resample.py tests/stages/test_text_tokenize.py tests/stages/test_watermark.py
-  tests/serve/test_speech.py tests/serve/test_voices.py tests/serve/test_clients.py tests/serve/test_guard.py tests/serve/test_process.py
-  tests/serve/test_sound.py tests/serve/test_server_faults.py}
+  tests/serve/test_speech.py tests/serve/test_voices.py tests/serve/test_sound.py}
 export UV_CACHE_DIR=${UV_CACHE_DIR:-$2/uv} UV_PYTHON_DOWNLOADS=${UV_PYTHON_DOWNLOADS:-never}
 if command -v pyenv >/dev/null; then PYENV_VERSION=$(pyenv versions --bare | paste -sd: -); export PYENV_VERSION; fi
 if [ "$UV_PYTHON_DOWNLOADS" = never ] && ! "$uv" python find -q --system "$3" >/dev/null 2>&1; then

@@ -51,7 +51,7 @@ def test_cases_cover_the_rules(kind: str, tmp_path: Path, data: Path) -> None:
     assert {text.clip for text in given.texts} == {clip.name for clip in given.clips}
     assert any(text.parameters.get("top_k") == 1 for text in given.texts)
     assert "" in given.sentences and len(given.sentences) >= 40
-    assert {case.clip for case in given.conversions} == {clip.name for clip in given.clips}
+    assert given.conversions and {case.clip for case in given.conversions} <= {clip.name for clip in given.clips}
     assert len({case.name for case in given.conversions} | set(names)) == len(given.conversions) + len(names)
     assert len({case.seed for case in given.conversions}) == len(given.conversions)
     if kind == "thorough":
@@ -86,4 +86,4 @@ def test_short_clips_are_converted_into_every_voice(tmp_path: Path) -> None:
     for name, seconds in (("short", cases.CONVERTED), ("long", cases.CONVERTED + 0.05)):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(8_000 * seconds)), 8_000)
     given = cases.thorough([tmp_path / "short.wav", tmp_path / "long.wav"])
-    assert [case.name for case in given.conversions] == ["short as short", "short as long"]
+    assert [case.name for case in given.conversions] == ["short as long"]

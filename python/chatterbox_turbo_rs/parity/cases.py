@@ -204,8 +204,8 @@ def _odd(path: Path, directory: Path) -> Path:
 
 
 def thorough(clips: Sequence[Path]) -> Cases:
-    """Every clip whole, twelve texts over them, among them over 1024 tokens and over eight seconds, and the clips of at most
-    ``CONVERTED`` seconds in every clip's voice; for the full-size model.
+    """Every clip whole, twelve texts over them, among them over 1024 tokens and over eight seconds, and each clip of at most
+    ``CONVERTED`` seconds in the voice of the next clip; for the full-size model.
     """
     named = [Clip(path.stem, path) for path in clips]
     a, b, c = (named[i % len(named)].name for i in range(3))
@@ -223,7 +223,8 @@ def thorough(clips: Sequence[Path]) -> Cases:
         Text("stops", _STOPS[0].text, a, 30, _STOPS[0].seed, ALIKE, streamed=True),
         Text("stop_first", _STOPS[1].text, b, 8, _STOPS[1].seed, ALIKE),
     )
-    pairs = [(source.name, clip.name) for source in named if source.seconds <= CONVERTED for clip in named]
+    following = [*named[1:], named[0]]
+    pairs = [(source.name, clip.name) for source, clip in zip(named, following) if source.seconds <= CONVERTED]
     conversions = [Conversion(*pair, 17 + i) for i, pair in enumerate(pairs)]
     return Cases(tuple(named), texts, SENTENCES, conversions)
 
