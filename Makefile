@@ -85,9 +85,9 @@ test-levels: build ## run the Rust tests and those of the stages at every lower 
 parity: build $(REFERENCE)/bin/python ## run the parity checklist, Python against Rust, on the embedded model
 	$(TORCH) -m chatterbox_turbo_rs parity --model demo --parties python,rust --html $(BUILD)/parity/demo.html
 
-# Not at the level amx: its float32 moves f0 by a millionth, and the sum of that over nine seconds the sound by 0.6 dB of 0.3 (docs/parity.md).
+# Not at the level amx: its float32 moves f0 by a millionth, and the sum of that over nine seconds the sound by 0.6 dB of 0.3 (docs/parity.md; CHATTERBOX_CPU=amx make parity-official shows it).
 parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checklist with the official package, on a full-size random checkpoint
-	CHATTERBOX_CPU=$$($(BIN)/python -c "from chatterbox_turbo_rs import _core; print(next(level for level in _core.build_info()['cpu_levels'] if level != 'amx'))") $(TORCH) -m chatterbox_turbo_rs parity --model $(FULL) --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	CHATTERBOX_CPU=$${CHATTERBOX_CPU:-$$($(BIN)/python -c "from chatterbox_turbo_rs import _core; print(next(level for level in _core.build_info()['cpu_levels'] if level != 'amx'))")} $(TORCH) -m chatterbox_turbo_rs parity --model $(FULL) --parties official,python,rust --official-python $(REFERENCE)/bin/python \
 	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
 	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 

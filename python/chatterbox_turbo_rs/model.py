@@ -401,14 +401,7 @@ class ChatterboxTurbo:
     ) -> Order:
         """The arguments of ``stream``, checked."""
         how = StreamOptions(latency, chunk)
-        options = self._options(
-            loudness,
-            watermark,
-            seed_of(seed),
-            split=split_of(split),
-            pronounce={} if pronounce is None else pronounce,
-            **sampling,
-        )
+        options = self._options(loudness, watermark, seed_of(seed), split=split_of(split), pronounce=pronounce, **sampling)
         return Order(text_of(text), voice, self._planned(options, backends), options, how)
 
     @staticmethod
@@ -672,7 +665,7 @@ class ChatterboxTurbo:
         backends: Spec,
     ) -> tuple[Plan, GenerationOptions]:
         """The plan and the options of a request."""
-        more = {"split": split_of(split), "speed": speed, "pronounce": {} if pronounce is None else pronounce}
+        more = {"split": split_of(split), "speed": speed, "pronounce": pronounce}
         options = self._options(loudness, watermark, *sampling, **more)
         return self._planned(options, backends), options
 
@@ -682,6 +675,8 @@ class ChatterboxTurbo:
         """The options, with the model's own loudness and watermark for ``...``."""
         more["loudness"] = self._loudness if loudness is ... else loudness
         more["watermark"] = self._watermark if watermark is ... else watermark
+        if more.get("pronounce") is None:
+            more["pronounce"] = {}
         return GenerationOptions(*sampling, **more)
 
     def _planned(self, options: GenerationOptions, backends: Spec) -> Plan:

@@ -77,9 +77,7 @@ class request_form:
         except Exception as error:  # starlette's, the parser's, and those of decoding what is in it
             raise ApiError(400, f"body: expected a form: {getattr(error, 'detail', None) or error}") from None
         finally:
-            if (
-                self._form is None
-            ):  # older releases of starlette leave them, and what they take of the disk, to the garbage collector
+            if self._form is None:  # older starlettes leave them, and their room on the disk, to the garbage collector
                 for file in parser._files_to_close_on_error:
                     file.close()
         return self._form
