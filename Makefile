@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 TEXT ?= Hello there. I am a small model inside this program, and I need no network.
 CLIPS := short stereo long
 # What PyTorch changes: every other test file would only be run a second time.
-TORCH_TESTS ?= tests/stages tests/parity $(shell grep -lE '\<torch\>|registry.missing' tests/test_*.py)
+# Not the collection without POSIX modules: make test has it, with all extras.
+TORCH_TESTS ?= tests/stages tests/parity $(filter-out tests/test_collection.py, $(shell grep -lE '\<torch\>|registry.missing' tests/test_*.py))
 REFERENCE ?= $(BUILD)/parity/official-environment
 FULL ?= $(BUILD)/parity/checkpoint-full
 PYTHONS ?= $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
@@ -85,9 +86,8 @@ test-levels: build ## run the Rust tests and those of the stages at every lower 
 parity: build $(REFERENCE)/bin/python ## run the parity checklist, Python against Rust, on the embedded model
 	$(TORCH) -m chatterbox_turbo_rs parity --model demo --parties python,rust --html $(BUILD)/parity/demo.html
 
-# Not at the level amx: its float32 moves f0 by a millionth, and the sum of that over nine seconds the sound by 0.6 dB of 0.3 (docs/parity.md; CHATTERBOX_CPU=amx make parity-official shows it).
 parity-official: build $(REFERENCE)/bin/python $(FULL)/config.json ## the checklist with the official package, on a full-size random checkpoint
-	CHATTERBOX_CPU=$${CHATTERBOX_CPU:-$$($(BIN)/python -c "from chatterbox_turbo_rs import _core; print(next(level for level in _core.build_info()['cpu_levels'] if level != 'amx'))")} $(TORCH) -m chatterbox_turbo_rs parity --model $(FULL) --parties official,python,rust --official-python $(REFERENCE)/bin/python \
+	$(TORCH) -m chatterbox_turbo_rs parity --model $(FULL) --parties official,python,rust --official-python $(REFERENCE)/bin/python \
 	  --thorough $(CLIPS:%=--clip tests/data/clips/%.flac) --work $(BUILD)/parity/full $(PARITY_OPTIONS) \
 	  --json $(BUILD)/parity/report.json --markdown $(BUILD)/parity/report.md --html $(BUILD)/parity/report.html
 
@@ -103,10 +103,10 @@ $(REFERENCE)/bin/python:
 $(FULL)/config.json: | setup
 	$(BIN)/python tools/make_checkpoint.py --size full --seed 1234 $(FULL)
 
-# Not the collection without POSIX modules, nor the installed distribution's version: make test has them, and here nothing is installed.
+# Not the installed distribution's version: here nothing is installed.
 test-torch: build $(REFERENCE)/bin/python ## run the Python tests with PyTorch, in the official package's environment
 	$(REFERENCE)/bin/python -m pip install -q --disable-pip-version-check pytest "pytest-xdist>=3.6" "tomli>=2" "av>=16.1" "lxml>=5" "markdown-it-py>=3"
-	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --ignore tests/test_collection.py --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
+	OMP_NUM_THREADS=1 $(TORCH) -m pytest -q $(WORKERS) -W ignore --deselect tests/test_api.py::test_the_version_is_that_of_the_distribution $(TORCH_TESTS)
 
 bench: build $(REFERENCE)/bin/python $(FULL)/config.json ## time everything beside the official package (BENCH_OPTIONS=--quick)
 	mkdir -p $(BUILD)/bench

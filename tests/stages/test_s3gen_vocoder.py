@@ -14,6 +14,8 @@ import pytest
 from s3gen_suite import assert_close, create, golden, progress, refusal, stops_at_once, without_gradient
 
 from chatterbox_turbo_rs.checkpoint.tensor_file import TensorFile
+from chatterbox_turbo_rs.parity.metrics import compare, log_spectra
+from chatterbox_turbo_rs.parity.tolerances import judge, limits
 from chatterbox_turbo_rs.stages.s3gen.vocoder import FADE, HOP, RATE
 
 
@@ -44,10 +46,12 @@ def test_samples_of_the_official_source_agree(vocoder: Any) -> None:
 
 
 def test_samples_agree_with_the_official_package(vocoder: Any) -> None:
+    """From its own f0, whose last bits the oscillator's phase sums up: two CPUs' PyTorch are 1.6e-3 of the peak apart at the end."""
     g = golden("vocoder")
     samples = vocoder(*arguments())
     assert samples.shape == (HOP * len(g["mel"]),)
-    assert np.abs(samples - g["samples"]).max() <= 1e-3 * np.abs(g["samples"]).max()
+    assert not judge(compare(g["samples"][: 2 * FADE], samples[: 2 * FADE]), limits("s3gen.vocoder@fade"))
+    assert not judge(compare(*log_spectra(g["samples"], samples)), limits("s3gen.vocoder@spectrum"))
 
 
 def test_fades_in(vocoder: Any) -> None:

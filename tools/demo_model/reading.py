@@ -23,6 +23,8 @@ ROWS = 3000
 """Rows of a batch, about: sentences of 45 characters come 28 at a time."""
 MOST = 96
 """Sequences in a batch at most."""
+LONGEST = 280
+"""Characters of joined sentences: a segment's (``engine/segments``)."""
 POOL = 4000
 """Spans that are cut at a time, to find equally long ones."""
 
@@ -70,6 +72,16 @@ def cut(whole: Item, rng: np.random.Generator) -> Item:
     first = int(rng.integers(len(whole.words) - count + 1))
     (a, _, s, _), (_, b, _, e) = whole.words[first], whole.words[first + count - 1]
     return Item(whole.text[a:b], whole.speech[s:e], whole.character[s:e] - a, whole.words[:0])
+
+
+def join(items: list[Item]) -> Item:
+    """Sentences as one text, a space between them; the silence that ends each is the pause."""
+    space, places, start = np.array(tokens.text_ids(" "), np.int16), [], 0
+    for one in items:
+        places.append(one.character + start)
+        start += len(one.text) + 1
+    text = np.concatenate([part for one in items for part in (space, one.text)][1:])
+    return Item(text, np.concatenate([one.speech for one in items]), np.concatenate(places), items[0].words[:0])
 
 
 def batch(items: list[Item], rng: np.random.Generator, prompts: list[Item]) -> Batch:
@@ -124,6 +136,18 @@ class Reader:
         count = fitting(members[len(members) // 2], len(members))
         first = int(rng.integers(len(members) - count + 1))
         return batch(members[first : first + count], rng, self.items)
+
+    def joined(self, rng: np.random.Generator) -> Batch:
+        """Two to four sentences behind one another, up to ``LONGEST`` characters: what a segment of long text is."""
+        lengths: list[int] = []
+        for _ in range(int(rng.integers(2, 5))):
+            room = LONGEST - sum(lengths) - len(lengths)
+            shorter = self.lengths <= room
+            if not shorter.any():
+                break
+            lengths.append(int(rng.choice(self.lengths[shorter], p=self.weights[shorter] / self.weights[shorter].sum())))
+        rows = [join([self.groups[n][int(rng.integers(len(self.groups[n])))] for n in lengths]) for _ in range(MOST)]
+        return batch(rows[: fitting(rows[0], MOST)], rng, self.items)
 
     def short(self, rng: np.random.Generator) -> Batch:
         """Spans of one to four words."""

@@ -35,8 +35,10 @@ GUIDED = (1, 2)
 NEAR = 1.5
 """Standard deviation, in characters, of what counts as the right place."""
 Z_LOSS = 5e-3
-SHORT = ((800, 0.75), (2500, 0.5), (10**9, 0.3))
-"""Share of steps on spans of words, up to a step."""
+SHARES = ((800, 0.75, 0.0), (2500, 0.5, 0.0), (10**9, 0.25, 0.25))
+"""Shares of the steps on spans of words and on joined sentences, up to a step; all others are on sentences."""
+LATER = 2500
+"""The step that a run on an assembled model's weights begins with."""
 
 
 def configuration() -> dict[str, Any]:
@@ -157,23 +159,28 @@ def main() -> None:
     print(len(reader.items), "utterances,", round(sum(len(i.speech) for i in reader.items) / 25 / 3600, 2), "h", flush=True)
 
     def step(rng: np.random.Generator) -> dict[str, Tensor]:
-        share = next(share for until, share in SHORT if loop.steps < until)
-        batch = reader.short(rng) if rng.random() < share else reader.sentences(rng)
-        found = losses(guided, batch, voice)
-        weight = 0.3 if loop.steps < 1500 else 0.05
+        done = loop.steps + (LATER if args.model else 0)
+        short, joined = next(shares for until, *shares in SHARES if done < until)
+        kind = rng.random()
+        make = reader.short if kind < short else reader.joined if kind < short + joined else reader.sentences
+        found = losses(guided, make(rng), voice)
+        weight = 0.3 if done < 1500 else 0.05
         return {"loss": found["ce"] + weight * found["guide"] + Z_LOSS * found["z"], **found}
 
     def held_out() -> dict[str, float]:
         reader.refresh()
         rng = np.random.default_rng(0)
-        own, other = [], []
+        own, other, long = [], [], []
         for k, one in enumerate(held[:60]):
             batch = reading.batch([one], rng, held)
             found = losses(guided, batch, voice)["ce"]
             batch.text = torch.from_numpy(held[(k + 1) % 60].text.astype(np.int64))[None]
             own.append(float(found))
             other.append(float(losses(guided, batch, voice)["ce"]))
-        return {"own_text": float(np.mean(own)), "other_text": float(np.mean(other)), "utterances": len(reader.items)}
+            if k % 3 == 0:
+                three = reading.batch([reading.join(held[k : k + 3])], rng, held)
+                long.append(float(losses(guided, three, voice)["ce"]))
+        return {"own_text": float(np.mean(own)), "joined": float(np.mean(long)), "other_text": float(np.mean(other)), "utterances": len(reader.items)}
 
     loop.run(step, held_out)
 

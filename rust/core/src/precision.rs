@@ -24,25 +24,18 @@ pub enum Precision {
 /// The format of the factors of a layer's products of many rows; sums are float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
-    /// float32, out of parts of bfloat16 where the CPU multiplies those so much faster that it is worth while, see
-    /// [`crate::kernels::bf16::split`].
+    /// float32.
     #[default]
     F32,
-    /// float32 arithmetic everywhere.
-    Exact,
-    /// As `F32`, out of fewer parts: relative errors of some 4e-6, where the limits of parity leave room for them.
-    Near,
     /// bfloat16: weights are rounded when they are loaded, inputs when they are used.
     Bf16,
 }
 
 impl Products {
-    /// `"f32"`, `"exact"`, `"near"` or `"bf16"`.
+    /// `"f32"` or `"bf16"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
-            Self::Exact => "exact",
-            Self::Near => "near",
             Self::Bf16 => "bf16",
         }
     }

@@ -13,7 +13,6 @@ pub(super) mod heads;
 mod neon;
 mod round;
 mod softmax;
-pub mod split;
 mod tile;
 
 use std::mem::MaybeUninit;
@@ -124,17 +123,6 @@ impl Bf16Matrix {
         (0..self.n * self.k).map(|i| value(self.data[at(i / self.k, i % self.k)])).collect()
     }
 
-    /// Number of panels.
-    fn count(&self) -> usize {
-        self.n.div_ceil(COLUMNS)
-    }
-
-    /// The matrix whose panels are the array `name`.
-    fn from_array(n: usize, k: usize, name: &str, arrays: &Arrays<'_>) -> Option<Self> {
-        let len = n.div_ceil(COLUMNS) * k.next_multiple_of(DEPTH) * COLUMNS;
-        Some(Self { data: arrays.get(name, len)?, n, k })
-    }
-
     /// Where its panels are.
     pub(super) fn view(&self) -> View<'_> {
         View { data: &self.data, n: self.n, k: self.k }
@@ -199,7 +187,8 @@ impl Pack for Bf16Matrix {
     }
 
     fn from_arrays(n: usize, k: usize, arrays: &Arrays<'_>) -> Option<Self> {
-        Self::from_array(n, k, "data", arrays)
+        let len = n.div_ceil(COLUMNS) * k.next_multiple_of(DEPTH) * COLUMNS;
+        Some(Self { data: arrays.get("data", len)?, n, k })
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
@@ -39,6 +40,8 @@ const LIMIT: f32 = 524_287.0;
 /// Bits of a float32 number behind its exponent, and how many of them a scale leaves out.
 const MANTISSA: u32 = 23;
 const CUT: u32 = 20;
+/// The environment variable that keeps T3's float32 weights in 32 bits (`plain`), to see what 20 change; `auto` is the default.
+const ENVIRONMENT: &str = "CHATTERBOX_F32";
 /// Powers of two that the scales of a matrix span.
 const SPAN: u32 = 32;
 /// Rows that are multiplied with a group at a time.
@@ -47,6 +50,26 @@ const TOGETHER: usize = 16;
 pub(super) const FEW_ROWS: usize = 16;
 /// Weights that are worth a task.
 const TASK: usize = 1 << 16;
+
+/// Does the environment ask for 20 bits? It is read once: all of a process computes the same way.
+fn choice() -> &'static Result<bool, String> {
+    static CHOICE: OnceLock<Result<bool, String>> = OnceLock::new();
+    CHOICE.get_or_init(|| match std::env::var_os(ENVIRONMENT).map(|v| v.to_string_lossy().into_owned()).as_deref() {
+        None | Some("" | "auto") => Ok(true),
+        Some("plain") => Ok(false),
+        Some(name) => Err(format!("{ENVIRONMENT}: expected auto, plain, got {name:?}")),
+    })
+}
+
+/// Do float32 weights that mostly meet few rows, T3's, stand in 20 bits?
+pub(crate) fn compact() -> bool {
+    *choice().as_ref().unwrap_or(&true)
+}
+
+/// What is wrong with the environment's choice, if anything.
+pub(super) fn trouble() -> Option<String> {
+    choice().as_ref().err().cloned()
+}
 
 /// Weights of the outputs of a panel that share scales.
 struct Group<'a> {

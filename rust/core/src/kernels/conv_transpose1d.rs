@@ -4,7 +4,6 @@
 //! (o + padding) mod stride form an ordinary convolution with ceil((k - residue) / stride) taps.
 
 use super::bf16::Bf16Matrix;
-use super::bf16::split::{SplitMatrix, terms};
 use super::conv1d::lay;
 use super::matmul::{Rows, Weight};
 use super::operand::Operand;
@@ -34,7 +33,6 @@ enum Form {
     Plain(Vec<f32>),
     Dealt(Panels),
     Bf16(Bf16Matrix),
-    Split(SplitMatrix),
 }
 
 impl Phases {
@@ -63,11 +61,6 @@ impl Phases {
                 }
                 let weight = match products {
                     Products::Bf16 if taps > 0 => Form::Bf16(Bf16Matrix::of_weight(&dealt, output, taps * input)),
-                    _ if taps > 0
-                        && let Some(terms) = terms(products) =>
-                    {
-                        Form::Split(SplitMatrix::of_weight(&dealt, output, taps * input, terms))
-                    }
                     _ => Panels::of_weight(&dealt, output, taps * input).map_or(Form::Plain(dealt), Form::Dealt),
                 };
                 Phase { taps, weight }
@@ -105,7 +98,6 @@ impl Phases {
             self.laid_out::<f32, E>(x, t, before, out, |weight| match weight {
                 Form::Plain(values) => Some(Weight::Plain(values)),
                 Form::Dealt(panels) => Some(Weight::Dealt(panels)),
-                Form::Split(matrix) => Some(Weight::Split(matrix)),
                 Form::Bf16(_) => None,
             })
         }

@@ -1,59 +1,23 @@
-//! Keys and values of attention heads as the products read them: in panels, or in parts of bfloat16 where those are faster.
+//! Keys and values of attention heads in panels, as the products read them.
 
-use super::bf16::split::{Factor, terms};
 use super::panels::{Panels, Plain};
 use super::tiles::any_available;
-use crate::precision::Products;
 
 /// Keys and values of every head, dealt once for all its queries.
 pub(super) struct Heads {
-    keys: Vec<Form>,
-    values: Vec<Form>,
-}
-
-enum Form {
-    Dealt(Panels),
-    Split(Factor),
-}
-
-impl Form {
-    fn dims(&self) -> (usize, usize) {
-        match self {
-            Self::Dealt(panels) => panels.dims(),
-            Self::Split(factor) => factor.dims(),
-        }
-    }
-
-    /// Adds `a · self` to `out`, on this thread.
-    ///
-    /// # Safety
-    /// `m` rows of both must be valid, and nothing else may touch those of `out` meanwhile.
-    unsafe fn multiply(&self, m: usize, a: *const f32, a_stride: usize, out: *mut f32, out_stride: usize) {
-        match self {
-            // SAFETY: promised by the caller.
-            Self::Dealt(panels) => unsafe { panels.multiply(0..panels.count(), m, a, a_stride, out, out_stride) },
-            // SAFETY: promised by the caller.
-            Self::Split(factor) => unsafe { factor.multiply(m, a, a_stride, out, out_stride) },
-        }
-    }
+    keys: Vec<Panels>,
+    values: Vec<Panels>,
 }
 
 impl Heads {
     /// Deals `k` and `v` `[s, heads * size]`; `None` where neither can be multiplied.
     pub(super) fn new(k: &[f32], v: &[f32], heads: usize, size: usize) -> Option<Self> {
         let (width, s) = (heads * size, k.len() / (heads * size));
-        let terms = terms(Products::F32);
-        if !(any_available() || terms.is_some()) || s == 0 {
+        if !any_available() || s == 0 {
             return None;
         }
-        let key = |h: usize| match terms {
-            Some(terms) => Form::Split(Factor::of_rows(&k[h * size..], s, size, width, terms)),
-            None => Form::Dealt(Panels::new(Plain::new(&k[h * size..], s, size, width, 1))),
-        };
-        let value = |h: usize| match terms {
-            Some(terms) => Form::Split(Factor::of_columns(&v[h * size..], size, s, width, terms)),
-            None => Form::Dealt(Panels::new(Plain::new(&v[h * size..], size, s, 1, width))),
-        };
+        let key = |h: usize| Panels::new(Plain::new(&k[h * size..], s, size, width, 1));
+        let value = |h: usize| Panels::new(Plain::new(&v[h * size..], size, s, 1, width));
         Some(Self { keys: (0..heads).map(key).collect(), values: (0..heads).map(value).collect() })
     }
 
@@ -66,7 +30,7 @@ impl Heads {
         let (s, _) = keys.dims();
         assert_eq!(scores.len(), rows * s, "attention: scores");
         // SAFETY: promised by the caller; the scores have the size of the product.
-        unsafe { keys.multiply(rows, q, stride, scores.as_mut_ptr(), s) };
+        unsafe { keys.multiply(0..keys.count(), rows, q, stride, scores.as_mut_ptr(), s) };
     }
 
     /// Adds `weights · values` to `rows` rows of `size` numbers at `out + i * stride`, for `weights` `[rows, s]`.
@@ -78,6 +42,6 @@ impl Heads {
         let (_, s) = values.dims();
         assert_eq!(weights.len(), rows * s, "attention: weights");
         // SAFETY: promised by the caller; the weights have the size of the product.
-        unsafe { values.multiply(rows, weights.as_ptr(), s, out, stride) };
+        unsafe { values.multiply(0..values.count(), rows, weights.as_ptr(), s, out, stride) };
     }
 }

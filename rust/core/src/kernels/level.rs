@@ -104,10 +104,10 @@ fn choice() -> &'static std::result::Result<Level, String> {
 /// The level in use.
 ///
 /// # Errors
-/// [`Error::Device`] when `CHATTERBOX_CPU` names no level, or one that this machine lacks, or `CHATTERBOX_F32` no way to multiply.
+/// [`Error::Device`] when `CHATTERBOX_CPU` names no level, or one that this machine lacks, or `CHATTERBOX_F32` no format of T3's weights.
 /// Whatever makes a model asks first.
 pub fn level_in_use() -> Result<Level> {
-    match super::bf16::split::trouble() {
+    match super::block_float::trouble() {
         Some(trouble) => Err(Error::Device(trouble)),
         None => choice().clone().map_err(Error::Device),
     }

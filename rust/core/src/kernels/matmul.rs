@@ -3,7 +3,6 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::bf16::split::{self, SplitMatrix};
 use super::bf16::{Bf16Matrix, round_multiply_add};
 use super::block_float::{self, BlockFloatMatrix};
 use super::maths::Fma;
@@ -93,8 +92,6 @@ pub enum Weight<'a> {
     Dealt(&'a Panels),
     /// Rounded to bfloat16; the input is rounded too.
     Bf16(&'a Bf16Matrix),
-    /// In parts of bfloat16, whose products come to those of float32.
-    Split(&'a SplitMatrix),
     /// Of 20 bits with shared scales, in float32 arithmetic: for weights that mostly meet few rows.
     BlockFloat(&'a BlockFloatMatrix),
 }
@@ -105,7 +102,6 @@ impl Weight<'_> {
             Self::Plain(w) => n.checked_mul(k) == Some(w.len()),
             Self::Dealt(panels) => panels.dims() == (n, k),
             Self::Bf16(matrix) => matrix.dims() == (n, k),
-            Self::Split(matrix) => matrix.dims() == (n, k),
             Self::BlockFloat(matrix) => matrix.dims() == (n, k),
         }
     }
@@ -169,7 +165,6 @@ pub fn matmul_add(
             return tiled(m, n, a, Source::Dealt(panels), &mut out[out_offset..], out_stride);
         }
         Weight::Bf16(matrix) => return round_multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
-        Weight::Split(matrix) => return split::multiply_add(matrix, m, a, &mut out[out_offset..], out_stride),
         Weight::BlockFloat(matrix) if m <= block_float::FEW_ROWS || !super::tiles::any_available() => {
             return block_float::multiply_few(matrix, m, a, &mut out[out_offset..], out_stride);
         }

@@ -41,7 +41,7 @@ impl<'a> Layer<'a> {
     pub fn new(weight: Weight<'a>, bias: Vec<f32>, alpha: Vec<f32>, kernel: usize, dilation: usize) -> Self {
         let c = alpha.len();
         let fits = match weight {
-            Weight::Plain(_) | Weight::Split(_) | Weight::BlockFloat(_) => false,
+            Weight::Plain(_) | Weight::BlockFloat(_) => false,
             Weight::Dealt(panels) => panels.dims() == (c, kernel * c),
             Weight::Bf16(matrix) => matrix.dims() == (c, kernel * c),
         };

@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use super::{Fused, Linear, kernels_run, with_slice};
-use crate::kernels::bf16::split::compact;
+use crate::kernels::block_float::compact;
 use crate::kernels::block_float::{self, BlockFloatMatrix};
 use crate::kernels::dots::dots;
 use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};

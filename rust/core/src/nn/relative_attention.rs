@@ -40,7 +40,7 @@ pub fn relative_attention(a: RelativeAttention<'_>) -> Result<Tensor> {
             with_slice(a.k, |k| {
                 with_slice(a.v, |v| {
                     with_slice(a.p, |p| match a.products {
-                        Products::F32 | Products::Exact | Products::Near => {
+                        Products::F32 => {
                             kernel::relative_attention(kernel::RelativeAttention { q, r, k, v, p, heads, size, scale })
                         }
                         Products::Bf16 => {

@@ -4,7 +4,6 @@ use candle_core::{Device, Tensor};
 
 use super::{kernels_run, with_slice};
 use crate::kernels::bf16::Bf16Matrix;
-use crate::kernels::bf16::split::{SplitMatrix, terms};
 use crate::kernels::{Panels, matmul};
 use crate::packed::Note;
 use crate::precision::Products;
@@ -19,8 +18,6 @@ pub(super) enum Weight {
     Dealt(std::sync::Arc<Panels>),
     /// Rounded to bfloat16, for products in that format.
     Bf16(std::sync::Arc<Bf16Matrix>),
-    /// In parts of bfloat16, for products in float32 on CPUs that multiply these so.
-    Split(std::sync::Arc<SplitMatrix>),
 }
 
 impl Weight {
@@ -34,11 +31,6 @@ impl Weight {
             return Ok(Self::Bf16(with_slice(&weight, |values| Bf16Matrix::of_weight(values, n, k))?.into()));
         }
         if kernels_run(weight.device())
-            && let Some(terms) = terms(products)
-        {
-            return Ok(Self::Split(with_slice(&weight, |values| SplitMatrix::of_weight(values, n, k, terms))?.into()));
-        }
-        if kernels_run(weight.device())
             && let Some(panels) = with_slice(&weight, |values| Panels::of_weight(values, n, k))?
         {
             return Ok(Self::Dealt(panels.into()));
@@ -50,10 +42,7 @@ impl Weight {
     pub(super) fn found(weights: &Weights, name: &str, n: usize, k: usize, sources: &[(&str, &[usize])]) -> Result<Option<Self>> {
         Ok(match weights.products() {
             Products::Bf16 => weights.found::<Bf16Matrix>(name, n, k, sources)?.map(|matrix| Self::Bf16(matrix.into())),
-            products if terms(products).is_some() => {
-                weights.found::<SplitMatrix>(name, n, k, sources)?.map(|matrix| Self::Split(matrix.into()))
-            }
-            _ => weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())),
+            Products::F32 => weights.found::<Panels>(name, n, k, sources)?.map(|panels| Self::Dealt(panels.into())),
         })
     }
 
@@ -62,7 +51,6 @@ impl Weight {
         match (self, note) {
             (Self::Dealt(panels), Some(note)) => note.keep::<Panels>(panels),
             (Self::Bf16(matrix), Some(note)) => note.keep::<Bf16Matrix>(matrix),
-            (Self::Split(matrix), Some(note)) => note.keep::<SplitMatrix>(matrix),
             _ => {}
         }
     }
@@ -73,7 +61,6 @@ impl Weight {
             Self::Plain(weight) => (weight.dims()[0], weight.dims()[1]),
             Self::Dealt(panels) => panels.dims(),
             Self::Bf16(matrix) => matrix.dims(),
-            Self::Split(matrix) => matrix.dims(),
         }
     }
 
@@ -83,14 +70,13 @@ impl Weight {
             Self::Plain(weight) => Ok(weight.clone()),
             Self::Dealt(panels) => Ok(Tensor::from_vec(panels.to_weight(), panels.dims(), &Device::Cpu)?),
             Self::Bf16(matrix) => Ok(Tensor::from_vec(matrix.to_weight(), matrix.dims(), &Device::Cpu)?),
-            Self::Split(matrix) => Ok(Tensor::from_vec(matrix.to_weight(), matrix.dims(), &Device::Cpu)?),
         }
     }
 
     /// The weight, where products read it from panels in one format.
     pub(super) fn panels(&self) -> Option<matmul::Weight<'_>> {
         match self {
-            Self::Plain(_) | Self::Split(_) => None,
+            Self::Plain(_) => None,
             Self::Dealt(panels) => Some(matmul::Weight::Dealt(panels)),
             Self::Bf16(matrix) => Some(matmul::Weight::Bf16(matrix)),
         }
@@ -102,7 +88,6 @@ impl Weight {
             Self::Plain(weight) => with_slice(weight, |values| f(matmul::Weight::Plain(values))),
             Self::Dealt(panels) => Ok(f(matmul::Weight::Dealt(panels))),
             Self::Bf16(matrix) => Ok(f(matmul::Weight::Bf16(matrix))),
-            Self::Split(matrix) => Ok(f(matmul::Weight::Split(matrix))),
         }
     }
 }

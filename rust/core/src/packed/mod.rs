@@ -166,10 +166,7 @@ impl Packing {
                 return load(weights);
             }
         };
-        let mut level = kernels::level_in_use()?.to_string();
-        if let Some(name) = kernels::bf16::split::name() {
-            level = format!("{level}-{name}");
-        }
+        let level = kernels::level_in_use()?.to_string() + if kernels::block_float::compact() { "" } else { "-plain" };
         let key = format!("{}, file {digest}, network {network}, format {format}, level {level}", self.maker);
         let name = format!("{network}-{format}-{level}-{}", &key::sha256([key.as_bytes()])[..16]);
         let damage = match self.cache.find(&name, &key, stay) {

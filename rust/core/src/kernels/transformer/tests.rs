@@ -1,12 +1,10 @@
 use super::*;
-use crate::kernels::bf16::split::terms;
 use crate::kernels::bf16::{Bf16Matrix, attention as bf16};
 use crate::kernels::elementwise::{apply, sum_rows};
 use crate::kernels::level::testing::at_every_level;
 use crate::kernels::matmul::{Rows, Weight, matmul_add};
 use crate::kernels::norm::layer_norm;
 use crate::kernels::{Panels, attention as float};
-use crate::precision::Products;
 
 fn noise(n: usize, stream: u64) -> Vec<f32> {
     crate::draws::normals(stream, "test", 0, 1, n).map(|m| m.data).unwrap_or_default()
@@ -43,9 +41,8 @@ impl Twin for u16 {
 }
 
 impl Twin for f32 {
-    /// None where the layers' float32 weights stand in parts, so that no strip meets them; attention is in parts there too.
     fn matrix(weight: &[f32], n: usize, k: usize) -> Option<Panels> {
-        if terms(Products::F32).is_some() { None } else { Panels::of_weight(weight, n, k) }
+        Panels::of_weight(weight, n, k)
     }
 
     fn weight(matrix: &Panels) -> Weight<'_> {

@@ -12,7 +12,6 @@ use crate::nn::{
     Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
 };
 use crate::packed::Stay;
-use crate::precision::Products;
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
@@ -61,7 +60,7 @@ impl S3Tokenizer {
     /// [`Error::Checkpoint`] for tensors that are missing, not known or of another shape.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let c = &checkpoint.config().s3tokenizer;
-        let weights = checkpoint.s3gen(device).with_products(Products::Near);
+        let weights = checkpoint.s3gen(device);
         weights.through_cache("s3tokenizer", "f32", Stay::Disk, |all| Self::read(all, c))
     }
 

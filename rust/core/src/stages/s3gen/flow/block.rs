@@ -137,9 +137,7 @@ impl Transformer {
         let y = self.norm_attention.forward(x)?.squeeze(0)?;
         let (q, k, v) = (self.query.forward(&y)?, self.key.forward(&y)?, self.value.forward(&y)?); // [T, inner]
         let y = match self.products {
-            Products::F32 | Products::Exact | Products::Near => {
-                attention(&q, &k, &v, Attention { heads: self.heads, scale: self.scale, bias: None, causal: false })
-            }
+            Products::F32 => attention(&q, &k, &v, Attention { heads: self.heads, scale: self.scale, bias: None, causal: false }),
             Products::Bf16 => bf16_attention(&q, &k, &v, self.heads, self.scale),
         }?
         .unsqueeze(0)?;

@@ -53,7 +53,7 @@ impl Generator {
             values
         };
         // the way in of the excitation and the way out, whose result is exponentiated: little work, and a third of the error
-        let exact = weights.with_products(Products::Exact);
+        let exact = weights.with_products(Products::F32);
         let mut levels = Vec::new();
         for (i, (&rate, &kernel)) in c.upsample_rates.iter().zip(&c.upsample_kernels).enumerate() {
             let (input, output) = (c.base_channels >> i, c.base_channels >> (i + 1));

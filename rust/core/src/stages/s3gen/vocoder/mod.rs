@@ -55,12 +55,11 @@ impl Vocoder {
         let (mels, c, device) = (config.mels, &config.vocoder, all.device());
         let weights = all.under("mel2wav");
         // an error of the frequency grows into one of the excitation's phase, which has no bound
-        let exact = weights.with_products(Products::Exact);
-        let near = if weights.products() == Products::Bf16 { Products::Bf16 } else { Products::Near };
+        let exact = weights.with_products(Products::F32);
         let vocoder = Self {
             f0: F0Predictor::load(&exact.under("f0_predictor"), mels, c.f0_channels, device)?,
             source: Source::load(&weights.under("m_source.l_linear"), c)?,
-            generator: Generator::load(&weights.with_products(near), mels, c, device)?,
+            generator: Generator::load(&weights, mels, c, device)?,
             mels,
             hop: c.upsample_rates.iter().product::<usize>() * c.istft_hop,
         };
