@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from toy_model import TOY
 
-from chatterbox_turbo_rs import Speech, Split
+from chatterbox_turbo_rs import ChatterboxTurbo, Speech, Split
+from chatterbox_turbo_rs.cli.main import main
 from chatterbox_turbo_rs.engine import draws, long_text, verdict
 from chatterbox_turbo_rs.engine.joins import FRAME, KEPT, LONGEST, Edges
 from chatterbox_turbo_rs.engine.pronounce import pronounced
+from chatterbox_turbo_rs.engine.segments import SLACK
 from chatterbox_turbo_rs.engine.speed import stretch
 from chatterbox_turbo_rs.errors import ArgumentError, CancelledError, TextError
 
@@ -45,6 +51,41 @@ def test_a_long_text_is_its_segments_joined(toy):
     assert np.array_equal(speech.samples, np.concatenate(parts))
     assert speech.watermarked and speech.seed == 5 and speech.finish_reason == "length"
     assert len(speech.tokens) == sum(s.tokens for s in speech.segments) + 3 * len(plan)
+
+
+def test_no_segment_is_longer_than_what_the_model_speaks_well(toy, tmp_path, capsys):
+    """However the text is asked for; by an explicit ``"never"`` alone it is spoken in one go."""
+    config = json.loads((Path(TOY) / "config.json").read_text())
+    config["text"]["longest"] = 40
+    limited = shutil.copytree(TOY, tmp_path / "limited")
+    (limited / "config.json").write_text(json.dumps(config))
+    tts = ChatterboxTurbo.from_pretrained(limited, precision="f32")
+    text = "One short sentence. And then another one that is longer. The last is this."
+    assert len(toy.segments(text)) == 1
+    for split in (None, Split(longest=200, first=200)):
+        plan = [segment.text for segment in tts.segments(text, seed=5, split=split)]
+        assert len(plan) > 1 and all(len(one) <= 40 + SLACK for one in plan)
+    few = {"seed": 5, "max_tokens": 6, "split": ONCE}
+    spoken = tts.generate(text, **few)
+    assert [one.text for one in spoken.segments] == plan
+    assert np.array_equal(np.concatenate([chunk.samples for chunk in tts.stream(text, **few)]), spoken.samples)
+    assert np.array_equal(tts.generate_many([text], seeds=[5], max_tokens=6, split=ONCE)[0].samples, spoken.samples)
+    assert len(tts.generate(text, seed=5, max_tokens=6, split="never").segments) == 1
+    shorter = Split(longest=30, first=20)
+    assert tts.segments(text, seed=5, split=shorter) == toy.segments(text, seed=5, split=shorter)
+
+    assert main(["say", text, "--dry-run", "--json", "--model", str(limited)]) == 0
+    assert [segment["text"] for segment in json.loads(capsys.readouterr().out)] == plan
+    book = tmp_path / "book.txt"
+    book.write_text(text)
+    quick = ["--precision", "f32", "--seed", "5", "--max-tokens", "6", "--attempts", "0"]
+    arguments = ["book", str(book), "--model", str(limited), "--json", *quick]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["chapters"][0]["segments"] == len(plan)
+    assert main([*arguments, "-o", str(tmp_path / "book.wav")]) == 0
+    assert json.loads(capsys.readouterr().out)["segments"] == len(plan)
+    spoken.save(tmp_path / "expected.wav")
+    assert np.array_equal(*(soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("book", "expected")))
 
 
 def test_it_is_the_same_however_it_is_asked_for(toy):

@@ -283,7 +283,7 @@ class ChatterboxTurbo:
         ``max_tokens`` (1 to 1000) limits T3's loop, as upstream counts: 25 tokens are a second. Speech that reaches it is cut:
         ``finish_reason`` is then ``"length"``, and a ``TruncatedSpeechWarning`` says so.
 
-        ``split``: a text of more than 280 characters, or with pauses (``[pause 0.5s]``), is spoken in segments (see ``segments``)
+        ``split``: a text of more than 280 characters (of fewer with a model that speaks fewer well, as the embedded one), or with pauses (``[pause 0.5s]``), is spoken in segments (see ``segments``)
         which are decoded together, each anew, at most three times, when it went wrong, and joined; shorter ones are not touched.
         A ``Split`` has other limits; ``"never"`` speaks everything in one go, as upstream does, and what is beyond
         ``max_tokens`` is lost. ``speed`` (0.5 to 2) changes the pace and leaves the pitch. ``pronounce`` maps whole words to what
@@ -401,16 +401,16 @@ class ChatterboxTurbo:
     ) -> Order:
         """The arguments of ``stream``, checked."""
         how = StreamOptions(latency, chunk)
-        options = self._options(loudness, watermark, seed_of(seed), split=split_of(split), pronounce=pronounce, **sampling)
+        options = self._options(loudness, watermark, seed_of(seed), split=self._split(split), pronounce=pronounce, **sampling)
         return Order(text_of(text), voice, self._planned(options, backends), options, how)
 
-    @staticmethod
-    def segments(text: str, *, seed: int = 0, split: Split | None = None) -> list[Segment]:
+    def segments(self, text: str, *, seed: int = 0, split: Split | None = None) -> list[Segment]:
         """The segments that ``generate(text, seed=…, split=…)`` speaks: see :func:`engine.segments.segments`.
 
         Raises ``ArgumentError`` and ``TextError``.
         """
-        return segments(text_of(text), seed=seed_of(seed), split=split)
+        limits = self._split(split or "auto") if isinstance(split, (Split, type(None))) else split
+        return segments(text_of(text), seed=seed_of(seed), split=limits)
 
     def convert(
         self,
@@ -665,7 +665,7 @@ class ChatterboxTurbo:
         backends: Spec,
     ) -> tuple[Plan, GenerationOptions]:
         """The plan and the options of a request."""
-        more = {"split": split_of(split), "speed": speed, "pronounce": pronounce}
+        more = {"split": self._split(split), "speed": speed, "pronounce": pronounce}
         options = self._options(loudness, watermark, *sampling, **more)
         return self._planned(options, backends), options
 
@@ -678,6 +678,11 @@ class ChatterboxTurbo:
         if more.get("pronounce") is None:
             more["pronounce"] = {}
         return GenerationOptions(*sampling, **more)
+
+    def _split(self, value: SplitWhen) -> Split | None:
+        """How a text is split, into segments that this model speaks well."""
+        split = split_of(value)
+        return split and split.within(self._pipeline.config["text"]["longest"])
 
     def _planned(self, options: GenerationOptions, backends: Spec) -> Plan:
         plan = registry.resolve(backends, self._spec)

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import EllipsisType
 from typing import Any, BinaryIO, Literal, Protocol, TypedDict, Union, get_args
 
@@ -137,7 +137,7 @@ class Many:
 class Split:
     """How text becomes segments (see ``ChatterboxTurbo.segments``). Raises ``ArgumentError``.
 
-    ``longest`` (20 to 1000) characters are the most of a segment, ``first`` (20 to ``longest``) of the first one of a text that is
+    ``longest`` (20 to 1000) characters are the most of a segment, unless the model's own limit is lower, ``first`` (20 to ``longest``) of the first one of a text that is
     longer than that, so that its sound is there soon. ``sentence_pause`` and ``paragraph_pause`` (0 to 60 s) are the silence
     between segments; a line's end counts as a paragraph's unless the line is wrapped in the middle of a sentence. ``attempts``
     (0 to 9) is how often a segment that went wrong is spoken again. ``language`` is the text's, an ISO 639 code.
@@ -158,6 +158,10 @@ class Split:
             object.__setattr__(self, name, between(f"split.{name}", getattr(self, name), 0.0, MOST_PAUSE, "seconds"))
         if not isinstance(self.language, str) or not re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", self.language):
             raise ArgumentError(f"split.language: expected a code such as 'en', got {self.language!r}")
+
+    def within(self, longest: int) -> Split:
+        """The same with segments of at most ``longest`` characters: what a model speaks well in one go (``text.longest`` of its configuration)."""
+        return replace(self, first=min(self.first, longest), longest=min(self.longest, longest))
 
 
 @dataclass(frozen=True)

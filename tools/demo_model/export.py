@@ -4,7 +4,7 @@ usage: export.py [--work DIR] [--out WORK/export/model] [--clip FILE] [--model D
 
 Writes upstream's three files in float16 under upstream's names (weight-normalised layers as gain and direction), ``config.json``,
 the tokenizer without merges, and ``conds.pt``: the built-in voice, prepared by the model itself from a clip of the teacher, but for
-its tokens, which are the teacher's own (S3Tokenizer hears some of them otherwise). There
+its tokens, which are the teacher's own (S3Tokenizer hears some of them otherwise); the clip goes along. There
 is one voice: what its speaker vectors add is folded into the biases behind them, so that T3 and the flow speak with it whatever
 clip they are given. T3 is the finished one (``t3.py --decay``) where there is one, random where it has no checkpoint yet. ``--model``: networks
 without a checkpoint are those of an assembled model.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -133,6 +134,7 @@ def assemble(work: Path, out: Path, clip: Path, ids: np.ndarray | None, old: Pat
         counts = len(voice.t3_prompt_tokens), len(voice.s3gen_prompt_tokens)
         voice = replace(voice, t3_prompt_tokens=ids[: counts[0]], s3gen_prompt_tokens=ids[: counts[1]])
     conds_pt.write(conds, voice)
+    shutil.copyfile(clip, out / f"reference{clip.suffix}")
     total = 0
     for file in sorted(out.iterdir()):
         total += file.stat().st_size

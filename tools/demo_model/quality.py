@@ -1,6 +1,6 @@
 """How well a demo model speaks: sentences that no training saw, with default arguments, heard by the listener.
 
-usage: quality.py [--model DIR] [--sentences 50] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--prompt-seconds 3] [--picture FILE.png] [--json FILE] [--sounds DIR]
+usage: quality.py [--model DIR] [--sentences 50] [--together 5] [--most-errors 0.35] [--teacher] [--resynthesis] [--low] [--prompt-seconds 3] [--picture FILE.png] [--json FILE] [--sounds DIR]
 
 The table has word error (Whisper tiny.en), DNSMOS, how many sentences stopped by themselves, length against the teacher's, median
 of the fundamental frequency, and the real-time factor. Exit code 1 where the model's share of wrong words is above
@@ -29,7 +29,7 @@ from chatterbox_turbo_rs.parity.report import png
 SENTENCES = Path(__file__).with_name("quality_sentences.txt")
 RATE = 24_000
 MAX_TOKENS = 300
-"""12 s: no sentence takes half as long."""
+"""Of a sentence, 12 s: none takes half as long."""
 
 
 @dataclass
@@ -74,9 +74,10 @@ class Judge:
     """Has parties speak ``sentences`` and listens; ``teacher`` is the teacher's sound of each, or nothing."""
 
     def __init__(
-        self, model: ChatterboxTurbo, sentences: Sequence[str], teacher: Sequence[np.ndarray], sounds: Path | None
+        self, model: ChatterboxTurbo, sentences: Sequence[str], most: int, teacher: Sequence[np.ndarray], sounds: Path | None
     ) -> None:
-        self.model, self.sentences, self.teacher, self.sounds = model, sentences, teacher, sounds
+        """``most``: tokens of a text."""
+        self.model, self.sentences, self.most, self.teacher, self.sounds = model, sentences, most, teacher, sounds
         self.pipeline: Any = model._pipeline
 
     def row(self, name: str, speak: Speak) -> Row:
@@ -116,7 +117,7 @@ class Judge:
 
     def speech(self, seed: int, voice: Any = None) -> Speak:
         def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
-            made = self.model.generate(text, seed=seed + i, voice=voice, max_tokens=MAX_TOKENS)
+            made = self.model.generate(text, seed=seed + i, voice=voice, max_tokens=self.most)
             return made.samples, made.finish_reason == "stop"
 
         return speak
@@ -125,7 +126,7 @@ class Judge:
         """As ``speech``, with what a stream of low latency makes of it."""
 
         def speak(i: int, text: str) -> tuple[np.ndarray, bool]:
-            chunks = list(self.model.stream(text, seed=seed + i, max_tokens=MAX_TOKENS, latency="low"))
+            chunks = list(self.model.stream(text, seed=seed + i, max_tokens=self.most, latency="low"))
             return np.concatenate([chunk.samples for chunk in chunks]), chunks[-1].finish_reason == "stop"
 
         return speak
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--sentences", type=int, default=50)
+    parser.add_argument("--together", type=int, default=1, metavar="N", help="make one text of so many sentences")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most-errors", type=float, metavar="SHARE", help="fail where more of the model's words are wrong")
     parser.add_argument("--teacher", action="store_true", help="listen to the teacher, and compare lengths with it")
@@ -177,9 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.no_speech and args.most_errors is not None:
         parser.error("--most-errors is about the model's own speech, which --no-speech leaves out")
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: args.sentences]
+    sentences = [" ".join(sentences[i : i + args.together]) for i in range(0, len(sentences), args.together)]
     model = ChatterboxTurbo.from_pretrained(args.model, precision=args.precision)
     teacher = taught(sentences) if args.teacher or args.resynthesis else []
-    judge = Judge(model, sentences, teacher, args.sounds)
+    judge = Judge(model, sentences, min(1000, args.together * MAX_TOKENS), teacher, args.sounds)
     if args.picture:
         args.picture.write_bytes(judge.picture())
     done = []

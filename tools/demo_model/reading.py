@@ -25,6 +25,8 @@ MOST = 96
 """Sequences in a batch at most."""
 LONGEST = 280
 """Characters of joined sentences: a segment's (``engine/segments``)."""
+TAGGED = 0.3
+"""Share of the batches of joined sentences whose texts have a tag."""
 POOL = 4000
 """Spans that are cut at a time, to find equally long ones."""
 
@@ -72,6 +74,19 @@ def cut(whole: Item, rng: np.random.Generator) -> Item:
     first = int(rng.integers(len(whole.words) - count + 1))
     (a, _, s, _), (_, b, _, e) = whole.words[first], whole.words[first + count - 1]
     return Item(whole.text[a:b], whole.speech[s:e], whole.character[s:e] - a, whole.words[:0])
+
+
+def tagged(one: Item, rng: np.random.Generator) -> Item:
+    """The utterance with a tag (``[laugh]``) before one of its words or at its end: the model can't laugh, and waits a little."""
+    tag, (space,) = int(rng.integers(*tokens.TAGS)), tokens.text_ids(" ")
+    k = int(rng.integers(len(one.words) + 1))
+    a, s = (one.words[k][0], one.words[k][2]) if k < len(one.words) else (len(one.text), len(one.speech))
+    more = [tag, space] if k < len(one.words) else [space, tag]
+    pause = int(rng.integers(3, 7))
+    speech = np.concatenate([one.speech[:s], np.full(pause, tokens.SILENCE, one.speech.dtype), one.speech[s:]])
+    character = np.concatenate([one.character[:s], np.full(pause, a + more.index(tag), np.float32), one.character[s:] + 2])
+    text = np.concatenate([one.text[:a], np.array(more, one.text.dtype), one.text[a:]])
+    return Item(text, speech, character, one.words[:0])
 
 
 def join(items: list[Item]) -> Item:
@@ -138,15 +153,22 @@ class Reader:
         return batch(members[first : first + count], rng, self.items)
 
     def joined(self, rng: np.random.Generator) -> Batch:
-        """Two to four sentences behind one another, up to ``LONGEST`` characters: what a segment of long text is."""
+        """One to four sentences behind one another, up to ``LONGEST`` characters: what a segment of long text is. Some have a tag."""
         lengths: list[int] = []
-        for _ in range(int(rng.integers(2, 5))):
+        for _ in range(int(rng.integers(1, 5))):
             room = LONGEST - sum(lengths) - len(lengths)
             shorter = self.lengths <= room
             if not shorter.any():
                 break
             lengths.append(int(rng.choice(self.lengths[shorter], p=self.weights[shorter] / self.weights[shorter].sum())))
-        rows = [join([self.groups[n][int(rng.integers(len(self.groups[n])))] for n in lengths]) for _ in range(MOST)]
+        tag = rng.random() < TAGGED  # of all rows or of none, so that texts stay equally long
+        at = int(rng.integers(len(lengths)))
+        rows = []
+        for _ in range(fitting(self.groups[max(lengths)][0], MOST)):
+            parts = [self.groups[n][int(rng.integers(len(self.groups[n])))] for n in lengths]
+            if tag:
+                parts[at] = tagged(parts[at], rng)
+            rows.append(join(parts))
         return batch(rows[: fitting(rows[0], MOST)], rng, self.items)
 
     def short(self, rng: np.random.Generator) -> Batch:

@@ -14,6 +14,8 @@ DIGITS = 6
 IDS = 3**DIGITS
 
 TEXT_VOCAB = 1024
+LONGEST = 80
+"""Characters that it reads well in one go."""
 T3 = {"hidden_size": 24, "layers": 2, "heads": 2, "ffn_size": 96, "positions": 2500}
 """What stands for T3 where its training has chosen no sizes yet."""
 S3TOKENIZER = {"hidden_size": 128, "heads": 2, "layers": 3, "fsq_dims": DIGITS}
@@ -43,7 +45,7 @@ def sound() -> dict[str, Any]:
 def config(text_vocab: int, silence_token: int, t3: Mapping[str, Any]) -> dict[str, Any]:
     """The whole configuration, checked; ``t3`` has the sizes that its training chose."""
     result = sound()
-    result["text"]["vocab_size"] = text_vocab
+    result["text"] |= {"vocab_size": text_vocab, "longest": LONGEST}
     result["t3"] |= {"speech_vocab": IDS + 2, "start_token": IDS, "stop_token": IDS + 1, **t3}
     result["s3gen"]["silence_token"] = silence_token
     configuration.check(result, "demo model")

@@ -35,7 +35,7 @@ GUIDED = (1, 2)
 NEAR = 1.5
 """Standard deviation, in characters, of what counts as the right place."""
 Z_LOSS = 5e-3
-SHARES = ((800, 0.75, 0.0), (2500, 0.5, 0.0), (10**9, 0.25, 0.25))
+SHARES = ((800, 0.75, 0.0), (2500, 0.5, 0.0), (10**9, 0.2, 0.4))
 """Shares of the steps on spans of words and on joined sentences, up to a step; all others are on sentences."""
 LATER = 2500
 """The step that a run on an assembled model's weights begins with."""
@@ -180,7 +180,12 @@ def main() -> None:
             if k % 3 == 0:
                 three = reading.batch([reading.join(held[k : k + 3])], rng, held)
                 long.append(float(losses(guided, three, voice)["ce"]))
-        return {"own_text": float(np.mean(own)), "joined": float(np.mean(long)), "other_text": float(np.mean(other)), "utterances": len(reader.items)}
+        return {
+            "own_text": float(np.mean(own)),
+            "joined": float(np.mean(long)),
+            "other_text": float(np.mean(other)),
+            "utterances": len(reader.items),
+        }
 
     loop.run(step, held_out)
 

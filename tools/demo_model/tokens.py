@@ -37,7 +37,7 @@ SILENCE = 9 * NUMBER[SILENCE_PHONE] + 3 + 1
 # Text: one id a character, as a byte-level tokenizer without merges gives them; tags follow at 257.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTES = {byte: i for i, byte in enumerate([*_PRINTABLE, *(b for b in range(256) if b not in set(_PRINTABLE))])}
-TEXT_IDS = 276
+TEXT_IDS, TAGS = 276, (257, 276)
 
 
 def text_ids(text: str) -> list[int]:

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, TruncatedSpeechWarning
 from ..options import ROWS, GenerationOptions, Split, between, split_of, whole
 from ..progress import on_terminal
 from . import streams
-from .common import FILE, MODEL, model_options, some, speaking, speaking_options, there, writable
+from .common import FILE, MODEL, known_limit, model_options, some, speaking, speaking_options, there, within, writable
 
 if TYPE_CHECKING:
     from ..jobs.local import How, Local
@@ -103,7 +103,7 @@ def command(
     book = read(source)
     options = _options(arguments, book)
     if dry_run:
-        return _contents(book, options, values["as_json"])
+        return _contents(book, within(options, known_limit(values["model"])), values["as_json"])
     for path in filter(None, (output, subtitles)):
         writable(path)
     warnings.simplefilter("ignore", TruncatedSpeechWarning)  # the manifest says which
@@ -118,7 +118,7 @@ def command(
     folder = folder or output.with_name(f"{output.name}.parts")
     store = Store(folder)
     with store.alone(), _speaker(ray, workers, how, remark) as speaker:
-        planned = Plan(book, options, speaker.model, speaker.voice.fingerprint)
+        planned = Plan(book, within(options, speaker.longest), speaker.model, speaker.voice.fingerprint)
         job = Job(planned, store)
         about = {"book": book.title or source.stem, "seed": options.seed, "precision": speaker.precision}
         about |= {"model": speaker.model, "voice": speaker.voice.fingerprint}

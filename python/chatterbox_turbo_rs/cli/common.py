@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +231,22 @@ def split_of_options(values: Mapping[str, Any]) -> Any:
     """What ``split_options`` stand for, as ``generate`` takes it."""
     limits = Split(**some(SPLIT, values))
     return "never" if values["split"] == "never" else limits
+
+
+def known_limit(model: str) -> int:
+    """The characters that a model speaks well in one go, without a download: of a repository whose files are elsewhere the usual ones."""
+    from ..checkpoint import config, locate
+
+    if model == "demo":
+        return config.read(locate.embedded() / locate.CONFIG)["text"]["longest"]
+    if model not in config.BUILTIN and Path(model).is_dir():
+        return config.for_directory(model)["text"]["longest"]
+    return Split.longest
+
+
+def within(options: GenerationOptions, longest: int) -> GenerationOptions:
+    """``options`` with segments of at most ``longest`` characters."""
+    return replace(options, split=options.split and options.split.within(longest))
 
 
 def load(values: Mapping[str, Any], t3: bool = True) -> ChatterboxTurbo:

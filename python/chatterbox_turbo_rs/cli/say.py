@@ -18,7 +18,7 @@ from ..errors import ArgumentError
 from ..options import LATENCY, ROWS, GenerationOptions, seed_of, split_of
 from ..speech import Speech
 from . import say_stream, say_texts, streams
-from .common import FILE, given, load, model_options, speaking, speaking_options, target, writable
+from .common import FILE, given, known_limit, load, model_options, speaking, speaking_options, target, within, writable
 
 if TYPE_CHECKING:
     from ..model import ChatterboxTurbo
@@ -157,7 +157,9 @@ def _plan(text: str, values: dict[str, Any]) -> int:
     from ..engine import long_text
 
     arguments = speaking(values)
-    options = GenerationOptions(seed=seed_of(values["seed"]), split=split_of(arguments["split"]))
+    options = within(
+        GenerationOptions(seed=seed_of(values["seed"]), split=split_of(arguments["split"])), known_limit(values["model"])
+    )
     plan = long_text.plan_of(given(text), options.seed, options)
     if values["as_json"]:
         streams.out(json.dumps([asdict(segment) for segment in plan]))

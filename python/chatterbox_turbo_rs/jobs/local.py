@@ -44,12 +44,15 @@ def arguments_of(options: GenerationOptions) -> dict[str, Any]:
 
 
 class Local:
-    """A ``Speaker`` over a model. ``model`` is the fingerprint, ``precision`` what the model computes in, ``voice`` who speaks."""
+    """A ``Speaker`` over a model. ``model`` is the fingerprint, ``precision`` what the model computes in, ``voice`` who speaks, ``longest`` the
+    characters that the model speaks well in one go.
+    """
 
     def __init__(self, tts: ChatterboxTurbo, how: How) -> None:
         """Raises what ``Voice.load`` and ``ChatterboxTurbo.voice`` do."""
         self._tts, self._how = tts, how
         self.voice, self.model, self.precision = _voice(tts, how), tts.fingerprint, tts.precision
+        self.longest: int = tts.config["text"]["longest"]
 
     @classmethod
     def load(cls, how: How) -> Local:

@@ -70,9 +70,9 @@ class Worker:
         return Local.load(self._how)
 
     def about(self) -> dict[str, Any]:
-        """Fingerprint, precision, voice, and what this machine is."""
+        """Fingerprint, precision, voice, limit, and what this machine is."""
         built = _core.build_info()
-        mine = {"model": self._local.model, "precision": self._local.precision, "voice": self._local.voice}
+        mine = {name: getattr(self._local, name) for name in ("model", "precision", "voice", "longest")}
         return mine | {"cpu_level": built["cpu_level"], "threads": built["threads"], "pid": os.getpid()}
 
     def speak(self, items: Sequence[Item]) -> Iterator[tuple[str, Result]]:
@@ -154,7 +154,9 @@ class Cluster:
         if not self._ray.wait([asked], timeout=PATIENCE)[0]:
             self._remark(f"--ray: no worker yet; it needs {self.cpus} CPUs, which the cluster may be using for other work")
         about = self._get(asked)
-        self.model, self.precision, self.voice = about["model"], about["precision"], about["voice"]
+        self.model, self.precision, self.voice, self.longest = (
+            about[name] for name in ("model", "precision", "voice", "longest")
+        )
         self.levels.add(about["cpu_level"])
         self._how = replace(self._how, voice=self.voice, loading={**self._how.loading, "precision": self.precision})
         self._actors = [first, *(self._start() for _ in range(count - 1))]

@@ -43,8 +43,13 @@ section!(
     Files { t3: String, s3gen: String, voice_encoder: String, }
 );
 section!(
-    /// Text tokenizer.
-    Text { vocab_size: usize, max_tokens: usize, }
+    /// Text tokenizer, and how much text the model speaks well in one go.
+    Text {
+        vocab_size: usize,
+        max_tokens: usize,
+        /// Characters of a segment at most, see [`crate::segments::Split::within`].
+        longest: usize,
+    }
 );
 section!(
     /// T3, the GPT-2 speech-token decoder.
@@ -342,7 +347,7 @@ mod tests {
             ("[8, 5, 3]", "[16777216, 16777216, 16777216]", "480"),
             ("\"repository\": null,", "", "repository"),
             ("\"layers\": 2", "\"layers\": -2", "t3.layers: expected a whole number from 1"),
-            ("{\"vocab_size\": 1024, \"max_tokens\": 1024}", "[1024, 1024]", "text: expected an object"),
+            ("{\"vocab_size\": 1024, \"max_tokens\": 1024, \"longest\": 280}", "[1024, 1024, 280]", "text: expected an object"),
             ("t3_turbo_v1", "../t3_turbo_v1", "files.t3: expected the plain name"),
         ] {
             let text = good.replacen(from, to, 1);

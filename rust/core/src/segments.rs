@@ -41,6 +41,11 @@ impl Default for Split {
 }
 
 impl Split {
+    /// The same with segments of at most `longest` characters: what a model speaks well in one go (`config().text.longest`).
+    pub fn within(self, longest: usize) -> Self {
+        Self { first: self.first.min(longest), longest: self.longest.min(longest), ..self }
+    }
+
     fn check(&self) -> Result<()> {
         let whole = |name: &str, value: usize, range: RangeInclusive<usize>| {
             let expected = format!("expected a whole number from {} to {}", range.start(), range.end());
@@ -169,6 +174,14 @@ mod tests {
     fn told(text: &str) -> Vec<(String, f64, bool)> {
         let found = segments(text, 7, &Split::default()).unwrap();
         found.into_iter().map(|s| (s.text, s.pause_after, s.start_of_paragraph)).collect()
+    }
+
+    #[test]
+    fn a_model_that_speaks_less_well_gets_shorter_segments() {
+        let split = Split::default().within(80);
+        assert_eq!((split.first, split.longest, split.language.as_str()), (80, 80, "en"));
+        assert_eq!(split.clone().within(280), split);
+        assert!(segments(&"word ".repeat(100), 7, &split).unwrap().iter().all(|s| s.text.len() <= 80 + SLACK));
     }
 
     #[test]
