@@ -173,6 +173,6 @@ def test_wrong_base_tokenizer(impl, tmp_path):
     with pytest.raises(CheckpointError, match=r"expected the base model's vocabulary with \[SPACE\], found none"):
         load(impl, tokenizer=file)
     base_tokenizer(file)
-    small = {**CONFIG, "text": {"vocab_size": 10, "max_tokens": 1024}}
+    small = {**CONFIG, "text": {**CONFIG["text"], "vocab_size": 10}}
     with pytest.raises(CheckpointError, match="expected ids below text.vocab_size = 10, found 35"):
         impl.create(Resources(VOCABULARY, small, options={"tokenizer": file}))
