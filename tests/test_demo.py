@@ -23,7 +23,7 @@ LIMIT = 20_000_000
 def test_it_is_complete_and_small():
     directory = locate.embedded()
     files = locate.files(config.read(directory / locate.CONFIG))
-    assert {file.name for file in directory.iterdir()} == {*files, locate.CONFIG, locate.CARD}
+    assert {file.name for file in directory.iterdir()} == {*files, locate.CONFIG, locate.CARD, locate.CLIP}
     assert sum(file.stat().st_size for file in directory.iterdir()) <= LIMIT
 
 
@@ -33,6 +33,14 @@ def test_it_loads_and_speaks(clip):
     for voice in (None, tts.voice(clip)):
         speech = tts.generate("Good morning.", voice=voice, seed=1, max_tokens=40)
         assert speech.watermarked and np.isfinite(speech.samples).all() and np.abs(speech.samples).max() > 0.01
+
+
+def test_its_clip_is_of_its_voice():
+    tts = ChatterboxTurbo.from_pretrained("demo", precision="f32", t3=False)
+    voice = tts.voice(locate.embedded() / locate.CLIP)
+    for name in ("speaker_embedding", "xvector", "s3gen_prompt_mel"):
+        own, found = (getattr(one, name).ravel() for one in (tts.builtin_voice, voice))
+        assert own @ found >= 0.99 * np.linalg.norm(own) * np.linalg.norm(found), name
 
 
 def test_the_command_speaks_and_says_which_model_it_is(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ DIGITS = 6
 IDS = 3**DIGITS
 
 TEXT_VOCAB = 1024
-LONGEST = 80
+LONGEST = 120
 """Characters that it reads well in one go."""
 T3 = {"hidden_size": 24, "layers": 2, "heads": 2, "ffn_size": 96, "positions": 2500}
 """What stands for T3 where its training has chosen no sizes yet."""

@@ -24,6 +24,8 @@ BUILTIN_VOICE = "conds.pt"
 CONFIG = "config.json"
 CARD = "MODEL_CARD.md"
 """What the embedded model is, beside its files."""
+CLIP = "reference.flac"
+"""Five seconds of the embedded model's voice, to try ``voice`` and ``convert`` with."""
 
 
 def files(config: dict[str, Any]) -> list[str]:
