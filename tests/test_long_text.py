@@ -53,7 +53,7 @@ def test_a_long_text_is_its_segments_joined(toy):
     assert len(speech.tokens) == sum(s.tokens for s in speech.segments) + 3 * len(plan)
 
 
-def test_no_segment_is_longer_than_what_the_model_speaks_well(toy, tmp_path, capsys):
+def test_no_segment_is_longer_than_what_the_model_speaks_well(toy, tmp_path, capsys, monkeypatch):
     """However the text is asked for; by an explicit ``"never"`` alone it is spoken in one go."""
     config = json.loads((Path(TOY) / "config.json").read_text())
     config["text"]["longest"] = 40
@@ -74,8 +74,11 @@ def test_no_segment_is_longer_than_what_the_model_speaks_well(toy, tmp_path, cap
     shorter = Split(longest=30, first=20)
     assert tts.segments(text, seed=5, split=shorter) == toy.segments(text, seed=5, split=shorter)
 
-    assert main(["say", text, "--dry-run", "--json", "--model", str(limited)]) == 0
-    assert [segment["text"] for segment in json.loads(capsys.readouterr().out)] == plan
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for model, expected in ((str(limited), plan), ("~/limited", plan), ("turbo", [text]), ("nowhere/model", [text])):
+        assert main(["say", text, "--dry-run", "--json", "--model", model]) == 0
+        assert [segment["text"] for segment in json.loads(capsys.readouterr().out)] == expected
     book = tmp_path / "book.txt"
     book.write_text(text)
     quick = ["--precision", "f32", "--seed", "5", "--max-tokens", "6", "--attempts", "0"]

@@ -237,11 +237,10 @@ def known_limit(model: str) -> int:
     """The characters that a model speaks well in one go, without a download: of a repository whose files are elsewhere the usual ones."""
     from ..checkpoint import config, locate
 
-    if model == "demo":
-        return config.read(locate.embedded() / locate.CONFIG)["text"]["longest"]
-    if model not in config.BUILTIN and Path(model).is_dir():
-        return config.for_directory(model)["text"]["longest"]
-    return Split.longest
+    if model in config.BUILTIN:
+        return config.builtin(model)["text"]["longest"]
+    directory = locate.embedded() if model == "demo" else Path(model).expanduser()
+    return config.for_directory(directory)["text"]["longest"] if directory.is_dir() else Split.longest
 
 
 def within(options: GenerationOptions, longest: int) -> GenerationOptions:
