@@ -137,7 +137,7 @@ class Many:
 class Split:
     """How text becomes segments (see ``ChatterboxTurbo.segments``). Raises ``ArgumentError``.
 
-    ``longest`` (20 to 1000) characters are the most of a segment, unless the model's own limit is lower, ``first`` (20 to ``longest``) of the first one of a text that is
+    ``longest`` (20 to 1000) characters are the most of a segment (up to 20 more take in a short rest), unless the model's own limit is lower, ``first`` (20 to ``longest``) of the first one of a text that is
     longer than that, so that its sound is there soon. ``sentence_pause`` and ``paragraph_pause`` (0 to 60 s) are the silence
     between segments; a line's end counts as a paragraph's unless the line is wrapped in the middle of a sentence. ``attempts``
     (0 to 9) is how often a segment that went wrong is spoken again. ``language`` is the text's, an ISO 639 code.

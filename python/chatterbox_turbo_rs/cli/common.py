@@ -153,7 +153,12 @@ split_options = stacked(
         default="auto",
         help="Whether a text of more than --longest characters, or with [pause 0.5s], is spoken in segments.",
     ),
-    click.option("--longest", default=Split.longest, metavar="N", help="Characters of a segment at most."),
+    click.option(
+        "--longest",
+        default=Split.longest,
+        metavar="N",
+        help="Characters of a segment at most; the model's own limit may be lower.",
+    ),
     click.option("--first", default=Split.first, metavar="N", help="Characters of a long text's first segment at most."),
     click.option("--sentence-pause", default=Split.sentence_pause, metavar="S", help="Silence between segments, in seconds."),
     click.option("--paragraph-pause", default=Split.paragraph_pause, metavar="S", help="Silence between paragraphs."),
