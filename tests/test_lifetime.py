@@ -57,8 +57,8 @@ def test_models_that_are_dropped_are_gone(tiny_checkpoint: Path, clip: Path, pla
         assert [reference() for reference in left] == [None] * len(left)
         sizes.append(resident())
     assert threading.active_count() == before
-    # 20 models that stay would be 20 times a few MB.
-    assert sizes[-1] - sizes[9] < 6 * 2**20, sizes
+    # Ten models that stay would be ten times a few MB. What a kernel keeps for the next one (up to 64 MB) comes and goes: the least of each half.
+    assert min(sizes[10:]) - min(sizes[2:10]) < 6 * 2**20, sizes
 
 
 def resident() -> int:

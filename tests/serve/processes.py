@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ LIMIT = 120
 PROGRAM = "import sys; from chatterbox_turbo_rs.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
-def command(*arguments: object, file_size: int | None = None, **more: Any) -> subprocess.Popen[str]:
+def command(*arguments: object, file_size: int | None = None, program: str = PROGRAM, **more: Any) -> subprocess.Popen[str]:
     """``more`` are variables of its environment; no file that it writes may have more than ``file_size`` bytes."""
 
     def limited() -> None:
@@ -26,7 +27,7 @@ def command(*arguments: object, file_size: int | None = None, **more: Any) -> su
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
-    line = [sys.executable, "-c", PROGRAM, "serve", "--model", TOY, *map(str, arguments)]
+    line = [sys.executable, "-X", "faulthandler", "-c", program, "serve", "--model", TOY, *map(str, arguments)]
     environment = {key: value for key, value in os.environ.items() if key != "CHATTERBOX_API_KEY"} | more
     before = None if file_size is None else limited  # Python itself ignores SIGXFSZ, so that a write fails as on a full disk
     pipe = subprocess.PIPE
@@ -56,6 +57,16 @@ def started(*arguments: object, **more: Any) -> Iterator[tuple[subprocess.Popen[
             yield process, listening(process)
         finally:
             process.kill()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code of one that was told to end, and its stderr; of one that hangs, what its threads are at."""
+    try:
+        process.wait(LIMIT)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+    err = process.communicate()[1]
+    return process.returncode, err
 
 
 def refused(code: int, pattern: str, *arguments: object, **more: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import LIMIT, refused, started
+from processes import LIMIT, PROGRAM, ended, refused, started
 
 from chatterbox_turbo_rs import ChatterboxTurbo, Voice
 from chatterbox_turbo_rs.audio.encode import pcm
@@ -71,13 +71,12 @@ def test_a_signal_has_it_finish_what_runs_and_end_well(toy: ChatterboxTurbo, num
         while httpx.get(f"{url}/ready").json()["requests"] == 0 and asking.is_alive():
             time.sleep(0.005)
         process.send_signal(number)
-        assert process.wait(LIMIT) == 0
+        assert ended(process) == (0, "")
         asking.join(LIMIT)
         [whole] = found
         assert whole.content == pcm(toy.generate(LONG, seed=1, max_tokens=200, split="never").samples)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/health")
-        assert process.stderr is not None and process.stderr.read() == ""
 
 
 @POSIX
@@ -91,7 +90,20 @@ def test_what_takes_too_long_is_not_waited_for() -> None:
             with pytest.raises(httpx.TransportError):
                 for _ in parts:
                     pass
-        assert process.wait(LIMIT) == 0
+        code, err = ended(process)
+        assert code == 0, err
+
+
+@POSIX
+def test_a_thread_that_hangs_does_not_keep_it() -> None:
+    """What it was at is told."""
+    patches = ("engine.open_batch.OpenBatch.close = lambda self: __import__('time').sleep(1000)", "serve.run.STUCK = 0.5")
+    imports = "import chatterbox_turbo_rs.serve.run, chatterbox_turbo_rs.engine.open_batch"
+    program = "; ".join([imports, *(f"chatterbox_turbo_rs.{patch}" for patch in patches), PROGRAM])
+    with started("--drain", 1, program=program) as (process, _):
+        process.terminate()
+        code, err = ended(process)
+        assert code == 1 and "Timeout" in err and "<lambda>" in err and "serve/run.py" in err, err
 
 
 @POSIX

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,6 +17,8 @@ from starlette.applications import Starlette
 from ..errors import FileError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STUCK = 30.0
+"""Seconds after those of ``--drain`` within which all has ended."""
 
 
 def bound(host: str, port: int, patience: float) -> socket.socket:
@@ -61,8 +63,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server(app: Starlette, drain: float, **more: Any) -> Server:
-    """A server for ``app``; requests that run when it is told to stop have ``drain`` seconds to end."""
+def server(app: Starlette, drain: float, signalled: Callable[[], None] = lambda: None) -> Server:
+    """A server for ``app``; requests that run when it is told to stop have ``drain`` seconds to end. A signal calls ``signalled`` too."""
     config = uvicorn.Config(
         app,
         http="h11",  # which knows HTTP/1.0
@@ -72,17 +74,27 @@ def server(app: Starlette, drain: float, **more: Any) -> Server:
         timeout_graceful_shutdown=max(round(drain), 1),
         server_header=False,
         log_config=None,
-        **more,
     )
 
     def stopping() -> None:
+        signalled()
         app.state.serve.draining = True
 
     return Server(config, stopping)
 
 
 def run(app: Starlette, listening: socket.socket, drain: float) -> bool:
-    """Serves until a signal; False where the application did not start."""
-    running = server(app, drain)
-    running.run(sockets=[listening])
+    """Serves until a signal; False where the application did not start. What hangs then does not keep the process: after ``STUCK``
+    more seconds it tells what its threads are at, and ends with 1.
+    """
+
+    def watch() -> None:
+        with contextlib.suppress(Exception):  # where there is no file to tell it
+            faulthandler.dump_traceback_later(drain + STUCK, exit=True, file=sys.__stderr__)
+
+    running = server(app, drain, watch)
+    try:
+        running.run(sockets=[listening])
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return running.started
