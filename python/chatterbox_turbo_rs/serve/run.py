@@ -87,12 +87,7 @@ def run(app: Starlette, listening: socket.socket, drain: float) -> bool:
     """Serves until a signal; False where the application did not start. What hangs then does not keep the process: after ``STUCK``
     more seconds it tells what its threads are at, and ends with 1.
     """
-
-    def watch() -> None:
-        with contextlib.suppress(Exception):  # where there is no file to tell it
-            faulthandler.dump_traceback_later(drain + STUCK, exit=True, file=sys.__stderr__)
-
-    running = server(app, drain, watch)
+    running = server(app, drain, lambda: faulthandler.dump_traceback_later(drain + STUCK, exit=True, file=2))
     try:
         running.run(sockets=[listening])
     finally:
