@@ -76,7 +76,8 @@ def random_texts(count: int):
 
 
 @pytest.mark.parametrize(
-    "split", [Split(), Split(first=20, longest=20), Split(first=40, longest=60, sentence_pause=0, paragraph_pause=2)]
+    "split",
+    [Split(), Split(first=20, longest=20), Split(longest=50), Split(first=40, longest=60, sentence_pause=0, paragraph_pause=2)],
 )
 def test_python_and_rust_cut_alike_and_nothing_is_lost(split):
     for number, text in enumerate([PROSE, PROSE * 5, "a" * 5000, "word " * 2000, *random_texts(150)]):
@@ -159,6 +160,12 @@ def test_pauses_are_exact():
     assert [s.start_of_paragraph for s in found] == [True, True, False, False, True]
 
 
+def test_the_first_segment_is_never_longer_than_the_others_may_be():
+    assert Split(longest=50) == Split(first=50, longest=50)
+    with pytest.raises(ArgumentError, match="split.first: expected a whole number from 20 to 1000, got 1001"):
+        Split(first=1001)
+
+
 def test_seeds_are_derived():
     found = segments(PROSE * 3, seed=2**64 - 1)
     assert [s.seed for s in found] == [draws.derived(2**64 - 1, i) for i in range(len(found))]
@@ -174,7 +181,8 @@ def test_bad_input():
         segments("a [pause 61s] b")
     for bad in (
         {"longest": 19},
-        {"first": 300},
+        {"first": 19},
+        {"first": 1001},
         {"first": True},
         {"attempts": 10},
         {"sentence_pause": -1},

@@ -137,10 +137,11 @@ class Many:
 class Split:
     """How text becomes segments (see ``ChatterboxTurbo.segments``). Raises ``ArgumentError``.
 
-    ``longest`` (20 to 1000) characters are the most of a segment (up to 20 more take in a short rest), unless the model's own limit is lower, ``first`` (20 to ``longest``) of the first one of a text that is
-    longer than that, so that its sound is there soon. ``sentence_pause`` and ``paragraph_pause`` (0 to 60 s) are the silence
-    between segments; a line's end counts as a paragraph's unless the line is wrapped in the middle of a sentence. ``attempts``
-    (0 to 9) is how often a segment that went wrong is spoken again. ``language`` is the text's, an ISO 639 code.
+    ``longest`` (20 to 1000) characters are the most of a segment (up to 20 more take in a short rest), unless the model's own limit is
+    lower; ``first`` (20 to 1000, at most ``longest``) those of the first one of a text that is longer than that, so that its sound is
+    there soon. ``sentence_pause`` and ``paragraph_pause`` (0 to 60 s) are the silence between segments; a line's end counts as a
+    paragraph's unless the line is wrapped in the middle of a sentence. ``attempts`` (0 to 9) is how often a segment that went wrong is
+    spoken again. ``language`` is the text's, an ISO 639 code.
     """
 
     first: int = 100
@@ -152,7 +153,7 @@ class Split:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "longest", whole("split.longest", self.longest, 20, 1000))
-        object.__setattr__(self, "first", whole("split.first", self.first, 20, self.longest))
+        object.__setattr__(self, "first", min(whole("split.first", self.first, 20, 1000), self.longest))
         object.__setattr__(self, "attempts", whole("split.attempts", self.attempts, 0, 9))
         for name in ("sentence_pause", "paragraph_pause"):
             object.__setattr__(self, name, between(f"split.{name}", getattr(self, name), 0.0, MOST_PAUSE, "seconds"))

@@ -22,7 +22,8 @@ const MOST_PAUSE: f64 = 60.0;
 /// How text becomes segments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// Characters of the first segment of a text that is longer than `longest`, so that its sound is there soon: 20 to `longest`.
+    /// Characters of the first segment of a text that is longer than `longest`, so that its sound is there soon: 20 to 1000, of which
+    /// `longest` at most are used.
     pub first: usize,
     /// Characters of a segment at most: 20 to 1000.
     pub longest: usize,
@@ -53,7 +54,7 @@ impl Split {
             range.contains(&value).then_some(()).ok_or_else(error)
         };
         whole("longest", self.longest, 20..=1000)?;
-        whole("first", self.first, 20..=self.longest)?;
+        whole("first", self.first, 20..=1000)?;
         for (name, value) in [("sentence_pause", self.sentence_pause), ("paragraph_pause", self.paragraph_pause)] {
             if !(0.0..=MOST_PAUSE).contains(&value) {
                 return Err(Error::Argument(format!("split.{name}: expected seconds from 0 to {MOST_PAUSE}, got {value}")));
@@ -101,7 +102,7 @@ pub fn segments(text: &str, seed: u64, split: &Split) -> Result<Vec<Segment>> {
         let text = text.to_owned();
         return Ok(vec![Segment { index: 0, text, pause_after: 0.0, seed, start_of_paragraph: true }]);
     }
-    let mut room = if characters.len() > split.longest { split.first } else { split.longest };
+    let mut room = if characters.len() > split.longest { split.first.min(split.longest) } else { split.longest };
     let mut found: Vec<Segment> = Vec::new();
     let (mut fresh, mut paused) = (true, false);
     for (part, pause) in parts {
@@ -185,6 +186,13 @@ mod tests {
     }
 
     #[test]
+    fn the_first_segment_is_never_longer_than_the_others_may_be() {
+        let text = "word ".repeat(100);
+        let shorter = segments(&text, 7, &Split { longest: 50, ..Split::default() });
+        assert_eq!(shorter.ok(), segments(&text, 7, &Split { first: 50, longest: 50, ..Split::default() }).ok());
+    }
+
+    #[test]
     fn a_short_text_is_left_alone() {
         for text in ["", " \n", "A.\n\nB.", &"x".repeat(280)] {
             assert_eq!(told(text), [(text.to_owned(), 0.0, true)]);
@@ -214,7 +222,7 @@ mod tests {
     fn limits_are_checked() {
         for split in [
             Split { longest: 19, ..Split::default() },
-            Split { first: 281, ..Split::default() },
+            Split { first: 1001, ..Split::default() },
             Split { sentence_pause: f64::NAN, ..Split::default() },
         ] {
             assert!(matches!(segments("a", 7, &split), Err(Error::Argument(_))));
