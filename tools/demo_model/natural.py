@@ -3,7 +3,7 @@
 usage: natural.py [--work DIR] [--shards 4]
 
 A shard holds up to 700 sentences of ``WORK/texts.txt`` that are long enough to be worth hearing: ``wave`` int16 at 24 kHz, whole
-tokens, ``n`` tokens of each, ``tokens`` themselves (the slots that T3 learns, which lie within a slot or two of what is heard),
+tokens, ``n`` tokens of each, ``tokens`` themselves (as near what is heard as whole slots for every phone can lie),
 ``f0`` of the teacher at 80 Hz and ``nf`` values of each. Sentences come from the end of the list, where ``align.py`` comes last.
 """
 
@@ -45,7 +45,9 @@ def main() -> None:
             wave, f0 = teacher.natural(item, i)
             waves.append((np.clip(wave, -1, 1) * 32767).round().astype(np.int16))
             frequencies.append(f0)
-            ids.append(tokens.codes(item)[0].astype(np.int16))
+            ids.append(
+                tokens.heard(item, features.f0_at_frames(f0, 2 * len(item["phone"]), features.F0_HOP["natural"])).astype(np.int16)
+            )
         n = np.array([len(each) for each in ids])
         counts = np.array([len(f0) for f0 in frequencies])
         temporary = path.with_suffix(".part")

@@ -47,7 +47,7 @@ class Teacher:
         return phonemes if len(phonemes.split()) == len(text.split()) else None
 
     def align(self, text: str) -> dict[str, Any] | None:
-        """``text``, ``phonemes``, ``phone``, ``place``, ``word`` [N] of the slots, ``units`` of the symbols, ``f0`` [4 N]."""
+        """``text``, ``phonemes``, ``f0`` [4 N], and what ``tokens.Plan`` has."""
         phonemes = self.phonemes(text)
         if phonemes is None:
             return None
@@ -57,7 +57,7 @@ class Teacher:
             return None
         (f0,) = self.graphs["f0"].run(None, {"ids": ids, "durations": plan.units.astype(np.float32)})
         item = {"text": text, "phonemes": phonemes, "f0": f0[0].astype(np.float32)}
-        return item | {"phone": plan.phone, "place": plan.place, "word": plan.word, "units": plan.units, "lengths": plan.lengths}
+        return item | vars(plan)
 
     def natural(self, item: dict[str, Any], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The item at the teacher's own pace: float32 [960 N], of which token n is only about there, and its f0 at 80 Hz."""

@@ -3,7 +3,9 @@
 usage: tokenizer.py [--work DIR] [--minutes 12]
 
 Most pieces are the teacher at its own pace (``natural.py``), where a token may lie a slot beside what is heard, the others its
-speech in whole slots. A digit is one number in -1..1 that inference rounds; the loss is the cross-entropy of its three levels at the squared distance.
+speech in whole slots. A digit is one number in -1..1 that inference rounds; its three levels are as likely as the squared distance
+says. Cross-entropy alone (``CROSS`` of it is in the loss) answers a slot between two phones with the digits half-way, which are a third
+phone; so what is trained for is the share of slots whose phone, and whose token, is right as a whole.
 Pieces begin up to half a token beside the grid and vary in level, speed of sampling and noise, so that a recorded clip gives the
 same kind of tokens as the teacher's own sound.
 """
@@ -17,7 +19,6 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import features
 import sizes
@@ -31,6 +32,7 @@ RATE = 16_000
 TOKEN = 640
 """Samples of a token at 16 kHz."""
 SHARPNESS = 6.0
+CROSS = 0.2
 NATURAL = 0.7
 """Share of the teacher's own pace among the pieces."""
 LENGTHS = ((75, 0.8), (250, 0.2))
@@ -85,10 +87,11 @@ class Trainer:
             hidden = self.net.encoder(mel(wave, self.window, self.filters), None)
         levels = self.net.quantizer(hidden.float())  # [B, T, 6]
         apart = (levels[..., None] / SHRINK - torch.tensor([-1.0, 0.0, 1.0])).square()
-        loss = F.cross_entropy((-SHARPNESS * apart).flatten(0, 2), wanted.flatten())
+        likely = (-SHARPNESS * apart).log_softmax(-1).gather(-1, wanted[..., None])[..., 0]
+        whole = 2 - likely[..., 2:].sum(-1).exp().mean() - likely.sum(-1).exp().mean()
         right = levels.round().long() + 1 == wanted
         return {
-            "loss": loss,
+            "loss": whole - CROSS * likely.mean(),
             "phone": right[..., 2:].all(-1).float().mean(),
             "pitch": right[..., 0].float().mean(),
             "place": right[..., 1].float().mean(),

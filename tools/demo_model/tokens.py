@@ -11,6 +11,7 @@ restores the pace. So token n is exactly the samples 960 n to 960 (n + 1) at 24 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,14 @@ def text_ids(text: str) -> list[int]:
     return [BYTES[b] for b in text.encode()]
 
 
+Group = tuple[str, int, list[int]]
+"""A phone, the number of its word, the positions of its symbols."""
+
+
 @dataclass
 class Plan:
     """Slots of an utterance: phone number, place and word of each; of every symbol of the teacher (with its two pads) the units
-    that fill the slots, and its natural length in units, silence cut.
+    that fill the slots, and its natural length in units, silence cut; the symbols' groups.
     """
 
     phone: np.ndarray
@@ -56,6 +61,7 @@ class Plan:
     word: np.ndarray
     units: np.ndarray
     lengths: np.ndarray
+    groups: list[Group]
 
 
 def plan(phonemes: str, durations: np.ndarray) -> Plan | None:
@@ -64,10 +70,8 @@ def plan(phonemes: str, durations: np.ndarray) -> Plan | None:
     symbols = ["<", *phonemes, ">"]
     # Silence at both ends is cut; what is left of the last phone and its full stop is six slots.
     lengths[0], lengths[-1] = min(lengths[0], 4.0), 1.0
-    groups: list[tuple[str, int, list[int]]] = []  # phone, word, positions of its symbols
-    pending, stress, word = [0], "", 0
-    groups.append((SILENCE_PHONE, 0, [0]))
-    pending = []
+    groups: list[Group] = [(SILENCE_PHONE, 0, [0])]
+    pending, stress, word = [], "", 0
     for i, symbol in enumerate(symbols[1:-1], 1):
         if symbol in STRESS:
             pending, stress = [*pending, i], symbol
@@ -93,29 +97,78 @@ def plan(phonemes: str, durations: np.ndarray) -> Plan | None:
         lengths[last] = min(lengths[last], 7.0)
     else:
         groups.append((SILENCE_PHONE, word, [len(symbols) - 1]))
-    return _slots(groups, lengths, len(symbols))
+    return _slots(groups, lengths)
 
 
-def _slots(groups: list[tuple[str, int, list[int]]], lengths: np.ndarray, symbols: int) -> Plan:
+def _slots(groups: list[Group], lengths: np.ndarray) -> Plan:
+    spans, counts, done = _spans(groups), [], 0
+    for (*_, pause), end in zip(spans, _ends(spans, lengths)):
+        counts.append(max(1 + pause, round(end - done)))
+        done += counts[-1]
+    units = np.zeros(len(lengths), np.int64)
+    for (_, _, members, _), count in zip(spans, counts):
+        _share(units, members, lengths, SLOT_UNITS * count)
+    phone, place = _filled(spans, counts)
+    words = np.repeat([word for _, word, _, _ in spans], counts)
+    return Plan(phone, place, words, units, lengths, groups)
+
+
+def _spans(groups: list[Group]) -> list[tuple[str, int, list[int], bool]]:
+    """Phone, word and symbols of every group, a phone before a pause with the pause: then the last is true."""
+    spans: list[tuple[str, int, list[int], bool]] = []
+    for phone, word, members in groups:
+        if phone == SILENCE_PHONE and spans and spans[-1][0] != SILENCE_PHONE and not spans[-1][3]:
+            spans[-1] = (*spans[-1][:2], [*spans[-1][2], *members], True)
+        else:
+            spans.append((phone, word, members, False))
+    return spans
+
+
+def _ends(spans: list[tuple[str, int, list[int], bool]], lengths: np.ndarray) -> np.ndarray:
+    """Where every span ends at the pace of ``lengths`` (units of the symbols), in slots."""
+    return np.cumsum([lengths[members].sum() for _, _, members, _ in spans]) * UNIT_SLOTS
+
+
+def _filled(spans: list[tuple[str, int, list[int], bool]], counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Phone and place of every slot."""
     phone: list[int] = []
     place: list[int] = []
-    words: list[int] = []
-    units = np.zeros(symbols, np.int64)
-    wanted = 0.0
-    i = 0
-    while i < len(groups):
-        pause = i + 1 < len(groups) and groups[i + 1][0] == SILENCE_PHONE and groups[i][0] != SILENCE_PHONE
-        members = [*groups[i][2], *(groups[i + 1][2] if pause else [])]
-        wanted += lengths[members].sum() * UNIT_SLOTS
-        count = max(1 + pause, round(wanted - len(phone)))
-        _share(units, members, lengths, SLOT_UNITS * count)
+    for (name, _, _, pause), count in zip(spans, counts):
         own = min(count - 1, SOUNDING) if pause else count
-        silent = groups[i][0] == SILENCE_PHONE
-        phone += [NUMBER[groups[i][0]]] * own + [NUMBER[SILENCE_PHONE]] * (count - own)
-        place += [1] * count if silent else [0, *[1] * (own - 2), *[2] * (own > 1), *[1] * (count - own)]
-        words += [groups[i][1]] * count
-        i += 1 + pause
-    return Plan(np.array(phone), np.array(place), np.array(words), units, lengths)
+        phone += [NUMBER[name]] * own + [NUMBER[SILENCE_PHONE]] * (count - own)
+        place += [1] * count if name == SILENCE_PHONE else [0, *[1] * (own - 2), *[2] * (own > 1), *[1] * (count - own)]
+    return np.array(phone), np.array(place)
+
+
+def heard(item: dict, f0: np.ndarray) -> np.ndarray:
+    """The ids [N] of an aligned utterance where the teacher speaks it at its own pace (``Teacher.natural``), ``f0`` [2 N] in Hz of
+    its mel frames: every phone has one slot at least, and borders lie as near those of the sound as that lets them.
+    """
+    ends = np.round(np.cumsum(item["lengths"]))
+    spans = _spans(item["groups"])
+    n = len(item["phone"])
+    least = [1 + pause for *_, pause in spans]
+    phone, place = _filled(spans, nearest(_ends(spans, np.diff(ends, prepend=0)), least, n))
+    return 9 * phone + 3 * place + pitches(np.reshape(f0, (n, -1)), phone)
+
+
+def nearest(ends: np.ndarray, least: Sequence[int], n: int) -> list[int]:
+    """Slots of every span, ``least`` of each and ``n`` in all, so that they end as near ``ends`` as whole ones can (by squares)."""
+    done = np.cumsum(least)
+    borders = np.clip(done + np.round(rising(ends - done)), done, n - done[-1] + done).astype(int)
+    borders[-1] = n
+    return np.diff(borders, prepend=0).tolist()
+
+
+def rising(x: np.ndarray) -> np.ndarray:
+    """The sequence without a fall that is nearest to ``x`` by squares: runs that fall are their mean (pool adjacent violators)."""
+    runs: list[tuple[float, int]] = []
+    for value in x:
+        runs.append((float(value), 1))
+        while len(runs) > 1 and runs[-2][0] > runs[-1][0]:
+            (b, m), (a, k) = runs.pop(), runs.pop()
+            runs.append(((a * k + b * m) / (k + m), k + m))
+    return np.repeat([value for value, _ in runs], [count for _, count in runs])
 
 
 def _share(units: np.ndarray, members: list[int], lengths: np.ndarray, total: int) -> None:
@@ -129,16 +182,10 @@ def _share(units: np.ndarray, members: list[int], lengths: np.ndarray, total: in
 
 def codes(item: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An aligned utterance (``align.py``) → ids [N], character being spoken [N] (a fraction), borders [N + 1] in f0 frames."""
-    phone, place, word, f0 = item["phone"], item["place"], item["word"], np.asarray(item["f0"], np.float64)
+    phone, place, word = item["phone"], item["place"], item["word"]
     n = len(phone)
-    frames = f0[: n * SLOT_FRAMES].reshape(n, SLOT_FRAMES)
-    voiced = frames > 60
-    logs = np.where(voiced, np.log(np.maximum(frames, 1.0)), 0.0)
-    median = np.median(logs[voiced]) if voiced.any() else 0.0
-    count = voiced.sum(1)
-    mean = logs.sum(1) / np.maximum(count, 1) - median
     silence = phone == NUMBER[SILENCE_PHONE]
-    pitch = np.where((count == 0) | silence, 1, 1 + np.sign(np.trunc(mean / PITCH_STEP))).astype(np.int64)
+    pitch = pitches(item["f0"][: n * SLOT_FRAMES].reshape(n, SLOT_FRAMES), phone)
     spans, start = [], 0
     for w in item["text"].split(" "):
         spans.append((start, start + len(w)))
@@ -154,6 +201,18 @@ def codes(item: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         else:
             characters[inside] = b
     return 9 * phone + 3 * place + pitch, characters, SLOT_FRAMES * np.arange(n + 1)
+
+
+def pitches(f0: np.ndarray, phone: np.ndarray) -> np.ndarray:
+    """``f0`` [N, values of a slot] in Hz → the digit of every slot [N]."""
+    frames = np.asarray(f0, np.float64)
+    voiced = frames > 60
+    logs = np.where(voiced, np.log(np.maximum(frames, 1.0)), 0.0)
+    median = np.median(logs[voiced]) if voiced.any() else 0.0
+    count = voiced.sum(1)
+    mean = logs.sum(1) / np.maximum(count, 1) - median
+    silence = phone == NUMBER[SILENCE_PHONE]
+    return np.where((count == 0) | silence, 1, 1 + np.sign(np.trunc(mean / PITCH_STEP))).astype(np.int64)
 
 
 def phones(ids: np.ndarray) -> list[str]:
