@@ -114,14 +114,18 @@ def names(work: Path, kind: str) -> list[str]:
 
 class Data:
     """All sentences, one behind the other; ``starts`` and ``n`` count tokens. ``mels``: a folder of mels to be given in place of
-    the true ones (``KIND-NAME.npy``).
+    the true ones (``KIND-NAME.npy``). ``heard``: with the tokenizer's tokens (``heard.py``).
     """
 
-    def __init__(self, work: Path, kind: str = "slots", held_out: bool = False, mels: str | None = None) -> None:
+    def __init__(
+        self, work: Path, kind: str = "slots", held_out: bool = False, mels: str | None = None, heard: bool = False
+    ) -> None:
         shards = ["held_out"] if held_out else names(work, kind)
         parts: dict[str, list[np.ndarray]] = {}
         for name in shards:
             values = shard(work, kind, name)
+            if heard:
+                values["tokens"] = np.load(work / "heard" / f"{name}.npy")
             if mels is not None:
                 values["given"] = np.load(Path(mels) / f"{kind}-{name}.npy")
             for key, array in values.items():

@@ -1,11 +1,12 @@
 """Trains S3Gen's encoder and flow end to end: speech tokens, a prompt and an x-vector to the teacher's mel in the two Euler steps of
 inference.
 
-usage: s3gen.py [--work DIR] [--minutes 40] [--energy 0.5]
+usage: s3gen.py [--work DIR] [--minutes 40] [--energy 0.5] [--heard 0.5]
 
 A piece of the stream of sentences begins with a prompt, whose mel is given, as inference gives the reference's; the loss is on the
 rest. Beside the distance to the teacher (L1, and the mean mel's own) the energy score (``--energy``) rewards two draws of the noise
-for differing as much as speech does, so that the mel isn't an average (arXiv:2008.01160).
+for differing as much as speech does, so that the mel isn't an average (arXiv:2008.01160). ``--heard`` is the share of pieces at the
+teacher's own pace, with the tokens that the tokenizer hears in them (``heard.py``).
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ def inner(name: str, parameter: nn.Parameter) -> bool:
 def main() -> None:
     parser = training.arguments(__doc__.splitlines()[0], minutes=40, rate=2e-3, batch=6)
     parser.add_argument("--energy", type=float, default=0.0, help="weight of the energy score against L1, 0 to 1")
+    parser.add_argument("--heard", type=float, default=0.0, help="share of pieces with the tokenizer's tokens, 0 to 1")
     parser.add_argument("--begin", type=Path, help="checkpoint whose encoder to begin with")
     parser.add_argument("--mean", action="store_true", help="train the encoder alone, at a third of the cost")
     parser.add_argument("--full", action="store_true", help="float32 throughout")
@@ -156,7 +158,14 @@ def main() -> None:
     print(f"parameters in millions: {count}; {data.hours():.2f} h", file=sys.stderr)
     optimizer = training.Optimizers(net, args.rate, inner, share=0.5)
     loop = training.Loop(NAME, net, optimizer, args)
-    loop.run(lambda rng: trainer.losses(rng, data), lambda: trainer.losses(np.random.default_rng(1), held, LENGTHS[0][0]))
+    natural = [features.Data(args.work, "natural", held_out, heard=True) for held_out in (False, True)] if args.heard else []
+
+    def tried() -> Mapping[str, Tensor]:
+        found = trainer.losses(np.random.default_rng(1), held, LENGTHS[0][0])
+        more = trainer.losses(np.random.default_rng(1), natural[1], LENGTHS[0][0]) if natural else {}
+        return {**found, **{f"heard_{key}": value for key, value in more.items()}}
+
+    loop.run(lambda rng: trainer.losses(rng, natural[0] if rng.random() < args.heard else data), tried)
 
 
 def bench(trainer: Trainer, data: features.Data) -> None:

@@ -63,13 +63,13 @@ class Trainer:
         self.net, self.tokens = net, batch * LENGTHS[0][0]
         self.window, self.filters = (torch.from_numpy(x) for x in constants())
 
-    def piece(self, rng: np.random.Generator, data: features.Data, at: int, length: int, augment: bool) -> np.ndarray:
-        """Samples at 16 kHz of the tokens from ``at`` on, ``[640 length]``."""
+    def piece(self, rng: np.random.Generator, sound: np.ndarray, at: int, length: int, augment: bool) -> np.ndarray:
+        """Samples at 16 kHz of the tokens of ``sound`` (int16 at 24 kHz) from ``at`` on, ``[640 length]``."""
         start = features.TOKEN * at + (int(rng.integers(-400, 401)) if augment else 0)
         margin = 240
         first, last = start - margin, start + features.TOKEN * length + margin
-        left, right = max(0, -first), max(0, last - len(data.wave))
-        wave = np.pad(data.wave[first + left : last - right].astype(np.float32) * features.LEVEL, (left, right))
+        left, right = max(0, -first), max(0, last - len(sound))
+        wave = np.pad(sound[first + left : last - right].astype(np.float32) * features.LEVEL, (left, right))
         wave = soxr.resample(wave, 24_000, RATE, quality="MQ")[margin * 2 // 3 :][: TOKEN * length]
         wave = np.pad(wave, (0, TOKEN * length - len(wave)))
         if augment:
@@ -81,7 +81,7 @@ class Trainer:
     def losses(self, rng: np.random.Generator, data: features.Data, augment: bool = True) -> Mapping[str, Tensor]:
         length = int(rng.choice([n for n, _ in LENGTHS], p=[p for _, p in LENGTHS])) if augment else LENGTHS[0][0]
         at = rng.integers(len(data.tokens) - length + 1, size=max(1, self.tokens // length))
-        wave = torch.from_numpy(np.stack([self.piece(rng, data, k, length, augment) for k in at]))
+        wave = torch.from_numpy(np.stack([self.piece(rng, data.wave, k, length, augment) for k in at]))
         wanted = digits(torch.from_numpy(np.stack([data.tokens[k : k + length] for k in at])))
         with torch.autocast("cpu", torch.bfloat16, enabled=training.HALF):
             hidden = self.net.encoder(mel(wave, self.window, self.filters), None)

@@ -63,6 +63,9 @@ class Guard:
             await self._app(scope, body, counted)
         except (ClientDisconnect, ClientGone):
             pass  # nobody reads an answer any more, or it must not look complete
+        except asyncio.CancelledError:
+            if not state.draining:  # else the time that was left to it is over, and a traceback tells nothing
+                raise
         except Exception as raised:
             error = self._told(raised)
             if status:
