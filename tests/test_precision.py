@@ -190,7 +190,9 @@ def s3gen(directory: Path, precision: str, implementation: str = "rust"):
 
 @pytest.fixture(scope="module")
 def sounds(tiny_checkpoint):
-    return {precision: s3gen(tiny_checkpoint, precision) for precision in ("f32", "int8", "bf16", "int8+bf16", "int4", "int4+bf16")}
+    return {
+        precision: s3gen(tiny_checkpoint, precision) for precision in ("f32", "int8", "bf16", "int8+bf16", "int4", "int4+bf16")
+    }
 
 
 def test_int8_and_int4_leave_s3gen_and_bf16_leaves_t3_as_they_are(sounds, tiny_checkpoint, exact):
@@ -255,7 +257,12 @@ def test_auto_leaves_the_devices_own_error_as_it_is():
 
 
 def test_the_command_says_which_precision_it_took(capsys, tmp_path):
-    for arguments, expected in ((["--precision", "f32"], "f32"), (["--precision", "int4"], "int4"), (["--precision", "int8+bf16"], "int8+bf16"), ([], AUTO)):
+    for arguments, expected in (
+        (["--precision", "f32"], "f32"),
+        (["--precision", "int4"], "int4"),
+        (["--precision", "int8+bf16"], "int8+bf16"),
+        ([], AUTO),
+    ):
         command = ["say", "Hi.", "--model", TOY, "--max-tokens", "4", "--json", "-o", str(tmp_path / "a.wav"), *arguments]
         assert main(command) == 0
         assert json.loads(capsys.readouterr().out)["precision"] == expected
