@@ -16,7 +16,7 @@ const LEAST_AMX: usize = 4;
 
 /// How a tile is computed; all give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernels) enum Level {
+pub(crate) enum Level {
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "x86_64")]
