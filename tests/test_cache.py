@@ -80,7 +80,7 @@ def test_found_weights_give_the_same_bits(tiny_checkpoint, cache, spoken, precis
     expected = sound(tiny_checkpoint, spoken, precision)
     first, packed = load(tiny_checkpoint, precision)
     again, found = load(tiny_checkpoint, precision)
-    if precision == "auto" or "int8" in precision:
+    if precision == "auto" or "int" in precision:
         assert "t3" in packed
     assert set(packed.values()) <= {"packed"} and found == dict.fromkeys(packed, "found")
     assert len(files(cache)) == len(packed)
@@ -94,6 +94,13 @@ def test_other_precisions_and_levels_have_files_of_their_own(tiny_checkpoint, ca
     assert all(f"-{level}-" in name for name in names) and any(name.startswith("t3-int8-") for name in names)
     load(tiny_checkpoint, "f32")
     assert names <= {path.name for path in files(cache)}
+    _, outcome = load(tiny_checkpoint, "int4")
+    assert outcome["t3"] == "packed" and names < {path.name for path in files(cache)}
+    [int8], [int4] = cache.glob("t3-int8-*.packed"), cache.glob("t3-int4-*.packed")
+    assert int4.stat().st_size < 0.8 * int8.stat().st_size
+    int4.write_bytes(int8.read_bytes())
+    _, outcome = load(tiny_checkpoint, "int4")
+    assert "made from something else" in outcome["t3"], "int8's weights are not taken for int4's"
 
 
 def test_many_starts_at_once(tiny_checkpoint, cache, clip, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_auto_is_cuda_where_everything_is_there(with_cuda):
     assert devices.resolve("cpu", "auto", RUST) == "cpu" and devices.resolve("metal", "auto", RUST) == "metal"
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16", "int8+bf16"])
+@pytest.mark.parametrize("precision", ["int8", "bf16", "int8+bf16", "int4", "int4+bf16"])
 def test_auto_is_the_cpu_for_a_format_that_it_alone_has(with_cuda, precision):
     assert devices.resolve("auto", precision, RUST) == "cpu"
 

@@ -90,6 +90,7 @@ WORK: dict[str, Callable[[ChatterboxTurbo, Path], Any]] = {
     "detect_watermark": lambda tts, clip: tts.detect_watermark(tts.generate(TEXT, seed=1, max_tokens=12).samples),
     "load": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained(TOY, precision="f32")),
     "load, 8 bits": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained(TOY, precision="int8")),
+    "load, 4 bits": lambda tts, clip: speak(ChatterboxTurbo.from_pretrained(TOY, precision="int4")),
 }
 
 
@@ -310,7 +311,7 @@ import os
 from pathlib import Path
 from chatterbox_turbo_rs import ChatterboxTurbo, _core
 
-for precision in ("f32", "int8", "bf16", "int8+bf16"):
+for precision in ("f32", "int8", "bf16", "int8+bf16", "int4"):
     tts = ChatterboxTurbo.from_pretrained({TOY!r}, precision=precision)
     voice = tts.voice({str(clip)!r})
     speech = tts.generate({TEXT!r}, voice=voice, seed=1, max_tokens=60)

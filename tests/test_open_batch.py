@@ -94,7 +94,7 @@ def arguments_of(pick: random.Random, voices: list[Any]) -> tuple[str, dict[str,
     return pick.choice(TEXTS), more
 
 
-@pytest.mark.parametrize("precision", ["f32", "int8+bf16"])
+@pytest.mark.parametrize("precision", ["f32", "int8+bf16", "int4"])
 def test_everybody_hears_the_samples_of_generate_whatever_else_is_spoken(precision: str, clip: Path) -> None:
     """Requests of all kinds, which come at any time and of which some are given up, each with its own sampler, voice and seed."""
     tts = ChatterboxTurbo.from_pretrained(TOY, precision=precision)  # type: ignore[arg-type]

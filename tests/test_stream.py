@@ -55,8 +55,8 @@ def _cut_speech_is_no_news() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def fast() -> ChatterboxTurbo:
-    return ChatterboxTurbo.from_pretrained(TOY, precision="int8+bf16")
+def fast() -> dict[str, ChatterboxTurbo]:
+    return {precision: ChatterboxTurbo.from_pretrained(TOY, precision=precision) for precision in ("int8+bf16", "int4")}
 
 
 def joined(chunks: list[Chunk]) -> np.ndarray:
@@ -67,10 +67,12 @@ def joined(chunks: list[Chunk]) -> np.ndarray:
     return np.concatenate([chunk.samples for chunk in chunks])
 
 
-@pytest.mark.parametrize("precision", ["f32", "int8+bf16"])
+@pytest.mark.parametrize("precision", ["f32", "int8+bf16", "int4"])
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_chunks_are_the_samples_of_generate(toy: ChatterboxTurbo, fast: ChatterboxTurbo, text: str, precision: str) -> None:
-    model = toy if precision == "f32" else fast
+def test_the_chunks_are_the_samples_of_generate(
+    toy: ChatterboxTurbo, fast: dict[str, ChatterboxTurbo], text: str, precision: str
+) -> None:
+    model = toy if precision == "f32" else fast[precision]
     random = np.random.default_rng(len(text))
     for max_tokens in (17, int(random.integers(40, 120))):
         arguments: dict[str, Any] = {"seed": int(random.integers(1 << 40)), "max_tokens": max_tokens}

@@ -33,7 +33,7 @@ def decoder(directory: Path, precision: str) -> Any:
     return importlib.import_module("chatterbox_turbo_rs.stages.t3.decoder.rust").create(resources)
 
 
-@pytest.fixture(scope="module", params=["f32", "int8"])
+@pytest.fixture(scope="module", params=["f32", "int8", "int4"])
 def t3(request: Any, tiny_checkpoint: Path) -> Any:
     return decoder(tiny_checkpoint, request.param)
 

@@ -28,7 +28,7 @@ def decoder(directory: Path, precision: str) -> Any:
     return importlib.import_module("chatterbox_turbo_rs.stages.t3.decoder.rust").create(resources)
 
 
-@pytest.fixture(scope="module", params=["f32", "int8"])
+@pytest.fixture(scope="module", params=["f32", "int8", "int4"])
 def precision(request: Any) -> str:
     return str(request.param)
 

@@ -1,10 +1,10 @@
-"""Measures T3 in int8 and S3Gen in bf16 against float32 of the same build: error, speed in turn, T3's load time and peak memory.
+"""Measures T3 in int8 and int4 and S3Gen in bf16 against float32 of the same build: error, speed in turn, T3's load time and peak memory.
 
 usage: measure_precision.py CHECKPOINT [--only t3|s3gen] [--steps N] [--repeat N] [--threads N]
 
-T3: the voice has 50 and 375 prompt tokens in turn, so that the decoder runs around positions 300 and 500. Tokens are forced: both
+T3: the voice has 50 and 375 prompt tokens in turn, so that the decoder runs around positions 300 and 500. Tokens are forced: all
 precisions read the same 100 tokens, and every step's logits are compared.
-float32 with weights of 20 bits, the default, is compared with plain float32 (``CHATTERBOX_F32=plain``, in a process of its own), and so is int8.
+float32 with weights of 20 bits, the default, is compared with plain float32 (``CHATTERBOX_F32=plain``, in a process of its own), and so are int8 and int4.
 S3Gen: 250 prompt tokens and 253 generated ones (10 s), so 503 tokens, 1006 frames in the flow and 506 in the vocoder; each stage
 gets the float32 result of the one before, and the flow in another row bf16's. Prints the tables of ``docs/precision.md``.
 """
@@ -24,7 +24,7 @@ from statistics import median
 
 TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS.parent / "python"), str(TOOLS)]
-PRECISIONS = ("f32", "int8")
+PRECISIONS = ("f32", "int8", "int4")
 TEMPERATURE = 0.8
 PREFILLS = {267: (215, 50), 437: (375, 60)}
 """Rows of a prefill: prompt tokens, text ids (and the speaker and the start token)."""
@@ -213,9 +213,10 @@ def compare(title: str, exact, found) -> None:
 
 def speed(decoders, repeat: int) -> None:
     def report(name: str, times: dict[str, list[float]]) -> None:
-        ratio = median(a / b for a, b in zip(times["int8"], times["f32"]))
+        pairs = (("int8", "f32"), ("int4", "f32"), ("int4", "int8"))
+        ratios = ", ".join(f"{a} / {b} {median(x / y for x, y in zip(times[a], times[b])):.3f}" for a, b in pairs)
         figures = ", ".join(f"{p} best {1e3 * min(t):.2f} median {1e3 * median(t):.2f} ms" for p, t in times.items())
-        print(f"{name}: {figures}, int8 / f32 {ratio:.3f}", flush=True)
+        print(f"{name}: {figures}, {ratios}", flush=True)
 
     for rows, (prompt, text) in PREFILLS.items():
         times: dict[str, list[float]] = {p: [] for p in decoders}

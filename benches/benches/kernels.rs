@@ -19,6 +19,7 @@ use chatterbox_turbo::kernels::conv_transpose1d::Phases;
 use chatterbox_turbo::kernels::conv1d::{Geometry, conv1d_add};
 use chatterbox_turbo::kernels::elementwise::{Function, apply, snake};
 use chatterbox_turbo::kernels::half_cache::HalfHead;
+use chatterbox_turbo::kernels::int4::{self, Int4Matrix};
 use chatterbox_turbo::kernels::int8::{Int8Matrix, multiply_add};
 use chatterbox_turbo::kernels::lstm::lstm;
 use chatterbox_turbo::kernels::matmul::{Rows, Weight, matmul};
@@ -80,6 +81,21 @@ fn products(bench: &mut Bench) {
         bench.add(&format!("{LAYERS} linear int8 {m}x{k} to {n}"), Work::bytes(LAYERS * n * k), || {
             matrices.iter().for_each(|matrix| multiply_add(matrix, m, a, out));
         });
+    }
+    let matrix = Int4Matrix::new(&w, n, k, k, 1);
+    bench.add("linear int4 417x1024 to 4096", Work::product(Bound::Int8, 417, n, k), || {
+        int4::multiply_add(&matrix, 417, &a, &mut out);
+    });
+    let matrices: Vec<Int4Matrix> = (0..2 * LAYERS).map(|_| Int4Matrix::new(&w, n, k, k, 1)).collect();
+    for m in [1, 4, 8, 16] {
+        let (a, out) = (&a[..m * k], &mut out[..m * n]);
+        bench.add(
+            &format!("{} linear int4 {m}x{k} to {n}", matrices.len()),
+            Work::bytes(matrices.len() * n * k * 9 / 16),
+            || {
+                matrices.iter().for_each(|matrix| int4::multiply_add(matrix, m, a, out));
+            },
+        );
     }
     let matrices: Vec<BlockFloatMatrix> = (0..LAYERS / 2).map(|_| BlockFloatMatrix::new(&w, n, k, k, 1)).collect();
     for m in [1, 4, 16, 417] {

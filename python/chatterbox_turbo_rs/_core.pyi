@@ -171,7 +171,8 @@ class _Request(TypedDict):
 
 @final
 class T3Decoder:
-    """``precision`` is one of ``"f32"``, ``"int8"``, ``"bf16"`` and ``"int8+bf16"``; with int8, large weights have 8 bits (CPU)."""
+    """``precision`` is ``"f32"``, ``"int8"``, ``"bf16"``, ``"int8+bf16"``, ``"int4"`` or ``"int4+bf16"``; large weights have 8 bits with int8, 4 with
+    int4 (CPU)."""
 
     def __new__(cls, checkpoint: Checkpoint, device: str, precision: str = "f32") -> T3Decoder: ...
     def hyperparameters(self) -> _Hyperparameters: ...

@@ -116,8 +116,8 @@ class ChatterboxTurbo:
         ``device`` is ``"cpu"``, ``"cuda"`` (``"cuda:1"``), ``"metal"`` (or ``"mps"``), a ``torch.device``, or ``"auto"``: CUDA
         where this build, a driver, a card and the libraries of ``chatterbox-turbo-rs[cuda]`` allow it, else the CPU (see
         ``docs/devices.md``; ``chatterbox-turbo info`` says why not). ``precision`` is ``"f32"``, the parity contract; on the CPU
-        ``"int8"``, T3's large weights in 8 bits, ``"bf16"``, S3Gen's products in bfloat16, or ``"int8+bf16"`` (the Rust side;
-        PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU multiplies it faster, f32 elsewhere
+        ``"int8"`` or ``"int4"``, T3's large weights in 8 or 4 bits, ``"bf16"``, S3Gen's products in bfloat16, ``"int8+bf16"`` or
+        ``"int4+bf16"`` (the Rust side; PyTorch has float32 alone); or ``"auto"``: on the CPU int8, with bf16 where the CPU multiplies it faster, f32 elsewhere
         (see ``docs/precision.md``). ``backends`` is the switch (see ``plan.py``). ``tokenizer`` is the path of another
         tokenizer.json; ``loudness`` (``"bs1770"``, ``"rms"`` or None) and ``watermark`` (``"perth"`` or None) are defaults for
         ``voice``, ``generate`` and ``convert``. ``t3=False`` leaves T3 out, which ``voice`` and ``convert`` do without; it is
@@ -203,7 +203,7 @@ class ChatterboxTurbo:
 
     @property
     def precision(self) -> Precision:
-        """``"f32"``, ``"int8"``, ``"bf16"`` or ``"int8+bf16"``: what ``"auto"`` became."""
+        """``"f32"``, ``"int8"``, ``"bf16"``, ``"int8+bf16"``, ``"int4"`` or ``"int4+bf16"``: what ``"auto"`` became."""
         return cast(Precision, self._pipeline.resources.precision)
 
     @property
@@ -269,7 +269,7 @@ class ChatterboxTurbo:
         """Speaks ``text`` with ``voice``: a :class:`Voice`, a voice file, a clip, or None for the checkpoint's own.
 
         A voice from a file is kept: the next request with the same file (by its content) does not prepare it again. The 32
-        that were used last are (0.2 MB each), and T3's keys and values of the last 4 (36.5 MB each with int8, 75.8 in float32).
+        that were used last are (0.2 MB each), and T3's keys and values of the last 4 (36.5 MB each with int8 or int4, 75.8 in float32).
 
         ``seed`` (0 to 2**64 - 1): the same one gives the same samples, to the bit, on the same machine, whatever the number of
         threads; without one, a random seed is drawn and stands in the result.

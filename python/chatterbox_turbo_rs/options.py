@@ -22,7 +22,7 @@ from .speech import Speech
 from .stages.t3.sampler import SamplerParameters
 from .voice import Voice
 
-Precision = Literal["auto", "f32", "int8", "bf16", "int8+bf16"]
+Precision = Literal["auto", "f32", "int8", "bf16", "int8+bf16", "int4", "int4+bf16"]
 Loudness = Literal["bs1770", "rms"]
 Watermark = Literal["perth"]
 OnError = Literal["raise", "return"]

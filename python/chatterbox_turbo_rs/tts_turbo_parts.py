@@ -12,7 +12,7 @@ from .model import ChatterboxTurbo
 from .options import samples_of
 
 PARTS = {
-    "t3": "the sampling arguments of generate steer it, and int8, bf16 and f32 are its number formats",
+    "t3": "the sampling arguments of generate steer it, and int8, int4, bf16 and f32 are its number formats",
     "s3gen": "bf16 and f32 are its number formats",
     "ve": "model.engine.voice(clip).speaker_embedding is what it computes",
 }

@@ -32,7 +32,9 @@ def test_what_can_be_compared_is_told(served: Served, demo: ChatterboxTurbo) -> 
     for stage in found["stages"]:
         assert {name: stage[name] for name in ("python", "rust")} == here[stage["stage"]]
         assert stage["now"] == demo.plan[stage["stage"]]
-    assert found["precisions"] == ["f32", "int8", "bf16", "int8+bf16"] and found["precision"] == demo.precision
+    assert (
+        found["precisions"] == ["f32", "int8", "bf16", "int8+bf16", "int4", "int4+bf16"] and found["precision"] == demo.precision
+    )
     assert found["max_input"] == 280 and found["busy"] is False
 
 

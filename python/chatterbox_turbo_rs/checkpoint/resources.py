@@ -15,7 +15,8 @@ class Resources:
     """Handed to every stage's ``create(resources)``; everything is opened on first use.
 
     ``directory`` holds upstream's files, ``config`` the parsed hyper-parameters (see ``config/*.json``), ``device`` is
-    ``"cpu"``, ``"cuda"`` or ``"metal"``, ``precision`` ``"f32"``, ``"int8"``, ``"bf16"`` or ``"int8+bf16"``
+    ``"cpu"``, ``"cuda"`` or ``"metal"``, ``precision`` ``"f32"``, ``"int8"``, ``"bf16"``, ``"int8+bf16"``, ``"int4"`` or
+    ``"int4+bf16"``
     (T3 and S3Gen in Rust alone look at it), ``options`` the model's options (``tokenizer``: a path or None; ``digests``: whether ``core`` notes what it hands out, see ``_core.Checkpoint``).
     """
 

@@ -104,7 +104,7 @@ precision = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default=PRECISIONS[0],
-    help="f32 is the parity contract, int8 T3's weights, bf16 S3Gen's products.",
+    help="f32 is the parity contract, int8 and int4 T3's weights, bf16 S3Gen's products.",
 )
 backends = click.option(
     "--backends",

@@ -112,10 +112,14 @@ def compare(
     tokens = a.tokens()
     first = a.rendering(tokens)
     a.close()
-    differs = any(a.run.plan[key] != b.run.plan[key] for key in DRAWING) or ("int8" in a.precision) != ("int8" in b.precision)
+    differs = any(a.run.plan[key] != b.run.plan[key] for key in DRAWING) or _t3_format(a) != _t3_format(b)
     own = b.tokens() if differs else tokens
     second = b.rendering(tokens)
     return Comparison(text, options.seed, tokens, first, second, _first_difference(tokens, own))
+
+
+def _t3_format(side: _Side) -> str:
+    return next((name for name in ("int8", "int4") if name in side.precision), "f32")
 
 
 class _Side:

@@ -1,6 +1,6 @@
 //! Speaks from the core crate alone, without Python.
 //!
-//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8|bf16|int8+bf16]
+//! `cargo run --release --example say -- "Hello there." [--model DIR] [--voice CLIP] [--seed N] [--precision f32|int8|bf16|int8+bf16|int4|int4+bf16]
 //! [--perth WEIGHTS] [-o out.wav]`
 //!
 //! Without `--model` the Python package's embedded model speaks, which is small and has one voice. The watermark needs Perth's

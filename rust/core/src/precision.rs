@@ -19,6 +19,33 @@ pub enum Precision {
     Bf16,
     /// Both.
     Int8Bf16,
+    /// T3's large weights in 4 bits, see [`crate::kernels::int4`], on the CPU only.
+    Int4,
+    /// The same, and S3Gen's products in bfloat16.
+    Int4Bf16,
+}
+
+/// The format of T3's large weights: the blocks' projections and the speech head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum T3Weights {
+    /// float32, on the CPU in 20 bits.
+    #[default]
+    F32,
+    /// 8 bits.
+    Int8,
+    /// 4 bits.
+    Int4,
+}
+
+impl T3Weights {
+    /// `"f32"`, `"int8"` or `"int4"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        }
+    }
 }
 
 /// The format of the factors of a layer's products of many rows; sums are float32.
@@ -43,15 +70,17 @@ impl Products {
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Int8, Self::Bf16, Self::Int8Bf16];
+    pub const ALL: [Self; 6] = [Self::F32, Self::Int8, Self::Bf16, Self::Int8Bf16, Self::Int4, Self::Int4Bf16];
 
-    /// `"f32"`, `"int8"`, `"bf16"` or `"int8+bf16"`.
+    /// `"f32"`, `"int8"`, `"bf16"`, `"int8+bf16"`, `"int4"` or `"int4+bf16"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Int8 => "int8",
             Self::Bf16 => "bf16",
             Self::Int8Bf16 => "int8+bf16",
+            Self::Int4 => "int4",
+            Self::Int4Bf16 => "int4+bf16",
         }
     }
 
@@ -64,9 +93,13 @@ impl Precision {
         }
     }
 
-    /// Are T3's large weights of 8 bits?
-    pub fn int8(self) -> bool {
-        matches!(self, Self::Int8 | Self::Int8Bf16)
+    /// T3's large weights.
+    pub fn t3(self) -> T3Weights {
+        match self {
+            Self::F32 | Self::Bf16 => T3Weights::F32,
+            Self::Int8 | Self::Int8Bf16 => T3Weights::Int8,
+            Self::Int4 | Self::Int4Bf16 => T3Weights::Int4,
+        }
     }
 
     /// S3Gen's products on `device`.
@@ -75,11 +108,9 @@ impl Precision {
     /// [`Error::Argument`] for bfloat16 on another device than the CPU.
     pub fn s3gen(self, device: &Device) -> Result<Products, Error> {
         match self {
-            Self::F32 | Self::Int8 => Ok(Products::F32),
-            Self::Bf16 | Self::Int8Bf16 if device.is_cpu() => Ok(Products::Bf16),
-            Self::Bf16 | Self::Int8Bf16 => {
-                Err(Error::argument(format!("precision: expected f32 on this device, got {self}, which runs on the CPU")))
-            }
+            Self::F32 | Self::Int8 | Self::Int4 => Ok(Products::F32),
+            _ if device.is_cpu() => Ok(Products::Bf16),
+            _ => Err(Error::argument(format!("precision: expected f32 on this device, got {self}, which runs on the CPU"))),
         }
     }
 }
@@ -113,17 +144,19 @@ mod tests {
             assert!(precision.to_string().parse::<Precision>().is_ok_and(|found| found == precision));
         }
         let error = "f17".parse::<Precision>().err().map(|e| e.to_string());
-        assert_eq!(error.as_deref(), Some("precision: expected f32, int8, bf16, int8+bf16, got \"f17\""));
+        assert_eq!(error.as_deref(), Some("precision: expected f32, int8, bf16, int8+bf16, int4, int4+bf16, got \"f17\""));
     }
 
     #[test]
     fn a_precision_says_both_formats() {
-        let formats = |p: Precision| (p.int8(), p.s3gen(&Device::Cpu).ok());
-        assert_eq!(formats(Precision::F32), (false, Some(Products::F32)));
-        assert_eq!(formats(Precision::Int8), (true, Some(Products::F32)));
-        assert_eq!(formats(Precision::Bf16), (false, Some(Products::Bf16)));
-        assert_eq!(formats(Precision::Int8Bf16), (true, Some(Products::Bf16)));
+        let formats = |p: Precision| (p.t3(), p.s3gen(&Device::Cpu).ok());
+        assert_eq!(formats(Precision::F32), (T3Weights::F32, Some(Products::F32)));
+        assert_eq!(formats(Precision::Int8), (T3Weights::Int8, Some(Products::F32)));
+        assert_eq!(formats(Precision::Bf16), (T3Weights::F32, Some(Products::Bf16)));
+        assert_eq!(formats(Precision::Int8Bf16), (T3Weights::Int8, Some(Products::Bf16)));
+        assert_eq!(formats(Precision::Int4), (T3Weights::Int4, Some(Products::F32)));
+        assert_eq!(formats(Precision::Int4Bf16), (T3Weights::Int4, Some(Products::Bf16)));
         let auto = Precision::auto(&Device::Cpu);
-        assert!(auto.int8() && (auto == Precision::Int8Bf16) == kernels::bf16::fast());
+        assert!(auto.t3() == T3Weights::Int8 && (auto == Precision::Int8Bf16) == kernels::bf16::fast());
     }
 }

@@ -64,7 +64,7 @@ impl Synthesizer {
     ///
     /// # Errors
     /// [`crate::Error::Checkpoint`], [`crate::Error::Io`], [`crate::Error::Watermark`], each naming the file;
-    /// [`crate::Error::Argument`] for int8 or bf16 on another device than the CPU.
+    /// [`crate::Error::Argument`] for int8, int4 or bf16 on another device than the CPU.
     pub fn open(directory: impl AsRef<Path>, device: &Device, precision: Precision, perth: Option<&Path>) -> Result<Self> {
         let checkpoint = Checkpoint::open_directory(directory)?;
         Ok(Self {

@@ -5,12 +5,14 @@
 
 pub(super) mod bf16;
 mod detect;
+mod int4;
 mod int8;
 #[cfg(test)]
 mod model;
 mod tile;
 
 pub(super) use detect::available;
+pub(super) use int4::panel as multiply_int4;
 pub(super) use int8::{ROWS as INT8_ROWS, panel as multiply_int8};
 
 /// Columns of a panel of weights, of either kind.

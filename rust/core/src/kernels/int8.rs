@@ -16,8 +16,10 @@ mod tile;
 use rayon::prelude::*;
 
 pub(crate) use activations::Activations;
-use tile::Level;
+pub(super) use tile::Level;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::INT8_ROWS as AMX_ROWS;
 use super::pointer::SharedMut;
 use super::simd::dispatch;
 use crate::packed::{Array, Arrays, Pack, Stored};
@@ -26,16 +28,18 @@ use crate::threads::each;
 /// Outputs of a panel.
 pub(crate) const COLUMNS: usize = 64;
 /// Consecutive activations that share a scale. A group of a panel is a page of 4096 bytes.
-const GROUP: usize = 64;
+pub(super) const GROUP: usize = 64;
+/// Half of a group, whose sum is kept for weights with a scale for each.
+pub(super) const HALF: usize = GROUP / 2;
 /// Inputs whose products are added in one instruction.
-const QUAD: usize = 4;
+pub(super) const QUAD: usize = 4;
 const PAGE: usize = COLUMNS * GROUP;
 /// Added to weights, so that they are unsigned.
 const OFFSET: u8 = 128;
 /// Steps from zero to the largest value.
 const STEPS: f32 = 127.0;
 /// Values whose largest is below this count as zeros: the inverse of their scale is not a finite number.
-const SMALLEST: f32 = 1e-30;
+pub(super) const SMALLEST: f32 = 1e-30;
 /// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
 const MAGIC: f32 = 12_582_912.0;
 /// Rows of a task.
@@ -81,41 +85,6 @@ impl Int8Matrix {
         Self { bytes: bytes.into(), scales: scales.into(), n, k }
     }
 
-    /// Number of outputs.
-    pub fn output(&self) -> usize {
-        self.n
-    }
-
-    /// Number of inputs.
-    pub fn input(&self) -> usize {
-        self.k
-    }
-
-    /// Products of the outputs of panel `p` with the first `rows` rows of `x`: `store(row, products)`. The panel is read once from
-    /// memory whatever the number of rows.
-    pub(crate) fn panel(&self, p: usize, x: &Activations, rows: usize, store: impl FnMut(usize, &mut [f32])) {
-        self.panel_with(Level::best(), p, x, 0, rows, store);
-    }
-
-    fn panel_with(
-        &self,
-        level: Level,
-        p: usize,
-        x: &Activations,
-        first: usize,
-        rows: usize,
-        mut store: impl FnMut(usize, &mut [f32]),
-    ) {
-        let size = x.groups * PAGE;
-        let panel = &self.bytes[p * size..][..size];
-        let columns = COLUMNS.min(self.n - p * COLUMNS);
-        let scales = &self.scales[p * COLUMNS..][..columns];
-        level.rows(panel, x, first, rows, |row, totals| {
-            scaled(&mut totals[..columns], scales);
-            store(row, &mut totals[..columns]);
-        });
-    }
-
     /// The weights as they are multiplied, float32 `[n, k]`.
     pub fn values(&self) -> Vec<f32> {
         let groups = self.k.div_ceil(GROUP);
@@ -127,9 +96,81 @@ impl Int8Matrix {
     }
 }
 
+/// Weights in panels of [`COLUMNS`] outputs, for products with [`Activations`].
+pub(crate) trait Quantised: Sync {
+    /// Outputs and inputs.
+    fn dims(&self) -> (usize, usize);
+
+    /// Panel `p`: as many pages as a row of activations has groups.
+    fn page_bytes(&self, p: usize) -> &[u8];
+
+    /// What is left to do with the products of panel `p`.
+    fn finish(&self, p: usize, products: &mut [f32]);
+
+    /// Products of a panel with `R` rows from `first` on.
+    fn tile<const R: usize>(level: Level, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R];
+
+    /// The same with `rows` rows, at most [`AMX_ROWS`], on AMX.
+    ///
+    /// # Safety
+    /// The level [`Level::Amx`] must be available.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn tiles(panel: &[u8], x: &Activations, first: usize, rows: usize) -> [[f32; COLUMNS]; AMX_ROWS];
+
+    /// Products of the outputs of panel `p` with the first `rows` rows of `x`: `store(row, products)`. The panel is read once from
+    /// memory whatever the number of rows.
+    fn panel(&self, p: usize, x: &Activations, rows: usize, store: impl FnMut(usize, &mut [f32])) {
+        self.panel_with(Level::best(), p, x, 0, rows, store);
+    }
+
+    /// The same with `rows` rows from `first` on.
+    fn panel_with(
+        &self,
+        level: Level,
+        p: usize,
+        x: &Activations,
+        first: usize,
+        rows: usize,
+        mut store: impl FnMut(usize, &mut [f32]),
+    ) {
+        let columns = COLUMNS.min(self.dims().0 - p * COLUMNS);
+        level.rows::<Self>(self.page_bytes(p), x, first, rows, |row, totals| {
+            self.finish(p, &mut totals[..columns]);
+            store(row, &mut totals[..columns]);
+        });
+    }
+}
+
+impl Quantised for Int8Matrix {
+    fn dims(&self) -> (usize, usize) {
+        (self.n, self.k)
+    }
+
+    fn page_bytes(&self, p: usize) -> &[u8] {
+        let size = self.k.div_ceil(GROUP) * PAGE;
+        &self.bytes[p * size..][..size]
+    }
+
+    fn finish(&self, p: usize, products: &mut [f32]) {
+        scaled(products, &self.scales[p * COLUMNS..][..products.len()]);
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize>(level: Level, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+        tile::tile(level, panel, x, first)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn tiles(panel: &[u8], x: &Activations, first: usize, rows: usize) -> [[f32; COLUMNS]; AMX_ROWS] {
+        let (bytes, steps) = x.rows(first, rows);
+        // SAFETY: promised by the caller.
+        unsafe { super::amx::multiply_int8(panel, bytes, steps, rows) }
+    }
+}
+
 /// The integer nearest to `x`, |x| ≤ 127; anything where `x` is not finite.
 #[inline(always)]
-fn nearest(x: f32) -> i32 {
+pub(super) fn nearest(x: f32) -> i32 {
     ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
@@ -158,14 +199,15 @@ pub fn multiply_add(weights: &Int8Matrix, m: usize, a: &[f32], out: &mut [f32]) 
     multiply_add_with(Level::best(), weights, m, a, out);
 }
 
-fn multiply_add_with(level: Level, weights: &Int8Matrix, m: usize, a: &[f32], out: &mut [f32]) {
-    let Int8Matrix { n, k, .. } = *weights;
-    assert!(a.len() == m * k && out.len() == m * n, "int8: input or output size");
+/// [`multiply_add`] for any weights.
+pub(super) fn multiply_add_with<W: Quantised>(level: Level, weights: &W, m: usize, a: &[f32], out: &mut [f32]) {
+    let (n, k) = weights.dims();
+    assert!(a.len() == m * k && out.len() == m * n, "product of 8-bit activations: input or output size");
     if m == 0 {
         return;
     }
     let x = Activations::new(a, m, k);
-    let (size, blocks, panels) = (x.groups * PAGE, m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
+    let (size, blocks, panels) = (weights.page_bytes(0).len(), m.div_ceil(BLOCK), n.div_ceil(COLUMNS));
     let shared = SharedMut::new(out);
     let task = |first: usize, rows: usize, p: usize| {
         weights.panel_with(level, p, &x, first, rows, |row, products| {
@@ -209,16 +251,11 @@ mod tests {
     }
 
     fn levels() -> Vec<Level> {
-        #[cfg(target_arch = "x86_64")]
-        return [Level::Amx, Level::Vnni, Level::Avx2, Level::Plain].into_iter().filter(|level| level.available()).collect();
-        #[cfg(target_arch = "aarch64")]
-        return [Level::Matrix, Level::Dot, Level::Neon, Level::Plain].into_iter().filter(|level| level.available()).collect();
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        vec![Level::Plain]
+        Level::all()
     }
 
     fn product(level: Level, w: &Int8Matrix, m: usize, a: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.5; m * w.output()];
+        let mut out = vec![0.5; m * w.n];
         multiply_add_with(level, w, m, a, &mut out);
         out
     }

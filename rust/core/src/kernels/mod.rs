@@ -20,6 +20,7 @@ pub mod float_cache;
 pub(crate) mod gemm;
 pub mod half_cache;
 mod heads;
+pub mod int4;
 pub mod int8;
 pub(crate) mod level;
 pub mod lstm;

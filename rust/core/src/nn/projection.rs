@@ -1,4 +1,4 @@
-//! A linear layer with its weights in float32, in 20 bits with shared scales, or in 8 bits, chosen when it is loaded.
+//! A linear layer with its weights in float32, in 20 bits with shared scales, in 8 bits or in 4, chosen when it is loaded.
 
 use candle_core::{D, Tensor};
 
@@ -6,18 +6,20 @@ use super::{Fused, Linear, kernels_run, with_slice};
 use crate::kernels::block_float::compact;
 use crate::kernels::block_float::{self, BlockFloatMatrix};
 use crate::kernels::dots::dots;
-use crate::kernels::int8::{Activations, COLUMNS, Int8Matrix, multiply_add};
+use crate::kernels::int4::{self, Int4Matrix};
+use crate::kernels::int8::{self, Activations, COLUMNS, Int8Matrix, Quantised};
 use crate::kernels::matmul::{Rows, Weight, matmul_add};
 use crate::kernels::pointer::Cells;
 use crate::packed::Pack;
-use crate::{Error, Precision, Result, Weights};
+use crate::precision::T3Weights;
+use crate::{Error, Result, Weights};
 
 /// Outputs of a float32 piece; one of the other formats is a panel.
 const OUTPUTS: usize = 16;
 /// Rows of float32 products that are computed together.
 const TOGETHER: usize = 16;
 
-/// Rows that a projection reads piece by piece, for steps of decoding: in float32, and in 8 bits where its weights are.
+/// Rows that a projection reads piece by piece, for steps of decoding: in float32, and in 8 bits where its weights are of 8 or 4.
 #[derive(Debug)]
 pub(crate) struct StepInput {
     pub(crate) values: Cells<f32>,
@@ -27,8 +29,8 @@ pub(crate) struct StepInput {
 
 impl StepInput {
     /// Room for `rows` rows of `width` values.
-    pub(crate) fn new(rows: usize, width: usize, int8: bool) -> Self {
-        let bytes = Activations::room(if int8 { rows } else { 0 }, width);
+    pub(crate) fn new(rows: usize, width: usize, quantised: bool) -> Self {
+        let bytes = Activations::room(if quantised { rows } else { 0 }, width);
         Self { values: Cells::new(vec![0.0; rows * width]), bytes, width }
     }
 
@@ -52,15 +54,17 @@ pub enum Projection {
     BlockFloat(BlockFloatMatrix, Tensor),
     /// Weights in 8 bits, and the bias `[out]` in float32; on the CPU.
     Int8(Int8Matrix, Tensor),
+    /// Weights in 4 bits, and the bias `[out]` in float32; on the CPU.
+    Int4(Int4Matrix, Tensor),
 }
 
 impl Projection {
     /// Reads `weight` `[output, input]` and `bias` `[output]` below `weights`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for a tensor that is missing or unusable, [`Error::Argument`] for int8 on another device than the CPU.
-    pub fn load(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        match Self::packed(weights, [output, input], [output, input, input, 1], precision)? {
+    /// [`Error::Checkpoint`] for a tensor that is missing or unusable, [`Error::Argument`] for int8 or int4 on another device than the CPU.
+    pub fn load(weights: &Weights, input: usize, output: usize, format: T3Weights) -> Result<Self> {
+        match Self::packed(weights, [output, input], [output, input, input, 1], format)? {
             Some(layer) => Ok(layer),
             None => Ok(Self::F32(Linear::load(weights, input, output)?)),
         }
@@ -70,33 +74,38 @@ impl Projection {
     ///
     /// # Errors
     /// Those of [`Self::load`].
-    pub fn load_transposed(weights: &Weights, input: usize, output: usize, precision: Precision) -> Result<Self> {
-        match Self::packed(weights, [input, output], [output, input, 1, output], precision)? {
+    pub fn load_transposed(weights: &Weights, input: usize, output: usize, format: T3Weights) -> Result<Self> {
+        match Self::packed(weights, [input, output], [output, input, 1, output], format)? {
             Some(layer) => Ok(layer),
             None => Ok(Self::F32(Linear::load_transposed(weights, input, output)?)),
         }
     }
 
-    /// The layer in another format than plain float32, where `precision` and the device are for one; `layout` is outputs, inputs, and
+    /// The layer in another format than plain float32, where `format` and the device are for one; `layout` is outputs, inputs, and
     /// the distances between two of them in the tensor of `shape`.
-    fn packed(weights: &Weights, shape: [usize; 2], layout: [usize; 4], precision: Precision) -> Result<Option<Self>> {
+    fn packed(weights: &Weights, shape: [usize; 2], layout: [usize; 4], format: T3Weights) -> Result<Option<Self>> {
         let ([n, k, column, row], here) = (layout, kernels_run(weights.device()));
         let bias = || weights.tensor("bias", &[n]);
-        if precision.int8() {
-            if !here {
+        Ok(match format {
+            T3Weights::Int8 | T3Weights::Int4 if !here => {
                 return Err(Error::argument(format!(
-                    "precision: expected f32 on this device, got int8, which runs on the CPU ({})",
+                    "precision: expected f32 on this device, got {}, which runs on the CPU ({})",
+                    format.name(),
                     weights.path()
                 )));
             }
-            let matrix = found_or_made(weights, n, k, shape, |w| Int8Matrix::new(w, n, k, column, row))?;
-            return Ok(Some(Self::Int8(matrix, bias()?)));
-        }
-        if here && compact() {
-            let matrix = found_or_made(weights, n, k, shape, |w| BlockFloatMatrix::new(w, n, k, column, row))?;
-            return Ok(Some(Self::BlockFloat(matrix, bias()?)));
-        }
-        Ok(None)
+            T3Weights::Int8 => {
+                Some(Self::Int8(found_or_made(weights, n, k, shape, |w| Int8Matrix::new(w, n, k, column, row))?, bias()?))
+            }
+            T3Weights::Int4 => {
+                Some(Self::Int4(found_or_made(weights, n, k, shape, |w| Int4Matrix::new(w, n, k, column, row))?, bias()?))
+            }
+            T3Weights::F32 if here && compact() => Some(Self::BlockFloat(
+                found_or_made(weights, n, k, shape, |w| BlockFloatMatrix::new(w, n, k, column, row))?,
+                bias()?,
+            )),
+            T3Weights::F32 => None,
+        })
     }
 
     /// Output channels.
@@ -104,7 +113,8 @@ impl Projection {
         match self {
             Self::F32(linear) => linear.output(),
             Self::BlockFloat(matrix, _) => matrix.dims().0,
-            Self::Int8(matrix, _) => matrix.output(),
+            Self::Int8(matrix, _) => matrix.dims().0,
+            Self::Int4(matrix, _) => matrix.dims().0,
         }
     }
 
@@ -113,7 +123,8 @@ impl Projection {
         match self {
             Self::F32(linear) => linear.input(),
             Self::BlockFloat(matrix, _) => matrix.dims().1,
-            Self::Int8(matrix, _) => matrix.input(),
+            Self::Int8(matrix, _) => matrix.dims().1,
+            Self::Int4(matrix, _) => matrix.dims().1,
         }
     }
 
@@ -122,7 +133,8 @@ impl Projection {
         match self {
             Self::F32(linear) => linear.output() * linear.input() * size_of::<f32>(),
             Self::BlockFloat(matrix, _) => matrix.bytes(),
-            Self::Int8(matrix, _) => matrix.output() * (matrix.input() + size_of::<f32>()), // and a scale
+            Self::Int8(matrix, _) => matrix.dims().0 * (matrix.dims().1 + size_of::<f32>()), // and a scale
+            Self::Int4(matrix, _) => matrix.bytes(),
         }
     }
 
@@ -130,7 +142,7 @@ impl Projection {
     pub fn has_bias(&self) -> bool {
         match self {
             Self::F32(linear) => linear.has_bias(),
-            Self::BlockFloat(..) | Self::Int8(..) => true,
+            Self::BlockFloat(..) | Self::Int8(..) | Self::Int4(..) => true,
         }
     }
 
@@ -138,20 +150,20 @@ impl Projection {
     pub(crate) fn bias_values(&self) -> Result<Vec<f32>> {
         match self {
             Self::F32(linear) => linear.bias().map_or(Ok(vec![0.0; linear.output()]), super::to_vec),
-            Self::BlockFloat(_, bias) | Self::Int8(_, bias) => super::to_vec(bias),
+            Self::BlockFloat(_, bias) | Self::Int8(_, bias) | Self::Int4(_, bias) => super::to_vec(bias),
         }
     }
 
-    /// Are the weights of 8 bits?
-    pub(crate) fn is_int8(&self) -> bool {
-        matches!(self, Self::Int8(..))
+    /// Are the inputs brought into 8 bits?
+    pub(crate) fn is_quantised(&self) -> bool {
+        matches!(self, Self::Int8(..) | Self::Int4(..))
     }
 
     fn piece_outputs(&self) -> usize {
         match self {
             Self::F32(_) => OUTPUTS,
             Self::BlockFloat(..) => block_float::COLUMNS,
-            Self::Int8(..) => COLUMNS,
+            Self::Int8(..) | Self::Int4(..) => COLUMNS,
         }
     }
 
@@ -175,6 +187,10 @@ impl Projection {
         let first = p * self.piece_outputs();
         match self {
             Self::Int8(matrix, _) => {
+                matrix.panel(p, &input.bytes, m, |row, products| store(row, first, products));
+                Ok(())
+            }
+            Self::Int4(matrix, _) => {
                 matrix.panel(p, &input.bytes, m, |row, products| store(row, first, products));
                 Ok(())
             }
@@ -209,7 +225,7 @@ impl Projection {
     pub fn forward_fused(&self, x: &Tensor, fused: &Fused<'_>) -> Result<Tensor> {
         let bias = match self {
             Self::F32(linear) => return linear.forward_fused(x, fused),
-            Self::BlockFloat(_, bias) | Self::Int8(_, bias) => bias,
+            Self::BlockFloat(_, bias) | Self::Int8(_, bias) | Self::Int4(_, bias) => bias,
         };
         let (n, k) = (self.output(), self.input());
         let mut shape = x.dims().to_vec();
@@ -227,7 +243,8 @@ impl Projection {
             Self::BlockFloat(matrix, _) => {
                 matmul_add(m, n, k, Rows { data: x, offset: 0, stride: k }, Weight::BlockFloat(matrix), &mut out, 0, n);
             }
-            Self::Int8(matrix, _) => multiply_add(matrix, m, x, &mut out),
+            Self::Int8(matrix, _) => int8::multiply_add(matrix, m, x, &mut out),
+            Self::Int4(matrix, _) => int4::multiply_add(matrix, m, x, &mut out),
         })?;
         fused.finish(&mut out)?;
         Ok(Tensor::from_vec(out, shape, x.device())?)
@@ -254,21 +271,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn int8_is_close_to_float32_with_the_same_weights() -> Result<()> {
-        let weight = Tensor::randn(0f32, 1.0, (70, 200), &Device::Cpu)?;
+    fn int8_and_int4_are_close_to_float32_with_the_same_weights() -> Result<()> {
+        let weight: Vec<f32> = Tensor::randn(0f32, 1.0, (70, 200), &Device::Cpu)?.flatten_all()?.to_vec1()?;
         let bias = Tensor::randn(0f32, 1.0, 70, &Device::Cpu)?;
-        let matrix = Int8Matrix::new(&weight.flatten_all()?.to_vec1()?, 70, 200, 200, 1);
-        // float32 with the rounded weights: what is left is the rounding of the activations
-        let rounded = Tensor::from_vec(matrix.values(), (70, 200), &Device::Cpu)?;
+        let (eight, four) = (Int8Matrix::new(&weight, 70, 200, 200, 1), Int4Matrix::new(&weight, 70, 200, 200, 1));
+        let (as8, as4) = (eight.values(), four.values());
+        is_close(Projection::Int8(eight, bias.clone()), as8, &bias)?;
+        is_close(Projection::Int4(four, bias.clone()), as4, &bias)
+    }
+
+    /// To float32 with the rounded weights: what is left is the rounding of the activations.
+    fn is_close(quantised: Projection, rounded: Vec<f32>, bias: &Tensor) -> Result<()> {
+        let rounded = Tensor::from_vec(rounded, (70, 200), &Device::Cpu)?;
         let float = Projection::F32(Linear::new(rounded, Some(bias.clone()))?);
-        let int8 = Projection::Int8(matrix, bias);
-        assert_eq!((int8.input(), int8.output(), int8.has_bias()), (200, 70, true));
+        assert_eq!((quantised.input(), quantised.output(), quantised.has_bias()), (200, 70, true));
         for rows in [1, 9] {
             let x = Tensor::randn(0f32, 1.0, (1, rows, 200), &Device::Cpu)?;
             let residual = Tensor::randn(0f32, 1.0, (1, rows, 70), &Device::Cpu)?;
             let after = Some(Pointwise::Function(Activation::GeluTanh));
             for fused in [Fused::default(), Fused { add: &[&residual], after, ..Fused::default() }] {
-                let (a, b) = (int8.forward_fused(&x, &fused)?, float.forward_fused(&x, &fused)?);
+                let (a, b) = (quantised.forward_fused(&x, &fused)?, float.forward_fused(&x, &fused)?);
                 assert_eq!(a.dims(), b.dims());
                 let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
                 let error = norm(&(&a - &b)?)? / norm(&b)?;
@@ -276,7 +298,7 @@ mod tests {
             }
         }
         let wrong = Tensor::zeros((1, 3, 199), candle_core::DType::F32, &Device::Cpu)?;
-        assert!(int8.forward(&wrong).is_err());
+        assert!(quantised.forward(&wrong).is_err());
         Ok(())
     }
 }

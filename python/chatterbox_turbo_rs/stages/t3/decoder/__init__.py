@@ -7,8 +7,8 @@ positions from 0: the first generated token stands at 2 + P + T.
 Source: ``prepare_input_embeds`` and ``inference_turbo`` of ``src/chatterbox/models/t3/t3.py`` of resemble-ai/chatterbox at
 5de7a54, over ``GPT2Model`` of transformers 5.2.0 (24 layers, ``gelu_new``). The token loop itself is ``token_loop.py``.
 
-With ``resources.precision == "int8"`` the Rust side holds its large weights in 8 bits (``docs/precision.md``); the Python side is
-float32 at either.
+With int8 or int4 in ``resources.precision`` the Rust side holds its large weights in 8 or 4 bits (``docs/precision.md``); the Python side is
+float32 at any.
 """
 
 from __future__ import annotations

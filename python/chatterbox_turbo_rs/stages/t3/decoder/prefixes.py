@@ -12,7 +12,7 @@ from ....voice import Voice
 from ...shared.lock import Lock
 
 KEPT = 4
-"""Prefixes that a decoder keeps. At Turbo's size each takes 36.5 MB with int8 and 75.8 MB in float32 (376 positions)."""
+"""Prefixes that a decoder keeps. At Turbo's size each takes 36.5 MB with int8 or int4 and 75.8 MB in float32 (376 positions)."""
 
 
 class Prefixes:

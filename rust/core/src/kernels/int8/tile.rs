@@ -1,5 +1,6 @@
 //! One panel of weights times rows of activations, once for every CPU level.
 
+use super::Quantised;
 use super::activations::Activations;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
@@ -11,11 +12,11 @@ use super::{GROUP, OFFSET};
 const ROWS: usize = 6;
 /// Fewer rows than these wait for their weights anyway.
 #[cfg(target_arch = "x86_64")]
-const AMX_ROWS: usize = 4;
+const LEAST_AMX: usize = 4;
 
 /// How a tile is computed; all give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
+pub(crate) enum Level {
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "x86_64")]
@@ -35,7 +36,7 @@ pub(super) enum Level {
 
 impl Level {
     /// The best of this CPU, within the level that the kernels run at.
-    pub(super) fn best() -> Self {
+    pub(in crate::kernels) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let level = crate::kernels::level::level();
@@ -54,6 +55,17 @@ impl Level {
             return [Self::Matrix, Self::Dot].into_iter().find(|level| level.available()).unwrap_or(Self::Neon);
         }
         Self::Plain
+    }
+
+    /// All that this CPU has.
+    #[cfg(test)]
+    pub(in crate::kernels) fn all() -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return [Self::Amx, Self::Vnni, Self::Avx2, Self::Plain].into_iter().filter(|level| level.available()).collect();
+        #[cfg(target_arch = "aarch64")]
+        return [Self::Matrix, Self::Dot, Self::Neon, Self::Plain].into_iter().filter(|level| level.available()).collect();
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        vec![Self::Plain]
     }
 
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -75,9 +87,9 @@ impl Level {
         }
     }
 
-    /// Products of one panel with `rows` rows from `first` on, without the scales of the outputs, each handed to `store`.
+    /// Products of one panel of `W` with `rows` rows from `first` on, each handed to `store`.
     #[inline(always)]
-    pub(super) fn rows(
+    pub(super) fn rows<W: Quantised + ?Sized>(
         self,
         panel: &[u8],
         x: &Activations,
@@ -87,12 +99,10 @@ impl Level {
     ) {
         let (mut row, end) = (first, first + rows);
         #[cfg(target_arch = "x86_64")]
-        while self == Self::Amx && row + AMX_ROWS <= end {
-            use crate::kernels::amx::{INT8_ROWS, multiply_int8};
-            let count = INT8_ROWS.min(end - row);
-            let (bytes, steps) = x.rows(row, count);
+        while self == Self::Amx && row + LEAST_AMX <= end {
+            let count = super::AMX_ROWS.min(end - row);
             // SAFETY: `best` (and the tests) found that this level is available.
-            let mut totals = unsafe { multiply_int8(panel, bytes, steps, count) };
+            let mut totals = unsafe { W::tiles(panel, x, row, count) };
             for totals in totals.iter_mut().take(count) {
                 store(row, totals);
                 row += 1;
@@ -103,7 +113,7 @@ impl Level {
                 ($($r:literal)*) => {
                     match (end - row).min(ROWS) {
                         $($r => {
-                            for totals in &mut self.tile::<$r>(panel, x, row) {
+                            for totals in &mut W::tile::<$r>(self, panel, x, row) {
                                 store(row, totals);
                                 row += 1;
                             }
@@ -115,31 +125,32 @@ impl Level {
             tiles!(1 2 3 4 5 6);
         }
     }
+}
 
-    #[inline(always)]
-    fn tile<const R: usize>(self, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
-        match self {
-            // SAFETY: `best` (and the tests) found the features on this CPU.
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx | Self::Vnni => unsafe { vnni(panel, x, first) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(panel, x, first) },
-            // a row alone would be half of a pair
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Self::Matrix if R == 1 && Self::Dot.available() => unsafe { neon::dot(panel, x, first) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Self::Matrix => unsafe { neon::matrix(panel, x, first) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Self::Dot => unsafe { neon::dot(panel, x, first) },
-            // SAFETY: every AArch64 has NEON.
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => unsafe { neon::widening(panel, x, first) },
-            Self::Plain => plain(panel, x, first),
-        }
+/// Products of a panel of [`super::Int8Matrix`] with `R` rows, without the scales of the outputs.
+#[inline(always)]
+pub(super) fn tile<const R: usize>(level: Level, panel: &[u8], x: &Activations, first: usize) -> [[f32; COLUMNS]; R] {
+    match level {
+        // SAFETY: `best` (and the tests) found the features on this CPU.
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx | Level::Vnni => unsafe { vnni(panel, x, first) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2(panel, x, first) },
+        // a row alone would be half of a pair
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Matrix if R == 1 && Level::Dot.available() => unsafe { neon::dot(panel, x, first) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Matrix => unsafe { neon::matrix(panel, x, first) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Dot => unsafe { neon::dot(panel, x, first) },
+        // SAFETY: every AArch64 has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => unsafe { neon::widening(panel, x, first) },
+        Level::Plain => plain(panel, x, first),
     }
 }
 

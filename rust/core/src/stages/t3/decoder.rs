@@ -19,6 +19,7 @@ use crate::hyperparameters::Hyperparameters;
 use crate::kernels::in_pool;
 use crate::nn::{Activation, Embedding, KvCache, KvPrefix, LayerNorm, Linear, Projection, add, kernels_run};
 use crate::packed::Stay;
+use crate::precision::T3Weights;
 use crate::tap::{is_on, skip, tap};
 use crate::{Checkpoint, Error, Observer, Precision, Result, Weights};
 
@@ -37,7 +38,7 @@ pub(super) struct Model {
     embedding_size: usize,
     text_vocab: usize,
     device: Device,
-    precision: Precision,
+    format: T3Weights,
     speaker: Linear,
     pub(super) speech: Embedding,
     text: Embedding,
@@ -50,20 +51,20 @@ pub(super) struct Model {
 }
 
 impl T3Decoder {
-    /// Reads T3's weight file; with int8 the blocks' four projections and the speech head are of 8
-    /// bits, and sessions keep keys and values in float16.
+    /// Reads T3's weight file; with int8 or int4 the blocks' four projections and the speech head are of 8
+    /// or 4 bits, and sessions keep keys and values in float16.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a tensor that is missing, has another shape, is not finite, or is not known;
-    /// [`Error::Argument`] for int8 on another device than the CPU.
+    /// [`Error::Argument`] for int8 or int4 on another device than the CPU.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let format = if precision.int8() { "int8" } else { "f32" };
+        let format = precision.t3();
         checkpoint
             .t3(device)
-            .through_cache("t3", format, Stay::Memory, |weights| Self::read(weights, checkpoint.config(), precision))
+            .through_cache("t3", format.name(), Stay::Memory, |weights| Self::read(weights, checkpoint.config(), format))
     }
 
-    fn read(weights: &Weights, config: &config::Config, precision: Precision) -> Result<Self> {
+    fn read(weights: &Weights, config: &config::Config, format: T3Weights) -> Result<Self> {
         let c = config.t3.clone();
         let (size, text_vocab, embedding_size) = (c.hidden_size, config.text.vocab_size, config.voice_encoder.embedding_size);
         let backbone = weights.under("tfmr");
@@ -71,15 +72,15 @@ impl T3Decoder {
         backbone.unused("wte.weight", &[text_vocab, size], true)?;
         weights.unused("text_head.weight", &[text_vocab, size], true)?;
         let layers = backbone.under("h");
-        let blocks: Vec<Block> = (0..c.layers).map(|i| Block::load(&layers.under(i), &c, precision)).collect::<Result<_>>()?;
+        let blocks: Vec<Block> = (0..c.layers).map(|i| Block::load(&layers.under(i), &c, format)).collect::<Result<_>>()?;
         let norm = LayerNorm::load(&backbone.under("ln_f"), size, c.norm_eps)?;
-        let head = Projection::load(&weights.under("speech_head"), size, c.speech_vocab, precision)?;
+        let head = Projection::load(&weights.under("speech_head"), size, c.speech_vocab, format)?;
         let steps = if kernels_run(weights.device()) { Some(Steps::new(&blocks, &norm, &head)?) } else { None };
         let model = Model {
             embedding_size,
             text_vocab,
             device: weights.device().clone(),
-            precision,
+            format,
             speaker: Linear::load(&weights.under("cond_enc").under("spkr_enc"), embedding_size, size)?,
             speech: Embedding::load(&weights.under("speech_emb"), "token", c.speech_vocab, size)?,
             text: Embedding::load(&weights.under("text_emb"), "text_ids", text_vocab, size)?,
@@ -127,9 +128,9 @@ impl T3Decoder {
 
     /// Bytes that a step after `position` positions reads at least: the large weights, and keys and values of all positions.
     pub fn step_bytes(&self, position: usize) -> usize {
-        let Model { blocks, head, config, precision, .. } = &*self.model;
+        let Model { blocks, head, config, format, .. } = &*self.model;
         let weights: usize = blocks.iter().map(Block::bytes).sum::<usize>() + head.bytes();
-        let number = if precision.int8() { size_of::<half::f16>() } else { size_of::<f32>() };
+        let number = if *format == T3Weights::F32 { size_of::<f32>() } else { size_of::<half::f16>() };
         weights + 2 * config.layers * config.hidden_size * position * number
     }
 
@@ -369,10 +370,10 @@ impl T3Session {
 }
 
 impl Model {
-    /// Room for the keys and values of one block: float16 beside weights of 8 bits.
+    /// Room for the keys and values of one block: float16 beside weights of 8 or 4 bits.
     fn cache(&self, positions: usize) -> Result<KvCache> {
         let (width, heads) = (self.config.hidden_size, self.config.heads);
-        if self.precision.int8() {
+        if self.format != T3Weights::F32 {
             return Ok(KvCache::half(positions, heads, width / heads));
         }
         KvCache::new(positions, heads, width / heads, &self.device)
@@ -425,16 +426,16 @@ impl Block {
         [&self.attn_c_attn, &self.attn_c_proj, &self.mlp_c_fc, &self.mlp_c_proj].into_iter().map(Projection::bytes).sum()
     }
 
-    fn load(weights: &Weights, c: &config::T3, precision: Precision) -> Result<Self> {
+    fn load(weights: &Weights, c: &config::T3, format: T3Weights) -> Result<Self> {
         let (size, attn, mlp) = (c.hidden_size, weights.under("attn"), weights.under("mlp"));
         Ok(Self {
             heads: c.heads,
             ln_1: LayerNorm::load(&weights.under("ln_1"), size, c.norm_eps)?,
-            attn_c_attn: Projection::load_transposed(&attn.under("c_attn"), size, 3 * size, precision)?,
-            attn_c_proj: Projection::load_transposed(&attn.under("c_proj"), size, size, precision)?,
+            attn_c_attn: Projection::load_transposed(&attn.under("c_attn"), size, 3 * size, format)?,
+            attn_c_proj: Projection::load_transposed(&attn.under("c_proj"), size, size, format)?,
             ln_2: LayerNorm::load(&weights.under("ln_2"), size, c.norm_eps)?,
-            mlp_c_fc: Projection::load_transposed(&mlp.under("c_fc"), size, c.ffn_size, precision)?,
-            mlp_c_proj: Projection::load_transposed(&mlp.under("c_proj"), c.ffn_size, size, precision)?,
+            mlp_c_fc: Projection::load_transposed(&mlp.under("c_fc"), size, c.ffn_size, format)?,
+            mlp_c_proj: Projection::load_transposed(&mlp.under("c_proj"), c.ffn_size, size, format)?,
         })
     }
 

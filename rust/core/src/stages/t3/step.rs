@@ -82,7 +82,7 @@ impl Buffers {
     fn new(model: &Model, rows: usize) -> Self {
         let (size, ffn) = (model.config.hidden_size, model.config.ffn_size);
         let (cells, input) =
-            (|n: usize| Cells::new(vec![0.0; rows * n]), |n: usize| StepInput::new(rows, n, model.head.is_int8()));
+            (|n: usize| Cells::new(vec![0.0; rows * n]), |n: usize| StepInput::new(rows, n, model.head.is_quantised()));
         Self {
             rows,
             x: cells(size),
@@ -165,7 +165,7 @@ impl Step<'_> {
             0 | 5 => m,
             1 => block.attn_c_attn.pieces(),
             2 => m * block.heads,
-            3 | 7 if model.head.is_int8() => m,
+            3 | 7 if model.head.is_quantised() => m,
             4 => block.attn_c_proj.pieces(),
             6 => block.mlp_c_fc.pieces(),
             8 => block.mlp_c_proj.pieces(),
@@ -242,7 +242,7 @@ impl Step<'_> {
             let values = to.values.write(row * size, size);
             values.copy_from_slice(from.read(row * size, size));
             layer_norm_row(values, weight, bias, *eps);
-            if self.model.head.is_int8() { to.quantise(row) } else { Ok(()) }
+            if self.model.head.is_quantised() { to.quantise(row) } else { Ok(()) }
         }
     }
 

@@ -270,7 +270,7 @@ fn requests(decoder: &T3Decoder, embedding_size: usize) -> Vec<(Request<T3Prefix
 
 #[test]
 fn tokens_of_a_network_are_those_of_each_alone() {
-    for precision in [Precision::F32, Precision::Int8] {
+    for precision in [Precision::F32, Precision::Int8, Precision::Int4] {
         let (decoder, size) = toy(precision);
         for rows in [1, 3, 16] {
             let (mut requests, alone): (Vec<_>, Vec<_>) = requests(&decoder, size).into_iter().unzip();
