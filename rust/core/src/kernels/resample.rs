@@ -10,9 +10,10 @@ dispatch!(
     /// `out[p] = Σ x[down * p + i] · taps[i]` for at most [`PERIODS`] outputs, without fused multiply-adds: the same bits at every level.
     pub(crate) fn dots(x: &[f64], down: usize, taps: &[f64], out: &mut [f64]);
     _fma => {
-        match out.as_mut_array::<PERIODS>() {
-            Some(out) => *out = sums(x, down, taps),
-            None => out.iter_mut().enumerate().for_each(|(p, out)| [*out] = sums(&x[p * down..], down, taps)),
+        if out.len() == PERIODS {
+            out.copy_from_slice(&sums::<PERIODS>(x, down, taps));
+        } else {
+            out.iter_mut().enumerate().for_each(|(p, out)| [*out] = sums(&x[p * down..], down, taps));
         }
     }
 );

@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(rows.len(), 2 * t - 1);
             for (i, row) in rows.iter().enumerate() {
                 let angle = |c: usize| (t as f32 - 1.0 - i as f32) * frequency(c / 2);
-                let truth = |c: usize| if c % 2 == 0 { angle(c).sin() } else { angle(c).cos() };
+                let truth = |c: usize| if c.is_multiple_of(2) { angle(c).sin() } else { angle(c).cos() };
                 assert!((0..8).all(|c| row[c].to_bits() == truth(c).to_bits()), "{t} rows, row {i}");
             }
             let longer = positions(2 * t, 8, &Device::Cpu)?.narrow(0, t, 2 * t - 1)?.to_vec2::<f32>()?;
