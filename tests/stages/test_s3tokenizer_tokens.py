@@ -55,6 +55,13 @@ def test_a_token_for_every_four_frames(impl: Any, frames: int) -> None:
     assert impl(MEL[:frames]).shape == (-(-frames // 4),)
 
 
+def test_clips_together_have_the_tokens_that_they_have_alone(impl: Any) -> None:
+    clips = [MEL, MEL[::-1].copy(), MEL[:3], MEL[20:99]]
+    together = impl.of_all(clips)
+    assert all((ids == impl(clip)).all() for clip, ids in zip(clips, together, strict=True))
+    assert (impl.of_all([MEL])[0] == impl(MEL)).all()
+
+
 def test_order_of_tokens_matters(impl: Any) -> None:
     """Without positions the same frames all over would give one token everywhere but at the ends."""
     levels = impl.pre_codes(np.tile(MEL[:4], (100, 1)))

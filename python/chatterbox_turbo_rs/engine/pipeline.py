@@ -138,13 +138,12 @@ class Pipeline:
 
         prompt_mel = run("s3gen.prompt_mel", r24)
         xvector = run("speaker_encoder.xvector", run("speaker_encoder.fbank", r16))
-        s3gen_tokens = run("s3tokenizer.tokens", run("s3tokenizer.mel", r16))
+        limit = self.config["t3"]["prompt_tokens"]
+        s3gen_mel = run("s3tokenizer.mel", r16)
+        t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * ENCODER_RATE])[: 4 * limit]
+        s3gen_tokens, t3_tokens = run.of_all("s3tokenizer.tokens", [s3gen_mel, t3_mel])
         # An odd mel count keeps its last frame; only the tokens are cut to half of it.
         s3gen_tokens = s3gen_tokens[: len(prompt_mel) // 2]
-
-        limit = self.config["t3"]["prompt_tokens"]
-        t3_mel = run("s3tokenizer.mel", w16[: T3_SECONDS * ENCODER_RATE])
-        t3_tokens = run("s3tokenizer.tokens", t3_mel[: 4 * limit])
         embedding = run("voice_encoder.embedding", run("voice_encoder.mel", w16))
         return Voice(embedding, t3_tokens, s3gen_tokens, prompt_mel, xvector, describe(self.fingerprint, raw, **more))
 
@@ -278,7 +277,13 @@ class Run:
         """T3's tokens, where they were drawn one by one: set when the last one is there."""
 
     def __call__(self, key: str, *arguments: Any) -> Any:
-        stage = self.pipeline.stage(key, self.plan[key])
+        return self._call(key, self.pipeline.stage(key, self.plan[key]), *arguments)
+
+    def of_all(self, key: str, inputs: list[Any]) -> list[Any]:
+        """The results of several inputs, of a stage that takes them together."""
+        return self._call(key, self.pipeline.stage(key, self.plan[key]).of_all, inputs)
+
+    def _call(self, key: str, stage: Any, *arguments: Any) -> Any:
         more = {}
         if self.callback is not None:
             self.callback(key, 0, 1)

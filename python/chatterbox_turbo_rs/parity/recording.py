@@ -121,24 +121,36 @@ class Recorder(Pipeline):
     def _watched(self, key: str, stage: Any) -> Callable[..., Any]:
         names_in, names_out = ARRAYS[key]
 
-        def call(*arguments: Any) -> Any:
+        def keep(arguments: tuple[Any, ...], result: Any, seconds: float) -> None:
             take, at = self.take, key
             if key in TWICE:
                 at = next(f"{key}@{use}" for use in self.uses if f"{key}@{use}/out.{names_out[0]}" not in take.arrays)
-            started = time.perf_counter()
-            result = stage(*arguments)
-            take.add_time(at, time.perf_counter() - started)
+            take.add_time(at, seconds)
             for name, value in zip(names_in, arguments):
                 take.arrays[f"{at}/in.{name}"] = np.array(value)
             for name, value in zip(names_out, result if len(names_out) > 1 else (result,)):
                 take.arrays[f"{at}/out.{name}"] = value
             if key == "s3tokenizer.tokens":
                 take.arrays[f"{at}/out.levels"] = stage.pre_codes(*arguments)  # [tokens, 8], before rounding
-            if key == "reference.load" and self.load_result is not None:
-                return self.load_result
-            return result
 
-        return call
+        class Watched:
+            @staticmethod
+            def __call__(*arguments: Any) -> Any:
+                started = time.perf_counter()
+                result = stage(*arguments)
+                keep(arguments, result, time.perf_counter() - started)
+                return self.load_result if key == "reference.load" and self.load_result is not None else result
+
+            @staticmethod
+            def of_all(inputs: list[Any]) -> list[Any]:
+                started = time.perf_counter()
+                results = stage.of_all(inputs)
+                seconds = (time.perf_counter() - started) / len(inputs)
+                for one, result in zip(inputs, results):
+                    keep((one,), result, seconds)
+                return results
+
+        return Watched()
 
     def tokens(
         self, run: Run, voice: Voice, text_ids: np.ndarray, parameters: SamplerParameters, seed: int, max_tokens: int

@@ -91,13 +91,14 @@ impl Synthesizer {
         let (w16, r16) = resample(&samples, observer)?;
         let prompt_mel = prompt_mel(crop(&samples, S3GEN_SECONDS * SAMPLE_RATE as usize), observer)?;
         let xvector = self.speaker_encoder.xvector(&fbank(&r16, observer)?, observer)?;
-        let mut s3gen_prompt_tokens = self.s3tokenizer.tokens(&self.s3tokenizer_mel.mel(&r16, observer)?, observer)?;
-        // an odd mel count keeps its last frame; only the tokens are cut to half of it
-        s3gen_prompt_tokens.truncate(prompt_mel.rows / 2);
+        let s3gen_mel = self.s3tokenizer_mel.mel(&r16, observer)?;
         let mut t3_mel = self.s3tokenizer_mel.mel(crop(&w16, T3_SECONDS * S3_RATE), observer)?;
         t3_mel.rows = t3_mel.rows.min(4 * self.checkpoint.config().t3.prompt_tokens);
         t3_mel.data.truncate(t3_mel.rows * t3_mel.cols);
-        let t3_prompt_tokens = self.s3tokenizer.tokens(&t3_mel, observer)?;
+        let mut tokens = self.s3tokenizer.tokens_of(&[&s3gen_mel, &t3_mel], observer)?.into_iter();
+        let (mut s3gen_prompt_tokens, t3_prompt_tokens) = (tokens.next().unwrap_or_default(), tokens.next().unwrap_or_default());
+        // an odd mel count keeps its last frame; only the tokens are cut to half of it
+        s3gen_prompt_tokens.truncate(prompt_mel.rows / 2);
         let speaker_embedding = self.voice_encoder.embedding(&voice_encoder_mel(&w16, observer)?, observer)?;
         Ok(Voice { speaker_embedding, t3_prompt_tokens, s3gen_prompt_tokens, s3gen_prompt_mel: prompt_mel, xvector })
     }

@@ -28,15 +28,17 @@ impl S3Tokenizer {
         dict(py, self.core.hyperparameters())
     }
 
-    #[pyo3(signature = (mel, callback=None))]
+    #[pyo3(signature = (mels, callback=None))]
     fn tokens<'py>(
         &self,
         py: Python<'py>,
-        mel: &Bound<'py, PyAny>,
+        mels: Vec<Bound<'py, PyAny>>,
         callback: Option<Py<PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let mel = matrix("mel", mel, None)?;
-        Ok(to_vector(py, run(py, callback, |observer| self.core.tokens(&mel, observer))?))
+    ) -> PyResult<Vec<Bound<'py, PyArray1<i64>>>> {
+        let mels = mels.iter().map(|mel| matrix("mel", mel, None)).collect::<PyResult<Vec<_>>>()?;
+        let mels: Vec<_> = mels.iter().collect();
+        let ids = run(py, callback, |observer| self.core.tokens_of(&mels, observer))?;
+        Ok(ids.into_iter().map(|ids| to_vector(py, ids)).collect())
     }
 
     #[pyo3(signature = (mel, callback=None))]

@@ -13,6 +13,7 @@ use std::f64::consts::PI;
 
 use rayon::prelude::*;
 
+use crate::kernels::resample::{PERIODS, dots};
 use crate::threads::each;
 use crate::{Error, Result};
 
@@ -61,10 +62,10 @@ pub fn resample_observed(
         return Ok(samples.to_vec());
     }
     let divisor = gcd(from, to);
-    let filter = Filter::new((to / divisor) as usize, (from / divisor) as usize);
+    let kaiser = Kaiser::new((to / divisor) as usize, (from / divisor) as usize);
     let (delivered, length) = lengths(samples.len(), from, to);
     let mut out = vec![0.0; length.max(delivered)];
-    filter.apply(samples, &mut out[..delivered], advance)?;
+    kaiser.filter().apply(samples, &mut out[..delivered], advance)?;
     out.truncate(length);
     Ok(out)
 }
@@ -79,27 +80,52 @@ pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The FIR at the virtual rate `from * up`: `y[m] = sum_k x[k] h(down * m - up * k)`.
-struct Filter {
+/// libsoxr's FIR at the virtual rate `from * up`: `y[m] = sum_k x[k] h(down * m - up * k)`.
+struct Kaiser {
     up: usize,
     down: usize,
     /// `h` is zero beyond this many virtual samples from its centre.
     half: f64,
-    /// Input samples that one output reaches on either side of its own position.
-    reach: usize,
 }
 
-impl Filter {
+impl Kaiser {
     fn new(up: usize, down: usize) -> Self {
         // The lower Nyquist frequency, relative to that of the virtual rate.
         let nyquist = 1.0 / up.max(down) as f64;
         let taps = (LENGTH_FACTOR / (0.5 * (1.0 - PASS) * nyquist) + 1.0).ceil();
         // libsoxr rounds the order up to a multiple of 4, or of twice the up-sampling factor where that is a power of two
         let multiple = if up.is_power_of_two() { (2 * up).max(4) as f64 } else { 4.0 };
-        let half = multiple / 2.0 * ((taps - 1.0) / multiple).ceil();
-        Self { up, down, half, reach: half as usize / up }
+        Self { up, down, half: multiple / 2.0 * ((taps - 1.0) / multiple).ceil() }
     }
 
+    fn filter(&self) -> Filter<impl Fn(usize, i64) -> f64 + Sync + use<>> {
+        let &Self { up, down, half } = self;
+        let double_cutoff = CUTOFF / up.max(down) as f64;
+        let gain = double_cutoff * up as f64 / bessel_i0(BETA);
+        let window = 2.0 / (2.0 * half + 1.0);
+        let tap = move |phase: usize, offset: i64| {
+            let n = (phase as i64 - offset * up as i64) as f64;
+            if n.abs() > half {
+                return 0.0;
+            }
+            let t = n * window;
+            gain * sinc(double_cutoff * n) * bessel_i0(BETA * (1.0 - t * t).max(0.0).sqrt())
+        };
+        Filter { up, down, reach: half as usize / up, tap }
+    }
+}
+
+/// A FIR between two rates: `up` outputs for `down` inputs. `tap(phase, offset)` is the factor of the input `offset` after the last one
+/// at or before an output that lies `phase / up` behind that.
+struct Filter<F> {
+    up: usize,
+    down: usize,
+    /// Input samples that one output reaches on either side of its own position.
+    reach: usize,
+    tap: F,
+}
+
+impl<F: Fn(usize, i64) -> f64 + Sync> Filter<F> {
     /// Coefficients per output: offsets `-reach ..= reach + 1` around the input sample at or before the output.
     fn width(&self) -> usize {
         2 * self.reach + 2
@@ -107,18 +133,7 @@ impl Filter {
 
     /// Writes the coefficients of the outputs that lie `phase / up` after an input sample.
     fn coefficients(&self, phase: usize, taps: &mut [f64]) {
-        let double_cutoff = CUTOFF / self.up.max(self.down) as f64;
-        let gain = double_cutoff * self.up as f64 / bessel_i0(BETA);
-        let window = 2.0 / (2.0 * self.half + 1.0);
-        for (tap, offset) in taps.iter_mut().zip(-(self.reach as i64)..) {
-            let n = (phase as i64 - offset * self.up as i64) as f64;
-            *tap = if n.abs() > self.half {
-                0.0
-            } else {
-                let t = n * window;
-                gain * sinc(double_cutoff * n) * bessel_i0(BETA * (1.0 - t * t).max(0.0).sqrt())
-            };
-        }
+        taps.iter_mut().zip(-(self.reach as i64)..).for_each(|(tap, offset)| *tap = (self.tap)(phase, offset));
     }
 
     /// Computes `out[m]` for every `m`. Outputs `m` of equal `m % up` share their coefficients; as many of these residues
@@ -139,11 +154,14 @@ impl Filter {
                     let c = b * TASKS + c;
                     let origin = self.position(c * chunk);
                     let window = self.window(x, origin, self.position(c * chunk + out.len() - 1));
-                    for (p, period) in out.chunks_mut(up).enumerate() {
-                        for r in first..last.min(period.len()) {
+                    for (p, periods) in out.chunks_mut(PERIODS * up).enumerate() {
+                        for r in first..last.min(periods.len()) {
                             let taps = &bank[(r - first) * width..(r - first + 1) * width];
-                            let begin = self.position(c * chunk + p * up + r) - origin;
-                            period[r] = dot(&window[begin..begin + width], taps) as f32;
+                            let begin = self.position(c * chunk + p * PERIODS * up + r) - origin;
+                            let (to, mut sums) = (periods[r..].iter_mut().step_by(up), [0.0; PERIODS]);
+                            let sums = &mut sums[..to.len()];
+                            dots(&window[begin..], self.down, taps, sums);
+                            to.zip(sums).for_each(|(to, sum)| *to = *sum as f32);
                         }
                     }
                 });
@@ -170,18 +188,6 @@ impl Filter {
     }
 }
 
-fn dot(x: &[f64], taps: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (blocks, rest) = x.as_chunks::<8>();
-    let (tap_blocks, tap_rest) = taps.as_chunks::<8>();
-    for (x, t) in blocks.iter().zip(tap_blocks) {
-        for i in 0..8 {
-            sums[i] += x[i] * t[i];
-        }
-    }
-    sums.iter().sum::<f64>() + rest.iter().zip(tap_rest).map(|(x, t)| x * t).sum::<f64>()
-}
-
 pub(crate) fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
@@ -199,43 +205,31 @@ pub(crate) fn bessel_i0(x: f64) -> f64 {
 }
 
 /// torchaudio's `Resample(24000, 16000)` with its defaults: `ceil(2 n / 3)` samples, zero-padded edges.
-///
-/// Three input and two output samples make a period; a kernel of 23 taps stands for each of the two.
 pub fn resample_sinc(samples: &[f32]) -> Vec<f32> {
     const ORIG: usize = 3;
     const NEW: usize = 2;
     const ZEROS: f64 = 6.0;
-    const WIDTH: usize = 10;
-    const TAPS: usize = 2 * WIDTH + ORIG;
+    /// The window is zero from the tenth sample on; with one more the taps fill the lanes.
+    const REACH: usize = 11;
     let base = 0.99 * NEW as f64;
-    let kernels: [[f32; TAPS]; NEW] = std::array::from_fn(|phase| {
-        std::array::from_fn(|k| {
-            let position = (k as f64 - WIDTH as f64) / ORIG as f64 - phase as f64 / NEW as f64;
-            let t = (position * base).clamp(-ZEROS, ZEROS);
-            let window = (t * PI / ZEROS / 2.0).cos().powi(2);
-            (sinc(t) * window * base / ORIG as f64) as f32
-        })
-    });
-    let length = (NEW * samples.len()).div_ceil(ORIG);
-    (0..length)
-        .map(|m| {
-            let first = (m / NEW * ORIG) as i64 - WIDTH as i64;
-            let sum: f64 = (first..)
-                .zip(&kernels[m % NEW])
-                .filter_map(|(k, tap)| {
-                    let x = usize::try_from(k).ok().and_then(|k| samples.get(k))?;
-                    Some(f64::from(*x) * f64::from(*tap))
-                })
-                .sum();
-            sum as f32
-        })
-        .collect()
+    let tap = |phase: usize, offset: i64| {
+        // of the two outputs of a period, the second lies half a sample after the second input
+        let position = (offset + phase as i64) as f64 / ORIG as f64 - phase as f64 / NEW as f64;
+        let t = (position * base).clamp(-ZEROS, ZEROS);
+        let window = (t * PI / ZEROS / 2.0).cos().powi(2);
+        f64::from((sinc(t) * window * base / ORIG as f64) as f32)
+    };
+    let mut out = vec![0.0; (NEW * samples.len()).div_ceil(ORIG)];
+    let done = Filter { up: NEW, down: ORIG, reach: REACH, tap }.apply(samples, &mut out, &mut |_, _| Ok(()));
+    debug_assert!(done.is_ok(), "nobody stops it");
+    out
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kernels::level::testing::at_every_level;
 
     fn tone(n: usize, rate: f64, hertz: f64) -> Vec<f32> {
         (0..n).map(|i| (0.5 * (2.0 * PI * hertz * i as f64 / rate).sin()) as f32).collect()
@@ -259,10 +253,10 @@ mod tests {
             (48000, 16000, 581),
         ] {
             let divisor = gcd(from, to);
-            let filter = Filter::new((to / divisor) as usize, (from / divisor) as usize);
-            assert_eq!(2.0 * filter.half + 1.0, f64::from(taps), "{from} -> {to}");
+            let kaiser = Kaiser::new((to / divisor) as usize, (from / divisor) as usize);
+            assert_eq!(2.0 * kaiser.half + 1.0, f64::from(taps), "{from} -> {to}");
         }
-        let filter = Filter::new(2, 3);
+        let filter = Kaiser::new(2, 3).filter();
         let mut taps = vec![0.0; filter.width()];
         filter.coefficients(0, &mut taps);
         assert!((taps[filter.reach] - 0.637_914_5).abs() < 1e-7, "{}", taps[filter.reach]);
@@ -322,14 +316,69 @@ mod tests {
     #[test]
     fn many_residues_give_the_same_as_one_bank() {
         let x = tone(20_000, 44_101.0, 440.0);
-        let filter = Filter::new(24_000, 44_101);
+        let filter = Kaiser::new(24_000, 44_101).filter();
         let mut banked = vec![0.0; 10_000];
         filter.apply(&x, &mut banked, &mut |_, _| Ok(())).unwrap();
         let mut taps = vec![0.0; filter.width()];
         for m in [0, 1, 4_999, 9_999] {
             filter.coefficients(m * filter.down % filter.up, &mut taps);
             let window = filter.window(&x, filter.position(m), filter.position(m));
-            assert_eq!(banked[m], dot(&window, &taps) as f32, "output {m}");
+            assert_eq!(
+                banked[m],
+                {
+                    let mut sum = [0.0];
+                    dots(&window, 0, &taps, &mut sum);
+                    sum[0] as f32
+                },
+                "output {m}"
+            );
+        }
+    }
+
+    #[test]
+    fn outputs_are_those_of_the_definition_at_every_level() {
+        let x: Vec<f32> = (0..30_000).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) / 1500.0).collect();
+        for (from, to) in [(24_000, 16_000), (24_000, 32_000), (32_000, 24_000), (44_100, 24_000), (44_101, 24_000)] {
+            let divisor = gcd(from, to);
+            let (up, down) = (i64::from(to / divisor), i64::from(from / divisor));
+            let kaiser = Kaiser::new(up as usize, down as usize);
+            let cutoff = CUTOFF / up.max(down) as f64;
+            let h = |n: f64| {
+                let t = 2.0 * n / (2.0 * kaiser.half + 1.0);
+                if n.abs() > kaiser.half { 0.0 } else { cutoff * sinc(cutoff * n) * bessel_i0(BETA * (1.0 - t * t).sqrt()) }
+            };
+            let gain = up as f64 / bessel_i0(BETA);
+            same_everywhere(
+                || resample_soxr_hq(&x, from, to).unwrap(),
+                |m| {
+                    let reached = (down * m - kaiser.half as i64) / up..=(down * m + kaiser.half as i64) / up + 1;
+                    let inside = reached.filter(|k| (0..x.len() as i64).contains(k));
+                    gain * inside.map(|k| f64::from(x[k as usize]) * h((down * m - up * k) as f64)).sum::<f64>()
+                },
+            );
+        }
+        same_everywhere(
+            || resample_sinc(&x),
+            |m| {
+                let tap = |k: i64| {
+                    let t = ((k - 10) as f64 / 3.0 - (m % 2) as f64 / 2.0) * 1.98;
+                    let t = t.clamp(-6.0, 6.0);
+                    sinc(t) * (t * PI / 12.0).cos().powi(2) * 1.98 / 3.0
+                };
+                let input =
+                    |k: i64| usize::try_from(m / 2 * 3 - 10 + k).ok().and_then(|at| x.get(at)).map_or(0.0, |x| f64::from(*x));
+                (0..23).map(|k| input(k) * tap(k)).sum()
+            },
+        );
+    }
+
+    /// Is every 97th output what `truth` says, and are all the same bits at every level?
+    fn same_everywhere(resample: impl Fn() -> Vec<f32> + Sync, truth: impl Fn(i64) -> f64 + Sync) {
+        let first = resample();
+        at_every_level(|| assert_eq!(resample(), first));
+        for (m, found) in first.iter().enumerate().step_by(97) {
+            let truth = truth(m as i64);
+            assert!((f64::from(*found) - truth).abs() < 2e-7, "output {m}: {found} {truth}");
         }
     }
 

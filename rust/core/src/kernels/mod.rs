@@ -34,6 +34,7 @@ mod operand;
 mod panels;
 pub(crate) mod pointer;
 pub mod relative_attention;
+pub(crate) mod resample;
 pub mod rotary;
 pub(crate) mod scratch;
 pub(crate) mod simd;

@@ -31,7 +31,8 @@ impl Lstm {
                 input: Linear::new(
                     weights.tensor(&format!("weight_ih_l{i}"), &[4 * hidden, input])?,
                     Some((bias("bias_ih")? + bias("bias_hh")?)?),
-                )?,
+                )?
+                .for_many_rows()?,
                 recurrent: weights.tensor(&format!("weight_hh_l{i}"), &[4 * hidden, hidden])?.t()?.contiguous()?,
             })
         };

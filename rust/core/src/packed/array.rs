@@ -4,8 +4,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use safetensors::Dtype;
+
+use super::memory::Memory;
 
 /// A kind of number that any bytes are a value of, stored little-endian.
 ///
@@ -60,7 +61,7 @@ enum Place<T> {
     Owned(Arc<Vec<T>>),
     /// `len` numbers from byte `start` of anonymous memory on, which lie inside it and are aligned.
     Mapped {
-        map: Arc<Mmap>,
+        map: Arc<Memory>,
         start: usize,
         len: usize,
     },
@@ -68,7 +69,7 @@ enum Place<T> {
 
 impl<T: Number> Stored<T> {
     /// `len` numbers from byte `start` of `map` on; `None` where they are not inside it or not aligned.
-    pub(super) fn mapped(map: &Arc<Mmap>, start: usize, len: usize) -> Option<Self> {
+    pub(super) fn mapped(map: &Arc<Memory>, start: usize, len: usize) -> Option<Self> {
         let end = len.checked_mul(size_of::<T>())?.checked_add(start)?;
         let aligned = map.as_ptr().wrapping_add(start).cast::<T>().is_aligned();
         (aligned && end <= map.len()).then(|| Self(Place::Mapped { map: map.clone(), start, len }))

@@ -9,12 +9,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 use safetensors::tensor::Metadata;
 use serde_json::json;
 
 use super::array::{Array, Number, Stored};
+use super::memory::Memory;
 use crate::content::{Content, PIECE};
 use crate::threads::run;
 
@@ -41,7 +41,7 @@ pub(crate) struct PackedFile {
     metadata: Metadata,
     data_start: usize,
     sums: Vec<u32>,
-    memory: Option<Arc<Mmap>>,
+    memory: Option<Arc<Memory>>,
     damage: OnceLock<String>,
 }
 
@@ -79,15 +79,13 @@ impl PackedFile {
         Ok(file)
     }
 
-    /// Memory of bytes `start .. end`, from the beginning of a piece on, in huge pages where there are any.
-    fn pieces(&self, start: usize, end: usize) -> Result<Arc<Mmap>, String> {
-        let mut memory = MmapMut::map_anon(end - start).map_err(|e| e.to_string())?;
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage); // may be refused, and is then of no use
+    /// Memory of bytes `start .. end`, from the beginning of a piece on.
+    fn pieces(&self, start: usize, end: usize) -> Result<Arc<Memory>, String> {
+        let mut memory = Memory::new(end - start).map_err(|e| e.to_string())?;
         self.content
             .read_pieces(start as u64, &mut memory, |i, piece| self.check(start / PIECE + i, piece).map_err(io::Error::other))
             .map_err(|e| e.to_string())?;
-        Ok(Arc::new(memory.make_read_only().map_err(|e| e.to_string())?))
+        Ok(Arc::new(memory))
     }
 
     fn check(&self, piece: usize, bytes: &[u8]) -> Result<(), String> {

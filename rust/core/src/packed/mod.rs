@@ -13,6 +13,7 @@ mod array;
 mod container;
 mod directory;
 mod key;
+mod memory;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,7 @@ pub(crate) use array::{Array, Stored};
 pub(crate) use container::{PackedFile, Stay};
 pub use directory::{Cache, ENVIRONMENT, ENVIRONMENT_GB, Entry, LIMIT_GB};
 pub(crate) use key::digest;
+pub(crate) use memory::hold;
 
 use crate::{Config, Result, Weights, kernels};
 use array::Number;

@@ -1,6 +1,7 @@
 """Contract of stage ``s3tokenizer.tokens``: speech tokens of a clip, 25 a second.
 
-``tokens(mel) -> ids``, an object that also has ``tokens.pre_codes(mel) -> levels``
+``tokens(mel) -> ids``, an object that also has ``tokens.of_all(mels) -> [ids, …]``, the same for several clips, and
+``tokens.pre_codes(mel) -> levels``
 
 mel : float32 ``[frames, 128]``, 1 <= frames <= MAX_FRAMES
     Normalised log-mel spectrogram (``s3tokenizer.mel``), 100 frames a second.

@@ -206,6 +206,10 @@ class Tokens:
         """Token ids ``[ceil(frames / 4)]``."""
         return torch_network.array(self.module.ids(self._levels(mel, callback)))
 
+    def of_all(self, mels: list[np.ndarray], callback: torch_network.Callback | None = None) -> list[np.ndarray]:
+        """Those of several clips, one after the other."""
+        return [self(mel, callback) for mel in mels]
+
     def pre_codes(self, mel: np.ndarray, callback: torch_network.Callback | None = None) -> np.ndarray:
         """The numbers before rounding, ``[ceil(frames / 4), 8]``."""
         return torch_network.array(self._levels(mel, callback))

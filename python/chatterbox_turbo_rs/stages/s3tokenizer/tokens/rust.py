@@ -19,7 +19,11 @@ class Tokens:
 
     def __call__(self, mel: np.ndarray, callback: Callable[[str, int, int], None] | None = None) -> np.ndarray:
         """Token ids ``[ceil(frames / 4)]``."""
-        return self._core.tokens(mel, callback)
+        return self.of_all([mel], callback)[0]
+
+    def of_all(self, mels: list[np.ndarray], callback: Callable[[str, int, int], None] | None = None) -> list[np.ndarray]:
+        """Those of several clips, which share one reading of the weights."""
+        return self._core.tokens(mels, callback)
 
     def pre_codes(self, mel: np.ndarray) -> np.ndarray:
         """The numbers before rounding, ``[ceil(frames / 4), 8]``."""

@@ -11,7 +11,7 @@ use crate::hyperparameters::Hyperparameters;
 use crate::nn::{
     Activation, Attention, Conv1d, Conv1dOptions, DepthwiseConv1d, Fused, LayerNorm, Linear, Pointwise, Rotary, add, attention,
 };
-use crate::packed::Stay;
+use crate::packed::{Stay, hold};
 use crate::tap::tap;
 use crate::{Checkpoint, Device, Error, Matrix, Observer, Result, Weights, config};
 
@@ -96,9 +96,23 @@ impl S3Tokenizer {
     /// # Errors
     /// As [`Self::pre_codes`].
     pub fn tokens(&self, mel: &Matrix, observer: &dyn Observer) -> Result<Vec<i64>> {
-        let levels = self.pre_codes(mel, observer)?;
-        let id = |row: &[f32]| row.iter().rev().fold(0, |id, v| 3 * id + v.round_ties_even() as i64 + 1);
-        Ok((0..levels.rows).map(|k| id(levels.row(k))).collect())
+        Ok(self.tokens_of(&[mel], observer)?.concat())
+    }
+
+    /// The same for several clips, which share one reading of the weights: a clip's ids do not depend on what is beside it.
+    ///
+    /// # Errors
+    /// As [`Self::pre_codes`].
+    pub fn tokens_of(&self, mels: &[&Matrix], observer: &dyn Observer) -> Result<Vec<Vec<i64>>> {
+        let levels = self.levels(mels, observer)?;
+        let id = |k: usize| levels.row(k).iter().rev().fold(0, |id, v| 3 * id + v.round_ties_even() as i64 + 1);
+        let mut first = 0;
+        let clip = |mel: &&Matrix| {
+            let rows = first..first + tokens(mel);
+            first = rows.end;
+            rows.map(id).collect()
+        };
+        Ok(mels.iter().map(clip).collect())
     }
 
     /// The numbers in -0.999..0.999 that are rounded to the digits of every token, `[ceil(frames / 4), 8]`.
@@ -106,13 +120,24 @@ impl S3Tokenizer {
     /// # Errors
     /// [`Error::Argument`] for no frames, more than [`MAX_FRAMES`], another width, NaN or infinity; what `observer` returns.
     pub fn pre_codes(&self, mel: &Matrix, observer: &dyn Observer) -> Result<Matrix> {
-        mel.require("mel", self.mels)?;
-        if mel.rows > MAX_FRAMES {
-            return Err(Error::argument(format!(
-                "mel: expected at most {MAX_FRAMES} frames (30 s), got {}; crop the clip first",
-                mel.rows
-            )));
+        self.levels(&[mel], observer)
+    }
+
+    /// [`Self::pre_codes`] of one clip after the other; only attention and what comes before it see where one ends.
+    fn levels(&self, mels: &[&Matrix], observer: &dyn Observer) -> Result<Matrix> {
+        for mel in mels {
+            mel.require("mel", self.mels)?;
+            if mel.rows > MAX_FRAMES {
+                return Err(Error::argument(format!(
+                    "mel: expected at most {MAX_FRAMES} frames (30 s), got {}; crop the clip first",
+                    mel.rows
+                )));
+            }
         }
+        if mels.is_empty() {
+            return Err(Error::argument("mels: expected at least one clip, got none"));
+        }
+        let _kept = hold(); // each block is read to where the one before it was
         let total = 2 * self.blocks.len() + 1;
         let mut done = 0;
         let mut advance = || {
@@ -120,16 +145,21 @@ impl S3Tokenizer {
             observer.progress(STAGE, done, total)
         };
         observer.progress(STAGE, 0, total)?;
-        let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?; // [1, frames, 128]
-        for (conv, next) in self.stem.iter().zip(["conv2", "blocks.0"]) {
-            x = conv.forward_fused(&x, &Fused { after: Some(Pointwise::Function(ACTIVATION)), ..Fused::default() })?;
-            tap(|| format!("tokenizer.encoder.{next}.in"), &x)?;
-        }
-        let mut x = x.squeeze(0)?; // [tokens, 1280]
+        let stem = |mel: &&Matrix| {
+            let mut x = mel.to_tensor(&self.device)?.unsqueeze(0)?; // [1, frames, 128]
+            for (conv, next) in self.stem.iter().zip(["conv2", "blocks.0"]) {
+                x = conv.forward_fused(&x, &Fused { after: Some(Pointwise::Function(ACTIVATION)), ..Fused::default() })?;
+                tap(|| format!("tokenizer.encoder.{next}.in"), &x)?;
+            }
+            Ok(x.squeeze(0)?)
+        };
+        let clips = mels.iter().map(stem).collect::<Result<Vec<_>>>()?;
+        let mut x = Tensor::cat(&clips, 0)?; // [tokens, 1280]
+        let rows: Vec<usize> = mels.iter().map(|mel| tokens(mel)).collect();
         advance()?;
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.with(|block| {
-                let x = block.attend(&x, &self.rotary)?;
+                let x = block.attend(&x, &rows, &self.rotary)?;
                 advance()?;
                 block.transform(&x)
             })?;
@@ -154,6 +184,11 @@ impl S3Tokenizer {
         all.extend(self.of_blocks.clone());
         all
     }
+}
+
+/// Tokens of a clip: two convolutions of stride 2.
+fn tokens(mel: &Matrix) -> usize {
+    mel.rows.div_ceil(4)
 }
 
 #[derive(Clone, Debug)]
@@ -200,22 +235,29 @@ impl Block {
         ]
     }
 
-    /// `x` `[T, C]` → `x + out(attention) + memory + values`; the memory sees the values as they are, without rotation.
-    fn attend(&self, x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
+    /// `x` `[T, C]`, clips of so many `rows` → `x + out(attention) + memory + values`; the memory sees the values as they are, without
+    /// rotation.
+    fn attend(&self, x: &Tensor, rows: &[usize], rotary: &Rotary) -> Result<Tensor> {
         let normal = self.attn_norm.forward(x)?;
-        let q = rotary.forward(&self.query.forward(&normal)?)?;
-        let k = rotary.forward(&self.key.forward(&normal)?)?;
-        let v = self.value.forward(&normal)?;
+        let (q, k, v) = (self.query.forward(&normal)?, self.key.forward(&normal)?, self.value.forward(&normal)?);
         let scale = ((x.dim(1)? / self.heads) as f64).powf(-0.5);
-        let attended = attention(&q, &k, &v, Attention { heads: self.heads, scale, bias: None, causal: false })?;
-        let memory = add(&self.fsmn.forward(&v)?, &v)?;
-        add(x, &add(&self.out.forward(&attended)?, &memory)?)
+        let options = Attention { heads: self.heads, scale, bias: None, causal: false };
+        let (mut first, mut attended, mut memory) = (0, vec![], vec![]);
+        for rows in rows {
+            let clip = |x: &Tensor| x.narrow(0, first, *rows);
+            let (q, k, v) = (rotary.forward(&clip(&q)?)?, rotary.forward(&clip(&k)?)?, clip(&v)?);
+            attended.push(attention(&q, &k, &v, options)?);
+            memory.push(add(&self.fsmn.forward(&v)?, &v)?);
+            first += rows;
+        }
+        let memory = Tensor::cat(&memory, 0)?;
+        self.out.forward_fused(&Tensor::cat(&attended, 0)?, &Fused { add: &[x, &memory], ..Fused::default() })
     }
 
     /// `x` `[T, C]` → `x + down(gelu(up(norm(x))))`.
     fn transform(&self, x: &Tensor) -> Result<Tensor> {
         let gelu = Some(Pointwise::Function(ACTIVATION));
         let wide = self.up.forward_fused(&self.mlp_norm.forward(x)?, &Fused { after: gelu, ..Fused::default() })?;
-        add(x, &self.down.forward(&wide)?)
+        self.down.forward_fused(&wide, &Fused { add: &[x], ..Fused::default() })
     }
 }

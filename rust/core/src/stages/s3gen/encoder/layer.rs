@@ -4,11 +4,13 @@
 //! at 5de7a54; relative positions after Transformer-XL (arXiv:1901.02860).
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::config::FlowEncoder as Config;
 use crate::hyperparameters::Hyperparameters;
 use crate::nn::{Activation, Fused, LayerNorm, Linear, Parts, Pointwise, RelativeAttention, Strips, add, relative_attention};
 use crate::precision::Products;
+use crate::threads::each;
 use crate::{Device, Result, Weights};
 
 /// Of the feed-forward layers.
@@ -125,12 +127,39 @@ pub(super) fn positions(t: usize, width: usize, device: &Device) -> Result<Tenso
     let rate = -(10000f64.ln() / width as f64) as f32;
     let frequencies: Vec<f32> = (0..width / 2).map(|m| f64::from((2 * m) as f32 * rate).exp() as f32).collect();
     let mut table = vec![0.0; (2 * t - 1) * width];
-    for (i, row) in table.chunks_exact_mut(width).enumerate() {
-        let position = (t as f32 - 1.0) - i as f32;
+    let (ahead, behind) = table.split_at_mut((t - 1) * width); // of positions above 0, and from 0 on downwards
+    each(behind.par_chunks_exact_mut(width).enumerate(), |(i, row)| {
         for (pair, frequency) in row.chunks_exact_mut(2).zip(&frequencies) {
-            let angle = position * frequency;
+            let angle = (0.0 - i as f32) * frequency;
             (pair[0], pair[1]) = (angle.sin(), angle.cos());
         }
-    }
+    });
+    each(ahead.par_chunks_exact_mut(width).rev().zip(behind[width..].par_chunks_exact(width)), |(row, mirrored)| {
+        for (pair, from) in row.chunks_exact_mut(2).zip(mirrored.chunks_exact(2)) {
+            (pair[0], pair[1]) = (-from[0], from[1]);
+        }
+    });
     Ok(Tensor::from_vec(table, (2 * t - 1, width), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_each_position_to_the_bit_and_those_of_shorter_inputs_inside() -> Result<()> {
+        let frequency = |m: usize| f64::from((2 * m) as f32 * -(10000f64.ln() / 8.0) as f32).exp() as f32;
+        for t in [1, 2, 9] {
+            let rows = positions(t, 8, &Device::Cpu)?.to_vec2::<f32>()?;
+            assert_eq!(rows.len(), 2 * t - 1);
+            for (i, row) in rows.iter().enumerate() {
+                let angle = |c: usize| (t as f32 - 1.0 - i as f32) * frequency(c / 2);
+                let truth = |c: usize| if c.is_multiple_of(2) { angle(c).sin() } else { angle(c).cos() };
+                assert!((0..8).all(|c| row[c].to_bits() == truth(c).to_bits()), "{t} rows, row {i}");
+            }
+            let longer = positions(2 * t, 8, &Device::Cpu)?.narrow(0, t, 2 * t - 1)?.to_vec2::<f32>()?;
+            assert_eq!(longer, rows);
+        }
+        Ok(())
+    }
 }

@@ -138,15 +138,15 @@ impl FlowEncoder {
         x = self.lookahead[1].forward_fused(&ahead, &Fused { before: leaky, add: &[&x], ..Fused::default() })?;
         x = x.squeeze(0)?;
         tap(|| "flow.encoder.pre_lookahead_layer", &x)?;
-        let table = positions(t, self.width, &self.device)?;
+        let table = positions(RATIO * t, self.width, &self.device)?;
+        let middle = table.narrow(0, (RATIO - 1) * t, 2 * t - 1)?;
         let mut advance = |done: usize| observer.progress(STAGE, done, total);
-        x = through(&self.layers, x, &table, "encoders", &mut advance)?;
+        x = through(&self.layers, x, &middle, "encoders", &mut advance)?;
         let doubled = x.unsqueeze(1)?.expand((t, RATIO, self.width))?.contiguous()?; // nearest neighbour
         x = self.upsample.forward(&doubled.reshape((1, RATIO * t, self.width))?)?.squeeze(0)?;
         tap(|| "flow.encoder.up_layer", &x)?;
         x = self.up_input.forward(&x)?;
         tap(|| "flow.encoder.up_embed", &x)?;
-        let table = positions(RATIO * t, self.width, &self.device)?;
         x = through(&self.up_layers, x, &table, "up_encoders", &mut |done| advance(self.layers.len() + done))?;
         x = self.norm.forward(&x)?;
         tap(|| "flow.encoder.after_norm", &x)?;
