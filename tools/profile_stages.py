@@ -29,7 +29,7 @@ SECONDS = 6
 """How long each stage is sampled."""
 
 KINDS = {
-    "matrix": r"tiles|gemm|matmul|panels|int8::|bf16|block_float|amx|attention::product|heads|depthwise|conv2d|lstm",
+    "matrix": r"tiles|gemm|matmul|panels|int8::|int4::|bf16|block_float|amx|attention::product|heads|depthwise|conv2d|lstm",
     "attention over the cache": r"half_cache|float_cache|kv_cache",
     "element-wise": r"elementwise|norm::|maths|snake|rotary|affine|softmax|fft|stft|source|spectrum|exp|sin|tanh|log|draws",
     "memory": r"mem(cpy|set|move)|page|clear_|copy|alloc|free|munmap|mmap|madvise|conv1d::lay|scratch|zap_|fault|lru|cgroup|folio",
