@@ -100,7 +100,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
         "voice_encoder_mel": (_core.voice_encoder_mel, [samples]),
         "VoiceEncoder.embedding": (voice.embedding, [np.abs(floats(200, 40))]),
         "S3TokenizerMel": (_core.S3TokenizerMel(core), [samples]),
-        "S3Tokenizer.tokens": (tokenizer.tokens, [floats(40, 128)]),
+        "S3Tokenizer.tokens": (lambda mel: tokenizer.tokens([mel, mel[::2]]), [floats(40, 128)]),
         "S3Tokenizer.pre_codes": (tokenizer.pre_codes, [floats(40, 128)]),
         "speaker_encoder_fbank": (_core.speaker_encoder_fbank, [samples]),
         "SpeakerEncoder.xvector": (speaker.xvector, [floats(200, 80)]),
