@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
+import httpx
 import pytest
+from processes import LIMIT
 from servers import Served, serving
 
 from chatterbox_turbo_rs import ChatterboxTurbo
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> None:
+    """httpx gives up after 5 s where a request does not say; a machine that is busy with other tests may take longer."""
+    usual: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+    usual.connect = usual.read = usual.write = usual.pool = LIMIT
 
 
 @pytest.fixture(scope="session")
